@@ -1,0 +1,53 @@
+# On a machine with only Python and make: `make run` serves, `make test` tests. GNU make 3.81 is enough.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: help run test check format bench clean
+
+help:
+	@echo 'make run     serve on http://127.0.0.1:8090'
+	@echo 'make test    run the tests'
+	@echo 'make check   lint, types, tests with coverage'
+	@echo 'make bench   measure, beside other servers'
+	@echo 'make format  format the code'
+	@echo 'make clean   remove what make has made'
+
+run: $(VENV)/run.stamp
+	@exec $(PY) app.py
+
+test: $(VENV)/check.stamp
+	$(PY) -m pytest -q
+
+check: $(VENV)/check.stamp
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m coverage run --data-file=.coverage.wire --source=sse.wire -m pytest -q tests/sse/wire
+	$(PY) -m coverage report --data-file=.coverage.wire --fail-under=100
+	$(PY) -m coverage run -m pytest -q
+	$(PY) -m coverage report --fail-under=90 --format=total
+
+format: $(VENV)/check.stamp
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(VENV)/bench.stamp
+	$(PY) -m bench
+
+clean:
+	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp for each set of packages. venv.sh makes the environment, or says what is missing.
+$(VENV)/run.stamp: pyproject.toml constraints.txt venv.sh
+	@sh venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/check.stamp: $(VENV)/run.stamp
+	@sh venv.sh $(VENV) --group check
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/run.stamp
+	@sh venv.sh $(VENV) --group bench
+	@touch $@
