@@ -1,0 +1,86 @@
+"""Everything that Sidestream raises on purpose, in one hierarchy.
+
+    SSEError
+    ├── EventTooLong       reading: one event is over the parser's limit
+    ├── MissingExtra       an optional package is needed and not installed
+    ├── SourceFailed       a source ends its stream with a code that clients may rely on
+    ├── Full               no room for another stream or watcher; try again later
+    ├── KeyReused          an idempotency key came back with another body
+    ├── Problem            an HTTP request is answered by a problem document (RFC 9457)
+    ├── Disconnected       the client went away before its answer was complete
+    └── ConnectionFailed   reading: the server said no, and reconnecting would not help (HTML 9.2.3)
+
+What can't be written safely can't be built: `Event` and `Comment` raise ValueError, not one of these.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class SSEError(Exception):
+    """The root: `except SSEError` catches all of them."""
+
+
+class EventTooLong(SSEError):
+    """An event grew over the limit given to `Parser`; the connection it came from can't be read further."""
+
+
+class MissingExtra(SSEError):
+    """A function needs an extra of this package that isn't installed; the message names it."""
+
+
+class SourceFailed(SSEError):
+    """Raised by a source to end its stream as failed.
+
+    message: for people. code: for programs, documented and stable. retryable: whether the same request may succeed later.
+    """
+
+    def __init__(self, message: str, code: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.retryable = retryable
+
+
+class Full(SSEError):
+    """No room: `what` names the limit that is reached; trying again makes sense after `retry_after` seconds."""
+
+    def __init__(self, what: str, retry_after: int = 5) -> None:
+        super().__init__(what)
+        self.what = what
+        self.retry_after = retry_after
+
+
+class KeyReused(SSEError):
+    """An idempotency key came back with another body than the one that opened its stream."""
+
+
+class Problem(SSEError):
+    """An HTTP error answer, written as `application/problem+json` (RFC 9457).
+
+    status: 4xx or 5xx. detail: what to do about it. headers: added to the answer. members: extension members of the
+    document, such as `parameter`.
+    """
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+
+
+class Disconnected(SSEError):
+    """The client is gone: nobody is left to answer."""
+
+
+class ConnectionFailed(SSEError):
+    """A client's connection failed for good: a status or content type that HTML 9.2.3 doesn't reconnect on, or too many tries.
+
+    status: of the last answer, None if there was none. problem: its problem document, if it was one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, problem: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = problem
