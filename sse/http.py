@@ -1,0 +1,262 @@
+"""HTTP on ASGI: a request, a response, problem documents (RFC 9457), and waiting for the client to go.
+
+In:  scope and receive (asgiref `specs/www.rst`). Out: messages to send. Beside `watch`, the only module that awaits them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import orjson
+
+from sse.errors import Disconnected, Problem
+from sse.wire.payload import dumps
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+T = TypeVar("T")
+
+MAX_BODY = 4 << 20
+BODY_TIMEOUT = 30.0
+
+ALWAYS = ((b"cache-control", b"no-store, no-transform"), (b"x-content-type-options", b"nosniff"))
+"""On every answer: nothing here may be cached, rewritten on the way, or taken for another type."""
+
+
+class Request:
+    """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched."""
+
+    __slots__ = ("_query", "method", "params", "path", "receive", "root_path", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.root_path: str = scope.get("root_path", "").rstrip("/")
+        self.path = self._strip(scope["path"])
+        self.params: dict[str, str] = {}
+        self._query: dict[str, str] | None = None
+
+    def _strip(self, path: str) -> str:
+        # "root_path: the root path this application is mounted at", and part of path (asgiref specs/www.rst)
+        root = self.root_path
+        return path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path
+
+    def header(self, name: bytes) -> str | None:
+        """The first header of that name (lower case), decoded as UTF-8: that is what Last-Event-ID is sent as (9.2.4)."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return bytes(value).decode("utf-8", "replace")
+        return None
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters; of one given twice, the first."""
+        if self._query is None:
+            try:
+                text = self.scope.get("query_string", b"").decode("ascii")
+                pairs = parse_qsl(text, keep_blank_values=True, errors="replace", max_num_fields=100)
+            except ValueError as error:
+                raise Problem(400, "The query can't be read.") from error
+            self._query = dict(reversed(pairs))
+        return self._query
+
+    def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
+        """A query parameter as an integer within bounds, else a 400 that names it."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        # int() also takes "+5", "1_0", " 5" and other scripts' digits
+        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) < 16) or not minimum <= int(text) <= maximum:
+            raise Problem(400, f"{name} must be an integer from {minimum} to {maximum}.", parameter=name)
+        return int(text)
+
+    def number(self, name: str, default: float, *, minimum: float, maximum: float) -> float:
+        """A query parameter as a number within bounds, else a 400 that names it."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        try:
+            value = float(text) if text.isascii() and "_" not in text and text.strip() == text else float("nan")
+        except ValueError:
+            value = float("nan")
+        if not minimum <= value <= maximum:  # NaN is not
+            raise Problem(400, f"{name} must be a number from {minimum:g} to {maximum:g}.", parameter=name)
+        return value
+
+    def accepts(self, media_type: str) -> bool:
+        """Whether the Accept header names this type itself; `*/*` does not count."""
+        accept = self.header(b"accept") or ""
+        return media_type in (part.split(";")[0].strip().lower() for part in accept.split(","))
+
+    async def chunks(self, *, timeout: float = BODY_TIMEOUT) -> AsyncIterator[bytes]:
+        """The body as it arrives. timeout: seconds to wait for the next piece; 408 after that."""
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(timeout):
+                    message = await self.receive()
+            except TimeoutError:
+                raise Problem(408, f"No more of the body came for {timeout:g} s.") from None
+            if message["type"] == "http.disconnect":
+                raise Disconnected("while the body was read")
+            more = message.get("more_body", False)
+            if body := message.get("body", b""):
+                yield body
+
+    async def body(self, *, limit: int = MAX_BODY, timeout: float = BODY_TIMEOUT) -> bytes:
+        """The whole body: at most `limit` bytes, else 413, within `timeout` seconds in all, else 408."""
+        too_large = Problem(413, f"The body may have {limit} bytes at the most.")
+        length = self.header(b"content-length")
+        if length is not None and length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > limit):
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(timeout):
+                async for chunk in self.chunks(timeout=timeout):
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+        except TimeoutError:
+            raise Problem(408, f"The body did not arrive within {timeout:g} s.") from None
+        return bytes(body)
+
+    async def json(self, *, limit: int = MAX_BODY, timeout: float = BODY_TIMEOUT) -> Any:
+        """The body as JSON, None where it is empty: 415 unless it says that it is JSON, 400 if it isn't."""
+        body = await self.body(limit=limit, timeout=timeout)
+        if not body:
+            return None
+        content_type = (self.header(b"content-type") or "").split(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise Problem(415, "The body must be application/json.", headers={"accept": "application/json"})
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Problem(400, f"The body is not JSON: {error}.") from error
+
+
+class Response:
+    """A whole answer, sent at once. headers: names in lower case."""
+
+    def __init__(self, status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.headers = dict(headers or {})
+
+    async def __call__(self, request: Request, send: Send) -> None:
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
+        headers.extend(ALWAYS)
+        if self.status not in (204, 304):  # RFC 9110, 8.6: no Content-Length on these
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        # RFC 9110, 9.3.2: HEAD is GET without the content
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else self.body})
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, dumps(value) + b"\n", {"content-type": "application/json", **(headers or {})})
+
+
+def text_response(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, text.encode(), {"content-type": "text/plain; charset=utf-8", **(headers or {})})
+
+
+def problem_response(problem: Problem) -> Response:
+    """RFC 9457: type is about:blank, so title is the status phrase."""
+    document = {"title": HTTPStatus(problem.status).phrase, "status": problem.status, "detail": problem.detail}
+    body = dumps({**document, **problem.members}) + b"\n"
+    return Response(problem.status, body, {"content-type": "application/problem+json", **problem.headers})
+
+
+def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """`send`, with more headers on whatever answer goes through it."""
+    if not headers:
+        return send
+    added = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def forward(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *added]}
+        await send(message)
+
+    return forward
+
+
+class Attendance:
+    """The request's own task, awaiting `receive()` until the client is gone, or until `leave` is called elsewhere.
+
+    This is the disconnect detection; everything else hangs on it. The task waits here for the whole life of its answer, and
+    others send: that costs no second task while nothing is sent.
+    """
+
+    __slots__ = ("_left", "_receive", "_task")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task: asyncio.Task[Any] | None = None
+        self._left = False
+
+    async def until_gone(self) -> bool:
+        """True when the client is gone, False when `leave` was called."""
+        if self._left:
+            return False
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:
+            # Ours is taken back, as asyncio.timeout does; a cancellation from outside goes on its way.
+            if not self._left or task.uncancel() > before:
+                raise
+            return False
+        finally:
+            self._task = None
+        return True
+
+    def leave(self) -> None:
+        """End the wait. Called from a task or a callback other than the one that waits; calling it again does nothing."""
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+
+async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` while the client is there. If it goes, `work` is cancelled, and has ended when Disconnected is raised."""
+    attendance = Attendance(receive)
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _: attendance.leave())
+    try:
+        gone = await attendance.until_gone()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+    if gone and (task.cancelled() or task.exception() is not None):
+        raise Disconnected("before the answer was complete")
+    return task.result()
+
+
+async def lifespan(receive: Receive, send: Send, start: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:
+    """The lifespan protocol (asgiref `specs/lifespan.rst`). start: raises ValueError, whose text is the server's to print."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                start()
+            except ValueError as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

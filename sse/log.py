@@ -1,0 +1,227 @@
+"""The event log: what a stream has said so far, encoded once however many watchers it has.
+
+In:  whole events, as bytes, in order; each gets the next number, from 1. The terminal event is the last entry.
+Out: body messages. A watcher takes what is ready after its position, gathered up to 16 KiB; a larger event goes alone.
+
+Bounds: `max_events` and `max_bytes`; past either, the oldest events go. A watcher whose next event is gone takes a `gap`
+event instead, once, and goes on with the oldest one held. The producer waits in `room` for the watcher that is furthest ahead
+and for nobody else; where nobody watches it only lets the loop breathe. There is no timer and no poll here: appending wakes
+the watchers that found nothing to take, and taking wakes the producer.
+"""
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from typing import Protocol
+
+GATHER = 16 * 1024
+"""Bytes gathered into one body message at the most."""
+
+AHEAD = GATHER * 3 // 4
+"""Bytes a producer may be ahead of its first watcher. Less than GATHER: all of it fits into that watcher's next message."""
+
+
+class Watcher(Protocol):
+    """What the log knows of a watcher: the number of the last event it took, and how to tell it that there are more."""
+
+    position: int
+
+    def wake(self) -> None: ...
+
+
+class Budget:
+    """The bytes that all logs hold together, and whom to ask for room when they are too many."""
+
+    __slots__ = ("limit", "relieve", "used")
+
+    def __init__(self, limit: float = float("inf"), relieve: Callable[[], None] = lambda: None) -> None:
+        self.used = 0
+        self.limit = limit
+        self.relieve = relieve
+
+
+class EventLog:
+    """first, last: numbers of the oldest event held and of the newest (`first == last + 1` while there is none)."""
+
+    __slots__ = ("_base", "_ends", "_events", "_free", "_gap", "_idle", "_producers", "_total", "budget", "closed", "first",
+                 "gaps", "last", "max_bytes", "max_events", "replay", "watchers")  # fmt: skip
+
+    def __init__(
+        self,
+        gap: Callable[[int, int], bytes],
+        *,
+        start: int = 0,
+        max_events: int = 65536,
+        max_bytes: int = 16 << 20,
+        budget: Budget | None = None,
+        replay: bool = True,
+    ) -> None:
+        """gap: (first, last missing) -> the encoded event that says so. start: the number before the first event's.
+
+        replay: whether anybody may come back for events; without it, what the one watcher has taken is forgotten.
+        """
+        self.first = start + 1
+        self.last = start
+        self.closed = False
+        self.gaps = 0
+        self.max_events = max_events
+        self.max_bytes = max_bytes
+        self.budget = budget or Budget()
+        self.replay = replay
+        self.watchers: dict[Watcher, None] = {}
+        self._gap = gap
+        self._events: list[bytes] = []  # _events[i] is number last - len + 1 + i; those before `first` are emptied
+        self._ends: list[int] = []  # bytes appended up to the end of that event: gathering is one bisection
+        self._total = 0  # bytes appended, ever
+        self._base = 0  # bytes dropped, ever
+        self._free = AHEAD  # appending beyond this many bytes means waiting in room()
+        self._idle: dict[Watcher, None] = {}
+        self._producers: list[asyncio.Future[None]] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return self._total - self._base
+
+    # -- the producer's side
+
+    @property
+    def full(self) -> bool:
+        """Whether the producer should await `room` before it appends more."""
+        return self._total >= self._free
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a producer waits for a watcher."""
+        return bool(self._producers)
+
+    def append(self, event: bytes) -> int:
+        """Add one encoded event, wake the watchers that have nothing else to do, and return its number."""
+        self.last += 1
+        self._total += len(event)
+        self._events.append(event)
+        self._ends.append(self._total)
+        if self.last - self.first >= self.max_events or self._total - self._base > self.max_bytes:
+            self._shrink()
+        budget = self.budget
+        budget.used += len(event)
+        if budget.used > budget.limit:
+            budget.relieve()
+        if self._idle:
+            idle, self._idle = self._idle, {}
+            for watcher in idle:
+                watcher.wake()
+        return self.last
+
+    def close(self, terminal: bytes) -> None:
+        """Add the terminal event. Never waits; nothing is appended after it."""
+        self.closed = True
+        self.append(terminal)
+        self._wake_producers()
+
+    async def room(self) -> None:
+        """Wait until the watcher furthest ahead has taken what it was given; without watchers, let the loop breathe."""
+        if not self.watchers:
+            self._free = self._total + AHEAD
+            await asyncio.sleep(0)
+        while self.full and not self.closed and self.watchers:
+            turn = asyncio.get_running_loop().create_future()
+            self._producers.append(turn)
+            try:
+                await turn
+            finally:
+                self._producers.remove(turn)
+
+    def _wake_producers(self) -> None:
+        for turn in self._producers:
+            if not turn.done():
+                turn.set_result(None)
+
+    # -- the watchers' side
+
+    def attach(self, watcher: Watcher) -> None:
+        """Let `watcher` follow from its position on."""
+        self.watchers[watcher] = None
+        self._pace()
+
+    def detach(self, watcher: Watcher) -> None:
+        """Forget `watcher`; if it set the pace, the next one does."""
+        self.watchers.pop(watcher, None)
+        self._idle.pop(watcher, None)
+        self._pace()
+
+    def take(self, watcher: Watcher) -> bytes:
+        """What is ready for `watcher`, and move its position behind it; empty when nothing is, and then it will be woken."""
+        position = watcher.position
+        if position >= self.last:
+            self._idle[watcher] = None
+            return b""
+        if position + 1 < self.first:
+            self.gaps += 1
+            watcher.position = self.first - 1
+            self._pace()
+            return self._gap(position + 1, self.first - 1)
+        begin = position - self.last + len(self._events)
+        offset = self._ends[begin] - len(self._events[begin])
+        end = max(begin + 1, bisect_right(self._ends, offset + GATHER, begin))
+        watcher.position = position + end - begin
+        free = self._ends[end - 1] + AHEAD
+        if free > self._free:
+            self._free = free
+            if self._producers:
+                self._wake_producers()
+        body = self._events[begin] if end == begin + 1 else b"".join(self._events[begin:end])
+        if not self.replay and end == len(self._events):
+            self.clear()
+        return body
+
+    def _pace(self) -> None:
+        """The watcher furthest ahead sets how far the producer may go; with none, it goes on."""
+        if self.watchers:
+            furthest = max(watcher.position for watcher in self.watchers)
+            index = furthest - self.last + len(self._events)
+            self._free = AHEAD + (self._base if furthest < self.first else self._ends[index - 1])
+        if not self.full or not self.watchers:
+            self._wake_producers()
+
+    # -- forgetting
+
+    def drop(self, upto: int) -> None:
+        """Forget the events up to and including number `upto`. The newest is always kept: it may be the terminal event."""
+        first = min(upto, self.last - 1) + 1
+        if first <= self.first:
+            return
+        offset = len(self._events) - self.last
+        for index in range(self.first - 1 + offset, first - 1 + offset):
+            self._events[index] = b""
+        freed = self._ends[first - 2 + offset] - self._base
+        self._base += freed
+        self.budget.used -= freed
+        self.first = first
+        empty = first - 1 + offset
+        if empty > len(self._events) // 2:  # amortised: each event is moved once at the most
+            del self._events[:empty]
+            del self._ends[:empty]
+
+    def drop_taken(self) -> None:
+        """Forget what every watcher has taken; where nobody watches, nothing: somebody may be on the way back."""
+        self.drop(min((watcher.position for watcher in self.watchers), default=0))
+
+    def drop_led(self) -> None:
+        """Forget what the watcher furthest ahead has taken, everything where nobody watches; the others are told the gap."""
+        self.drop(max((watcher.position for watcher in self.watchers), default=self.last))
+
+    def clear(self) -> None:
+        """Forget all events, the newest too: nobody will ask for them."""
+        self.budget.used -= self.size
+        self._base = self._total
+        self._events.clear()
+        self._ends.clear()
+        self.first = self.last + 1
+
+    def _shrink(self) -> None:
+        """Drop the oldest until both bounds are kept; of many events a few more, so that not every event pays for it."""
+        excess = self._total - self.max_bytes
+        offset = len(self._events) - self.last
+        by_bytes = bisect_left(self._ends, excess, self.first - 1 + offset) + 1 - offset if excess > self._base else 0
+        self.drop(max(by_bytes, self.last - self.max_events + self.max_events // 64))

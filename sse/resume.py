@@ -1,0 +1,93 @@
+"""What a last event ID is answered with: one pure function, and the table it follows (HTML 9.2.3, 9.2.4).
+
+In:  the `Last-Event-ID` header or the `last_event_id` query parameter, and what is known of the stream it names.
+Out: an `Answer`, which the caller turns into HTTP.
+
+    last event ID       stream                           answer
+    none                                                 OPEN      a new stream, or a newcomer's view of one
+    <id>.end            not looked up                    FINISHED  204: how EventSource learns to stop
+    malformed                                            MALFORMED 400
+    <id>.<n>            unknown or expired               GONE      404; to an event stream client, an event that says so
+    <id>.<n>            of another route or query        CONFLICT  409
+    <id>.<n>            ended, whatever n                WATCH     what is held after n, the terminal event at least
+    <id>.<n>            running, n ahead of it           CONFLICT  409: these numbers are not of this run
+    <id>.<n>            running, n held or older         WATCH     what follows n; the log tells the gap, where there is one
+
+    last-event-id = stream-id "." ( number / "end" )
+    stream-id     = 1*64( ALPHA / DIGIT / "-" / "_" )
+    number        = 1*15DIGIT
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+_GRAMMAR: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.(?:([0-9]{1,15})|end)")
+
+GONE_ID: Final = "gone.end"
+"""The id of the event that says that a stream is gone: its reconnect is answered 204."""
+
+
+class Verdict(Enum):
+    OPEN = "open"
+    WATCH = "watch"
+    FINISHED = "finished"
+    MALFORMED = "malformed"
+    GONE = "gone"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class LastEventID:
+    """stream: a stream's id. number: of the last event received; None: its terminal event was."""
+
+    stream: str
+    number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is known of the stream that a last event ID names. last: number of its newest event.
+
+    same: whether this request's route and query are those that opened it.
+    """
+
+    last: int
+    ended: bool
+    same: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """after: with WATCH, the number of the last event that the client has."""
+
+    verdict: Verdict
+    after: int = 0
+    stream: str = ""
+
+
+def parse(text: str) -> LastEventID | None:
+    """Read a last event ID; None if it isn't one of ours."""
+    match = _GRAMMAR.fullmatch(text)
+    if match is None:
+        return None
+    return LastEventID(match[1], int(match[2]) if match[2] else None)
+
+
+def decide(last_event_id: str | None, find: Callable[[str], Held | None]) -> Answer:
+    """Follow the table above. last_event_id: None or empty, if there is none (an empty ID is none, 9.2.6)."""
+    if not last_event_id:
+        return Answer(Verdict.OPEN)
+    parsed = parse(last_event_id)
+    if parsed is None:
+        return Answer(Verdict.MALFORMED)
+    if parsed.number is None:
+        return Answer(Verdict.FINISHED, stream=parsed.stream)
+    held = find(parsed.stream)
+    if held is None:
+        return Answer(Verdict.GONE, stream=parsed.stream)
+    if not held.same or (parsed.number > held.last and not held.ended):
+        return Answer(Verdict.CONFLICT, stream=parsed.stream)
+    return Answer(Verdict.WATCH, min(parsed.number, held.last), parsed.stream)

@@ -1,0 +1,277 @@
+"""A stream: one source, one event log, one end. Watchers come and go; the work goes on without them for `linger` seconds.
+
+In:  what a source yields (or what is emitted from outside, for a stream without one). Out: the events of its log.
+
+The stream's task owns the run: it alone iterates the source, and closes it in `finally`. Whatever happens, exactly one terminal
+event is written, at the moment the stream ends; a source that is slow to clean up afterwards holds nobody.
+
+    linger   seconds the work goes on while nobody watches, from the opening on; None: for ever
+    keep     seconds an ended stream can be read; longer while somebody watches it
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+from sse.errors import SourceFailed
+from sse.formats import Format, Plain
+from sse.log import Budget, EventLog, Watcher
+
+logger = logging.getLogger("sse")
+
+MAX_EVENT = 2 << 20
+"""Bytes of one encoded event; a larger one is an `item_error`."""
+
+CLEANUP = 5.0
+"""Seconds a source may take to clean up before that is reported."""
+
+
+class State(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Trigger(StrEnum):
+    """What ends a stream; the value is the reason that clients are told."""
+
+    SOURCE_ENDED = "source_ended"
+    SOURCE_FAILED = "source_failed"
+    DELETED = "deleted"
+    ABANDONED = "abandoned"  # nobody watched for as long as the linger
+    SHUTTING_DOWN = "shutting_down"
+
+
+_ENDS: Final = {
+    Trigger.SOURCE_ENDED: State.DONE,
+    Trigger.SOURCE_FAILED: State.FAILED,
+    Trigger.DELETED: State.CANCELLED,
+    Trigger.ABANDONED: State.CANCELLED,
+    Trigger.SHUTTING_DOWN: State.CANCELLED,
+}
+
+TRANSITIONS: Final[Mapping[tuple[State, Trigger], State]] = {
+    **{(State.RUNNING, trigger): state for trigger, state in _ENDS.items()},
+    # Ended is ended: whatever comes later changes nothing.
+    **{(state, trigger): state for state in (State.DONE, State.CANCELLED, State.FAILED) for trigger in Trigger},
+}
+
+
+class Stream:
+    """One answer and its life. Built inside a running event loop, it runs at once.
+
+    source: an async iterator, closed with `aclose` if it has that; None where events are emitted from outside.
+    ids: what stands before an event's number in its id; `<stream id>.` unless given.
+    start: the number before the first event's. replay: whether events are kept for those who come back.
+    on_end, on_expire: called once each, with the stream.
+    """
+
+    def __init__(
+        self,
+        source: AsyncIterator[Any] | None,
+        format: Format,
+        *,
+        id: str | None = None,
+        ids: str | None = None,
+        start: int = 0,
+        linger: float | None = 0.0,
+        keep: float = 0.0,
+        max_events: int = 65536,
+        max_bytes: int = 16 << 20,
+        budget: Budget | None = None,
+        replay: bool = True,
+        metadata: Any = None,
+        result: Callable[[], Any] | None = None,
+        on_end: Callable[["Stream"], None] = lambda _: None,
+        on_expire: Callable[["Stream"], None] = lambda _: None,
+    ) -> None:
+        self.id = id or new_id()
+        self.format = format
+        self.state = State.RUNNING
+        self.reason: str | None = None
+        self.failure: SourceFailed | None = None
+        self.key = new_id()
+        self.linger = linger
+        self.keep = keep
+        self.metadata = metadata
+        self.result = result
+        self.resumes = 0
+        self.created = time.time()
+        self.ended: float | None = None
+        self.last_event: float | None = None
+        self.source = source
+        self._ids = (f"{self.id}." if ids is None else ids) if format.ids else None
+        self._head = b"id: %b%%d\n%%b" % self._ids.encode() if self._ids is not None else None
+        self._loop = asyncio.get_running_loop()
+        self._on_end = on_end
+        self._on_expire = on_expire
+        self._timer: asyncio.TimerHandle | None = None  # linger while it runs, keep afterwards
+        self._iterating = False
+        self._cleanup: asyncio.TimerHandle | None = None
+        self.log = EventLog(self._gap, start=start, max_events=max_events, max_bytes=max_bytes, budget=budget, replay=replay)
+        self._task = self._loop.create_task(self._run(source)) if source is not None else None
+        self._begin_linger()
+
+    # -- the run
+
+    async def _run(self, source: AsyncIterator[Any]) -> None:
+        log = self.log
+        try:
+            if self.state is State.RUNNING:
+                self._iterating = True
+                async for item in source:
+                    if self.state is not State.RUNNING:
+                        break  # the source was cancelled, and went on all the same
+                    self.emit(item)
+                    if log.full:
+                        await log.room()
+            self.end(Trigger.SOURCE_ENDED)
+        except SourceFailed as failure:
+            self.end(Trigger.SOURCE_FAILED, failure)
+        except Exception:
+            logger.exception("the source of stream %.8s… failed", self.id)
+            self.end(Trigger.SOURCE_FAILED, SourceFailed("internal error", "internal"))
+        finally:
+            self.end(Trigger.SHUTTING_DOWN)  # cancelled, and not by us; otherwise it has ended already
+            await self._close(source)
+
+    async def _close(self, source: AsyncIterator[Any]) -> None:
+        try:
+            if aclose := getattr(source, "aclose", None):
+                await aclose()
+        except Exception:
+            logger.exception("the source of stream %.8s… failed to close", self.id)
+        finally:
+            if self._cleanup is not None:
+                self._cleanup.cancel()
+
+    def emit(self, item: Any) -> int | None:
+        """Write what the source yielded; the number it got, None where the format writes nothing."""
+        try:
+            event = self.format.item(item)
+        except Exception as error:  # one odd item must not cost the rest
+            logger.warning("an item of stream %.8s… could not be written", self.id, exc_info=error)
+            event = self.format.item_error(f"{type(error).__name__}: {error}")
+        if event is None:
+            return None
+        if len(event) > MAX_EVENT:
+            event = self.format.item_error(f"an event of {len(event)} bytes is over the limit of {MAX_EVENT}")
+        self.last_event = self._loop.time()
+        log = self.log
+        return log.append(self._head % (log.last + 1, event) if self._head else event)
+
+    def end(self, trigger: Trigger, failure: SourceFailed | None = None) -> bool:
+        """Write the terminal event and stop the source, unless the stream has ended before. Returns whether this ended it."""
+        state = TRANSITIONS[self.state, trigger]
+        if state is self.state:
+            return False
+        self.state, self.reason, self.failure = state, trigger.value, failure
+        self.ended = time.time()
+        self.log.close(self._terminal(trigger))
+        if self._task is not None and not self._task.done() and self._task is not asyncio.current_task(self._loop):
+            self._cleanup = self._loop.call_later(CLEANUP, self._report_cleanup)
+            if self._iterating:  # otherwise its first step sees the state: a task cancelled before that closes nothing
+                self._task.cancel()
+        self._set_timer(self.keep, self._expire)
+        self._on_end(self)
+        return True
+
+    def _terminal(self, trigger: Trigger) -> bytes:
+        try:
+            if self.state is State.DONE:
+                event = self.format.done()
+            elif self.failure is not None:
+                event = self.format.failed(self.failure)
+            else:
+                event = self.format.cancelled(trigger.value)
+        except Exception:  # without a terminal event its watchers would wait for ever
+            logger.exception("the end of stream %.8s… could not be written", self.id)
+            event = Plain().failed(SourceFailed("internal error", "internal"))
+        return event if self._ids is None else b"id: %bend\n%b" % (self._ids.encode(), event)
+
+    def _report_cleanup(self) -> None:
+        logger.warning("the source of stream %.8s… is still cleaning up %.0f s after its end", self.id, CLEANUP)
+
+    async def closed(self) -> None:
+        """Wait until the source is closed."""
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+    # -- its watchers
+
+    def position(self, from_now: bool) -> int:
+        """Where a newcomer starts: at the oldest event held, or at the live end."""
+        log = self.log
+        return log.last - log.closed if from_now else log.first - 1
+
+    def attach(self, watcher: Watcher) -> None:
+        """Let `watcher` follow from its position on; no await between finding the stream and this."""
+        self.log.attach(watcher)
+        if self.state is State.RUNNING:
+            self._set_timer(None)
+
+    def detach(self, watcher: Watcher) -> None:
+        self.log.detach(watcher)
+        if self.log.watchers:
+            return
+        if self.state is State.RUNNING:
+            self._begin_linger()
+        elif self._timer is None:  # its keep ran out while it was watched
+            self._on_expire(self)
+
+    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
+        """What stands before a watcher's first event: where it is, so that a connection that breaks now can come back.
+
+        A block with an id and no data dispatches nothing and still moves the last event ID (HTML 9.2.6).
+        """
+        fields = b"" if self._head is None else b"id: %b%d\n" % ((self._ids or "").encode(), position)
+        if retry is not None and self._head is not None:
+            fields += b"retry: %d\n" % retry
+        opening = self.format.opening(self.id) if newcomer else None
+        return fields + (opening or b"\n") if fields else opening or b":\n"
+
+    def take(self, watcher: Watcher) -> bytes:
+        """What is ready for `watcher`; empty when nothing is, and then it will be woken."""
+        return self.log.take(watcher)
+
+    def finished(self, watcher: Watcher) -> bool:
+        """Whether `watcher` has taken the terminal event."""
+        return self.log.closed and watcher.position == self.log.last
+
+    def apology(self) -> bytes:
+        """An error of ours while a watcher was served, as an event without an id: the stream itself goes on."""
+        return self.format.failed(SourceFailed("internal error", "internal"))
+
+    def _gap(self, first: int, last: int) -> bytes:
+        event = self.format.gap(first, last)
+        return self._head % (last, event) if self._head else event
+
+    # -- its timers
+
+    def _begin_linger(self) -> None:
+        if self.linger is not None:
+            self._set_timer(self.linger, self._abandon)
+
+    def _abandon(self) -> None:
+        self._timer = None
+        self.end(Trigger.ABANDONED)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if not self.log.watchers:
+            self._on_expire(self)
+
+    def _set_timer(self, seconds: float | None, callback: Callable[[], None] = lambda: None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self._loop.call_later(seconds, callback)
+
+
+def new_id() -> str:
+    """128 random bits, URL-safe: 22 of `[A-Za-z0-9_-]`."""
+    return secrets.token_urlsafe(16)

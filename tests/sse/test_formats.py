@@ -1,0 +1,62 @@
+"""The plain format, to the byte."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from sse.errors import SourceFailed
+from sse.formats import Format, Plain
+
+CASES = [
+    pytest.param(lambda plain: plain.opening("s1"), b'event: connected\ndata: {"status":"ok","stream":"s1"}\n\n', id="opening"),
+    pytest.param(lambda plain: plain.item({"count": 1}), b'data: {"count":1}\n\n', id="item"),
+    pytest.param(lambda plain: plain.item("a\r\nb\nc\rd"), b'data: "a\\r\\nb\\nc\\rd"\n\n', id="item with line ends"),
+    pytest.param(lambda plain: plain.item("é\u2028€"), 'data: "é\u2028€"\n\n'.encode(), id="item beyond ASCII"),
+    pytest.param(lambda plain: plain.item(None), b"data: null\n\n", id="item None"),
+    pytest.param(
+        lambda plain: plain.item(datetime(2030, 1, 2, tzinfo=UTC)),
+        b'data: "2030-01-02T00:00:00+00:00"\n\n',
+        id="item of any type",
+    ),
+    pytest.param(
+        lambda plain: plain.item_error("ValueError: é\n"),
+        'event: item_error\ndata: {"error":"ValueError: é\\n"}\n\n'.encode(),
+        id="item error",
+    ),
+    pytest.param(lambda plain: plain.gap(3, 17), b'event: gap\ndata: {"first":3,"last":17}\n\n', id="gap"),
+    pytest.param(lambda plain: plain.done(), b"data: [DONE]\n\n", id="done"),
+    pytest.param(lambda plain: plain.cancelled("deleted"), b'event: cancelled\ndata: {"reason":"deleted"}\n\n', id="cancelled"),
+    pytest.param(
+        lambda plain: plain.failed(SourceFailed("Überlast\r\nid: x", "overloaded", retryable=True)),
+        'event: error\ndata: {"error":"Überlast\\r\\nid: x","code":"overloaded","fatal":true}\n\n'.encode(),
+        id="failed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("say", "expected"), CASES)
+def test_plain_writes(say: Callable[[Format], bytes | None], expected: bytes) -> None:
+    assert say(Plain()) == expected
+
+
+ASCII_CASES = [
+    pytest.param(lambda plain: plain.item({"Größe": ["€", 5]}), b'data: {"Grosse":["EUR",5]}\n\n', id="item"),
+    pytest.param(lambda plain: plain.item_error("ß"), b'event: item_error\ndata: {"error":"ss"}\n\n', id="item error"),
+    pytest.param(
+        lambda plain: plain.failed(SourceFailed("Überlast", "overloaded")),
+        b'event: error\ndata: {"error":"Uberlast","code":"overloaded","fatal":true}\n\n',
+        id="failed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("say", "expected"), ASCII_CASES)
+def test_plain_transliterates_where_asked(say: Callable[[Format], bytes | None], expected: bytes) -> None:
+    pytest.importorskip("anyascii")
+
+    assert say(Plain(ascii=True)) == expected
+
+
+def test_plain_has_a_name_and_ids() -> None:
+    assert (Plain.name, Plain.ids) == ("plain", True)

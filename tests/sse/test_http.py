@@ -1,0 +1,730 @@
+"""Requests, responses, problem documents, and waiting for the client to go."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sse.errors import Disconnected, Problem
+from sse.http import (
+    ALWAYS,
+    Attendance,
+    Message,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    attended,
+    json_response,
+    lifespan,
+    problem_response,
+    text_response,
+    with_headers,
+)
+from tests.support.asgi import Connection, communicator, http_scope
+from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
+
+
+@pytest.fixture
+def anyio_backend() -> Backend:
+    return VIRTUAL_TIME
+
+
+async def nothing() -> Message:
+    raise AssertionError("the body was asked for")
+
+
+def get(query: bytes = b"", *headers: tuple[bytes, bytes], **scope: Any) -> Request:
+    return Request(http_scope(query=query, headers=headers, **scope), nothing)
+
+
+def post(*body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> Request:
+    return Request(http_scope(method="POST", headers=headers or []), Connection(body).receive)
+
+
+# -- the request
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path", "expected", "root"),
+    [
+        pytest.param("", "/stream", "/stream", "", id="none"),
+        pytest.param("/api", "/api/stream", "/stream", "/api", id="prefix"),
+        pytest.param("/api/", "/api/stream", "/stream", "/api", id="with a slash at its end"),
+        pytest.param("/api", "/api", "", "/api", id="the root itself"),
+        pytest.param("/api", "/api/", "/", "/api", id="the root's slash"),
+        pytest.param("/api", "/apis/stream", "/apis/stream", "/api", id="a longer first segment"),
+        pytest.param("/api", "/stream", "/stream", "/api", id="a server that strips it"),
+        pytest.param("/api", "/api/api/stream", "/api/stream", "/api", id="once only"),
+        pytest.param("/", "/stream", "/stream", "", id="a slash alone"),
+    ],
+)
+def test_the_path_is_without_the_root_path(root_path: str, path: str, expected: str, root: str) -> None:
+    request = get(path=path, root_path=root_path)
+
+    assert (request.path, request.root_path) == (expected, root)
+
+
+def test_a_scope_may_leave_out_what_is_optional() -> None:
+    scope: Scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+
+    request = Request(scope, nothing)
+
+    assert (request.path, request.root_path, dict(request.query)) == ("/x", "", {})
+
+
+def test_headers_are_utf8_and_the_first_of_a_name_counts() -> None:
+    request = get(b"", (b"last-event-id", "é€".encode()), (b"last-event-id", b"other"), (b"x", b"\xff"))
+
+    assert request.header(b"last-event-id") == "é€"
+    assert request.header(b"x") == "\ufffd"
+    assert request.header(b"absent") is None
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        pytest.param(b"", {}, id="none"),
+        pytest.param(b"a=1&b=2", {"a": "1", "b": "2"}, id="two"),
+        pytest.param(b"a=1&a=2", {"a": "1"}, id="the first of a name"),
+        pytest.param(b"a=&b", {"a": "", "b": ""}, id="empty values"),
+        pytest.param(b"a=%C3%A9+%26%3D", {"a": "é &="}, id="percent and plus"),
+        pytest.param(b"a=%ff", {"a": "\ufffd"}, id="no UTF-8"),
+        pytest.param(b"a=1%0D%0Adata:x", {"a": "1\r\ndata:x"}, id="line ends"),
+    ],
+)
+def test_the_query(query: bytes, expected: dict[str, str]) -> None:
+    request = get(query)
+
+    assert dict(request.query) == expected
+    assert request.query is request.query
+
+
+@pytest.mark.parametrize("query", ["a=é".encode(), b"&".join([b"a=1"] * 101)], ids=["not ASCII", "too many"])
+def test_a_query_that_cannot_be_read_is_a_400(query: bytes) -> None:
+    request = get(query)
+
+    with pytest.raises(Problem) as problem:
+        request.integer("a", 1, minimum=0, maximum=9)
+
+    assert problem.value.status == 400
+
+
+@pytest.mark.parametrize(("query", "value"), [(b"", 7), (b"n=1", 1), (b"n=10", 10), (b"n=-3", -3), (b"n=010", 10)])
+def test_an_integer_parameter(query: bytes, value: int) -> None:
+    assert get(query).integer("n", 7, minimum=-5, maximum=10) == value
+
+
+ODD = ["", "x", "1_0", "0x1", "%201", "1%20", "1%0A", "%D9%A3", "%C2%B2", "9" * 5000]
+BAD_INTEGERS = [*ODD, "11", "-6", "1.0", "+5", "--5", "-", "5-", "1e1"]
+
+
+@pytest.mark.parametrize("text", BAD_INTEGERS)
+def test_an_integer_that_cannot_be_read_is_a_400_that_names_it(text: str) -> None:
+    with pytest.raises(Problem) as problem:
+        get(b"n=" + text.encode()).integer("n", 7, minimum=-5, maximum=10)
+
+    assert (problem.value.status, problem.value.members) == (400, {"parameter": "n"})
+    assert problem.value.detail == "n must be an integer from -5 to 10."
+
+
+@pytest.mark.parametrize(
+    ("query", "value"), [(b"", 0.5), (b"s=0", 0), (b"s=1.5", 1.5), (b"s=.5", 0.5), (b"s=1e1", 10), (b"s=-0", 0)]
+)
+def test_a_number_parameter(query: bytes, value: float) -> None:
+    assert get(query).number("s", 0.5, minimum=0, maximum=10) == value
+
+
+BAD_NUMBERS = [*ODD, "nan", "NaN", "inf", "-inf", "-1", "10.5", "1e400"]
+
+
+@pytest.mark.parametrize("text", BAD_NUMBERS)
+def test_a_number_that_cannot_be_read_is_a_400_that_names_it(text: str) -> None:
+    with pytest.raises(Problem) as problem:
+        get(b"s=" + text.encode()).number("s", 0.5, minimum=0, maximum=10)
+
+    assert (problem.value.status, problem.value.members) == (400, {"parameter": "s"})
+    assert problem.value.detail == "s must be a number from 0 to 10."
+
+
+@pytest.mark.parametrize(
+    ("accept", "accepted"),
+    [
+        (None, False),
+        (b"", False),
+        (b"*/*", False),
+        (b"application/*", False),
+        (b"application/json", True),
+        (b"text/html, Application/JSON ;q=0.9, */*", True),
+        (b"application/json-seq", False),
+    ],
+)
+def test_a_type_is_accepted_where_it_is_named(accept: bytes | None, accepted: bool) -> None:
+    request = get() if accept is None else get(b"", (b"accept", accept))
+
+    assert request.accepts("application/json") is accepted
+
+
+# -- the body
+
+
+async def test_the_body_is_put_together() -> None:
+    assert await post(b"ab", b"", b"cd").body() == b"abcd"
+
+
+async def test_the_pieces_of_a_body_come_as_they_arrive() -> None:
+    assert [chunk async for chunk in post(b"ab", b"", b"cd").chunks()] == [b"ab", b"cd"]
+
+
+async def test_a_message_may_leave_out_what_is_empty() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    assert await Request(http_scope(method="POST"), receive).body() == b""
+
+
+@pytest.mark.parametrize("limit", [4, 5, 100])
+async def test_a_body_within_the_limit(limit: int) -> None:
+    assert await post(b"ab", b"cd", headers=[(b"content-length", b"4")]).body(limit=limit) == b"abcd"
+
+
+async def test_a_body_over_the_limit_is_not_read_to_its_end() -> None:
+    connection = Connection([b"ab", b"cd", b"ef"])
+
+    with pytest.raises(Problem) as problem:
+        await Request(http_scope(), connection.receive).body(limit=3)
+
+    assert problem.value.status == 413
+    assert (await connection.receive())["body"] == b"ef"
+
+
+@pytest.mark.parametrize("length", [b"5", b"9" * 16, b"9" * 5000])
+async def test_a_body_announced_as_too_long_is_not_read(length: bytes) -> None:
+    request = Request(http_scope(headers=[(b"content-length", length)]), nothing)
+
+    with pytest.raises(Problem) as problem:
+        await request.body(limit=4)
+
+    assert problem.value.status == 413
+
+
+@pytest.mark.parametrize("length", [b"", b"x", b"-1", "²".encode(), b"0"])
+async def test_a_content_length_that_means_nothing_is_passed_over(length: bytes) -> None:
+    assert await post(b"ab", headers=[(b"content-length", length)]).body(limit=4) == b"ab"
+
+
+async def test_a_body_that_does_not_come_is_a_408() -> None:
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(Problem) as problem:
+        await Request(http_scope(), receive).body(timeout=3)
+
+    assert (problem.value.status, now()) == (408, 3)
+
+
+async def drip() -> Message:
+    await asyncio.sleep(1)
+    return {"type": "http.request", "body": b"x", "more_body": True}
+
+
+async def test_a_body_that_drips_in_is_a_408_after_the_whole_time() -> None:
+    with pytest.raises(Problem) as problem:
+        await Request(http_scope(), drip).body(timeout=3.5)
+
+    assert (problem.value.status, now()) == (408, 3.5)
+
+
+async def test_pieces_may_take_as_long_as_they_like_in_all_but_not_each() -> None:
+    waits = iter([1.0] * 10 + [4.0])
+
+    async def receive() -> Message:
+        await asyncio.sleep(next(waits))
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    chunks = Request(http_scope(), receive).chunks(timeout=3.5)
+    assert [await anext(chunks) for _ in range(10)] == [b"x"] * 10
+    with pytest.raises(Problem) as problem:
+        await anext(chunks)
+
+    assert (problem.value.status, now()) == (408, 13.5)
+
+
+async def test_a_client_that_goes_in_the_middle_of_its_body() -> None:
+    messages: Iterator[Message] = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    with pytest.raises(Disconnected):
+        await Request(http_scope(), receive).body()
+
+
+JSON = [(b"content-type", b"application/json")]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "value"),
+    [
+        pytest.param(b'{"a": [1, "\xc3\xa9"]}', JSON, {"a": [1, "é"]}, id="object"),
+        pytest.param(b"null", JSON, None, id="null"),
+        pytest.param(b"", JSON, None, id="empty"),
+        pytest.param(b"", [], None, id="empty, of no type"),
+        pytest.param(b"1", [(b"content-type", b"Application/JSON; charset=utf-8")], 1, id="parameters and case"),
+    ],
+)
+async def test_a_json_body(body: bytes, headers: list[tuple[bytes, bytes]], value: Any) -> None:
+    assert await post(body, headers=headers).json() == value
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        pytest.param(b"{}", [], 415, id="no type"),
+        pytest.param(b"{}", [(b"content-type", b"text/plain")], 415, id="another type"),
+        pytest.param(b"{}", [(b"content-type", b"application/json-seq")], 415, id="a longer type"),
+        pytest.param(b"{", JSON, 400, id="no JSON"),
+        pytest.param(b"\xff", JSON, 400, id="no UTF-8"),
+        pytest.param(b'{"a": NaN}', JSON, 400, id="NaN"),
+        pytest.param(b"[" * 100_000, JSON, 400, id="too deep"),
+    ],
+)
+async def test_a_json_body_that_cannot_be_read(body: bytes, headers: list[tuple[bytes, bytes]], status: int) -> None:
+    with pytest.raises(Problem) as problem:
+        await post(body, headers=headers).json()
+
+    assert problem.value.status == status
+    assert problem.value.headers == ({"accept": "application/json"} if status == 415 else {})
+
+
+# -- responses
+
+
+async def answered(response: Response, method: str = "GET") -> Connection:
+    connection = Connection()
+    await response(get(method=method), connection.send)
+    assert connection.complete
+    return connection
+
+
+async def test_a_response_is_one_start_and_one_body() -> None:
+    connection = await answered(Response(201, b"abc", {"x-name": "värde"}))
+
+    assert connection.sent == [
+        {
+            "type": "http.response.start",
+            "status": 201,
+            "headers": [(b"x-name", b"v\xe4rde"), *ALWAYS, (b"content-length", b"3")],
+        },
+        {"type": "http.response.body", "body": b"abc"},
+    ]
+
+
+async def test_head_has_the_headers_of_get_and_no_content() -> None:
+    get, head = await answered(text_response("äbc")), await answered(text_response("äbc"), "HEAD")
+
+    assert get.sent[0] == head.sent[0]
+    assert head.headers[b"content-length"] == b"4"
+    assert (get.body, head.body) == ("äbc".encode(), b"")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_what_has_no_content_says_no_length(status: int) -> None:
+    connection = await answered(Response(status))
+
+    assert b"content-length" not in connection.headers
+    assert connection.body == b""
+
+
+async def test_json_and_text_say_their_type() -> None:
+    as_json = await answered(json_response({"a": "é"}, 202, {"location": "/x"}))
+    as_text = await answered(text_response("é", 404))
+
+    assert (as_json.status, as_json.body) == (202, '{"a":"é"}\n'.encode())
+    assert as_json.headers[b"content-type"] == b"application/json"
+    assert as_json.headers[b"location"] == b"/x"
+    assert (as_text.status, as_text.body) == (404, "é".encode())
+    assert as_text.headers[b"content-type"] == b"text/plain; charset=utf-8"
+
+
+async def test_a_problem_document() -> None:
+    problem = Problem(405, 'Not "here"\r\n: é', headers={"allow": "GET"}, parameter="a", limit=3)
+
+    connection = await answered(problem_response(problem))
+
+    assert connection.status == 405
+    assert connection.headers[b"content-type"] == b"application/problem+json"
+    assert connection.headers[b"allow"] == b"GET"
+    assert json.loads(connection.body) == {
+        "title": "Method Not Allowed",
+        "status": 405,
+        "detail": 'Not "here"\r\n: é',
+        "parameter": "a",
+        "limit": 3,
+    }
+    assert connection.body.splitlines() == [connection.body[:-1]]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 429, 500, 503])
+def test_every_status_in_use_has_a_title(status: int) -> None:
+    title = json.loads(problem_response(Problem(status, "why")).body)["title"]
+
+    assert title
+    assert title[0].isupper()
+
+
+async def test_headers_can_be_added_to_whatever_answer_goes_through() -> None:
+    connection, plain = Connection(), await answered(text_response("x"))
+
+    await text_response("x")(get(), with_headers(connection.send, {"vary": "origin", "x-more": "1"}))
+
+    assert connection.sent[0]["headers"] == [*plain.sent[0]["headers"], (b"vary", b"origin"), (b"x-more", b"1")]
+    assert connection.sent[1:] == plain.sent[1:]
+
+
+def test_where_there_are_none_to_add_nothing_stands_in_between() -> None:
+    send = Connection().send
+
+    assert with_headers(send, {}) is send
+
+
+# -- waiting for the client to go
+
+
+class Gate:
+    """A `receive` that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.cancelled = 0
+
+    async def receive(self) -> Message:
+        try:
+            return await self.messages.get()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    def disconnect(self) -> None:
+        self.messages.put_nowait({"type": "http.disconnect"})
+
+
+async def until_gone(attendance: Attendance) -> tuple[bool, int]:
+    """What it said, and how many cancellations it left on its task."""
+    gone = await attendance.until_gone()
+    task = asyncio.current_task()
+    assert task is not None
+    return gone, task.cancelling()
+
+
+async def attending() -> tuple[Gate, Attendance, asyncio.Task[tuple[bool, int]]]:
+    gate = Gate()
+    attendance = Attendance(gate.receive)
+    task = asyncio.create_task(until_gone(attendance))
+    await idle()
+    return gate, attendance, task
+
+
+async def test_the_wait_ends_when_the_client_goes() -> None:
+    gate, _, task = await attending()
+    gate.messages.put_nowait({"type": "http.request", "body": b"unread"})
+    await idle()
+    assert not task.done()
+
+    gate.disconnect()
+
+    assert await task == (True, 0)
+
+
+async def test_the_wait_ends_when_it_is_left_and_nobody_notices() -> None:
+    gate, attendance, task = await attending()
+
+    attendance.leave()
+    attendance.leave()
+
+    assert await task == (False, 0)
+    assert gate.cancelled == 1
+
+
+async def test_left_before_it_began() -> None:
+    attendance = Attendance(nothing)
+    attendance.leave()
+
+    assert await until_gone(attendance) == (False, 0)
+
+
+async def test_left_after_it_was_over() -> None:
+    gate, attendance, task = await attending()
+    gate.disconnect()
+    await task
+
+    attendance.leave()
+    await idle()
+
+    assert task.result() == (True, 0)
+
+
+async def test_left_while_the_clients_going_is_on_its_way() -> None:
+    gate, attendance, task = await attending()
+
+    gate.disconnect()
+    attendance.leave()
+
+    assert await task == (False, 0)
+
+
+async def cancel_then_leave(attendance: Attendance, task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    attendance.leave()
+
+
+async def leave_then_cancel(attendance: Attendance, task: asyncio.Task[Any]) -> None:
+    attendance.leave()
+    task.cancel()
+
+
+async def cancel(attendance: Attendance, task: asyncio.Task[Any]) -> None:
+    task.cancel()
+
+
+@pytest.mark.parametrize("happens", [cancel, cancel_then_leave, leave_then_cancel])
+async def test_a_cancellation_from_outside_goes_on_its_way(
+    happens: Callable[[Attendance, asyncio.Task[Any]], Awaitable[None]],
+) -> None:
+    _, attendance, task = await attending()
+
+    await happens(attendance, task)
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_timeout_around_the_wait_is_a_timeout() -> None:
+    attendance = Attendance(Gate().receive)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3):
+            await attendance.until_gone()
+
+    assert now() == 3
+
+
+async def test_a_task_that_swallowed_a_cancellation_before_can_wait_all_the_same() -> None:
+    attendance = Attendance(Gate().receive)
+    reached = asyncio.Event()
+
+    async def stubborn() -> bool:
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+        return await attendance.until_gone()
+
+    task = asyncio.create_task(stubborn())
+    await reached.wait()
+    task.cancel()
+    await idle()
+    attendance.leave()
+
+    assert await task is False
+
+
+async def test_an_error_of_the_servers_goes_on_its_way() -> None:
+    async def receive() -> Message:
+        raise RuntimeError("no")
+
+    attendance = Attendance(receive)
+    with pytest.raises(RuntimeError):
+        await attendance.until_gone()
+    attendance.leave()  # cancels nobody
+
+
+# -- work while the client is there
+
+
+async def test_the_result_of_the_work_is_returned() -> None:
+    gate = Gate()
+
+    async def work() -> int:
+        await asyncio.sleep(1)
+        return 42
+
+    assert await attended(gate.receive, work()) == 42
+    assert gate.cancelled == 1
+
+
+async def test_work_that_is_done_at_once() -> None:
+    async def work() -> int:
+        return 42
+
+    assert await attended(Gate().receive, work()) == 42
+
+
+async def test_an_error_of_the_work_is_raised() -> None:
+    async def work() -> int:
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        await attended(Gate().receive, work())
+
+
+async def test_a_client_that_goes_has_the_work_cancelled_and_awaited() -> None:
+    gate = Gate()
+    happened: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            happened.append("cancelled")
+            await asyncio.sleep(3)
+            happened.append("cleaned up")
+
+    asyncio.get_running_loop().call_later(1, gate.disconnect)
+    with pytest.raises(Disconnected):
+        await attended(gate.receive, work())
+
+    assert (happened, now()) == (["cancelled", "cleaned up"], 4)
+
+
+async def test_work_that_fails_while_it_is_cancelled_counts_as_cancelled() -> None:
+    gate = Gate()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("no")
+
+    asyncio.get_running_loop().call_later(1, gate.disconnect)
+    with pytest.raises(Disconnected):
+        await attended(gate.receive, work())
+
+
+async def test_a_result_that_is_ready_when_the_client_goes_wins() -> None:
+    gate = Gate()
+    finish = asyncio.Event()
+
+    async def work() -> int:
+        await finish.wait()
+        return 42
+
+    def both() -> None:
+        finish.set()
+        gate.disconnect()
+
+    asyncio.get_running_loop().call_later(1, both)
+    assert await attended(gate.receive, work()) == 42
+
+
+async def test_work_that_will_not_be_cancelled_may_finish() -> None:
+    gate = Gate()
+
+    async def work() -> int:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(1)
+        return 42
+
+    asyncio.get_running_loop().call_later(1, gate.disconnect)
+    assert await attended(gate.receive, work()) == 42
+
+
+async def test_a_cancelled_request_has_its_work_cancelled_and_awaited() -> None:
+    happened: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(3)
+            happened.append("cleaned up")
+
+    task = asyncio.create_task(attended(Gate().receive, work()))
+    await idle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert (happened, now()) == (["cleaned up"], 3)
+
+
+async def test_through_asgirefs_communicator() -> None:
+    """The work is done under a server that isn't ours, and cancelled when the client goes."""
+    outcomes: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await request.body()
+        try:
+            result = await attended(receive, asyncio.sleep(request.number("s", 1, minimum=0, maximum=9), "slept"))
+        except Disconnected:
+            outcomes.append("gone")
+            return
+        outcomes.append("done")
+        await text_response(result)(request, send)
+
+    patient = communicator(app, http_scope(query=b"s=3"))
+    await patient.send_input({"type": "http.request"})
+    assert (await patient.receive_output(9))["status"] == 200
+    assert (await patient.receive_output(9))["body"] == b"slept"
+    await patient.wait(9)
+
+    gone = communicator(app, http_scope(query=b"s=3"))
+    await gone.send_input({"type": "http.request"})
+    await gone.send_input({"type": "http.disconnect"})
+    await gone.wait(9)
+
+    assert outcomes == ["done", "gone"]
+    assert gone.output_queue.empty()
+
+
+# -- the lifespan
+
+
+class Life:
+    """An app's start and stop, and a server's lifespan messages for it."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error = error
+        self.happened: list[str] = []
+        self.asked = iter(["lifespan.startup", "lifespan.other", "lifespan.shutdown"])
+        self.said: list[Message] = []
+
+    def start(self) -> None:
+        self.happened.append("start")
+        if self.error is not None:
+            raise ValueError(self.error)
+
+    async def stop(self) -> None:
+        self.happened.append("stop")
+
+    async def receive(self) -> Message:
+        return {"type": next(self.asked)}
+
+    async def send(self, message: Message) -> None:
+        self.said.append(message)
+
+
+async def test_a_lifespan_from_start_to_stop() -> None:
+    life = Life()
+
+    await lifespan(life.receive, life.send, life.start, life.stop)
+
+    assert life.happened == ["start", "stop"]
+    assert life.said == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
+
+
+async def test_a_start_that_fails_says_why_and_ends() -> None:
+    life = Life("SIDESTREAM_PORT: too large")
+
+    await lifespan(life.receive, life.send, life.start, life.stop)
+
+    assert life.happened == ["start"]
+    assert life.said == [{"type": "lifespan.startup.failed", "message": "SIDESTREAM_PORT: too large"}]

@@ -1,0 +1,125 @@
+"""What a last event ID is answered with, row by row."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sse.resume import GONE_ID, Answer, Held, LastEventID, Verdict, decide, parse
+from sse.stream import new_id
+
+RUNNING = Held(last=5, ended=False, same=True)
+ENDED = Held(last=5, ended=True, same=True)
+OTHER = Held(last=5, ended=False, same=False)
+OTHER_ENDED = Held(last=5, ended=True, same=False)
+
+TABLE = [
+    # last event ID, what is known of the stream, the answer
+    pytest.param(None, RUNNING, Answer(Verdict.OPEN), id="none"),
+    pytest.param("", RUNNING, Answer(Verdict.OPEN), id="empty is none"),
+    pytest.param("s.end", None, Answer(Verdict.FINISHED, stream="s"), id="the end of an unknown stream"),
+    pytest.param("s.end", RUNNING, Answer(Verdict.FINISHED, stream="s"), id="the end, though it runs"),
+    pytest.param("s.end", OTHER, Answer(Verdict.FINISHED, stream="s"), id="the end of another route's"),
+    pytest.param("s.3", None, Answer(Verdict.GONE, stream="s"), id="unknown or expired"),
+    pytest.param("s.3", OTHER, Answer(Verdict.CONFLICT, stream="s"), id="of another route or query"),
+    pytest.param("s.3", OTHER_ENDED, Answer(Verdict.CONFLICT, stream="s"), id="of another route, ended"),
+    pytest.param("s.6", OTHER, Answer(Verdict.CONFLICT, stream="s"), id="of another route, ahead"),
+    pytest.param("s.0", ENDED, Answer(Verdict.WATCH, 0, "s"), id="ended, the whole of it"),
+    pytest.param("s.3", ENDED, Answer(Verdict.WATCH, 3, "s"), id="ended, held"),
+    pytest.param("s.5", ENDED, Answer(Verdict.WATCH, 5, "s"), id="ended, the terminal event alone"),
+    pytest.param("s.6", ENDED, Answer(Verdict.WATCH, 5, "s"), id="ended, ahead"),
+    pytest.param("s.999999999999999", ENDED, Answer(Verdict.WATCH, 5, "s"), id="ended, far ahead"),
+    pytest.param("s.6", RUNNING, Answer(Verdict.CONFLICT, stream="s"), id="running, one ahead"),
+    pytest.param("s.999999999999999", RUNNING, Answer(Verdict.CONFLICT, stream="s"), id="running, far ahead"),
+    pytest.param("s.5", RUNNING, Answer(Verdict.WATCH, 5, "s"), id="running, up to date"),
+    pytest.param("s.3", RUNNING, Answer(Verdict.WATCH, 3, "s"), id="running, held or older"),
+    pytest.param("s.0", RUNNING, Answer(Verdict.WATCH, 0, "s"), id="running, before the first event"),
+    pytest.param("s.0003", RUNNING, Answer(Verdict.WATCH, 3, "s"), id="leading zeros"),
+]
+
+
+def knows(held: Held | None) -> Callable[[str], Held | None]:
+    return lambda stream_id: held if stream_id == "s" else None
+
+
+@pytest.mark.parametrize(("last_event_id", "held", "answer"), TABLE)
+def test_a_last_event_id_is_answered(last_event_id: str | None, held: Held | None, answer: Answer) -> None:
+    assert decide(last_event_id, knows(held)) == answer
+
+
+MALFORMED = {
+    "no point": "s",
+    "no stream": ".3",
+    "no number": "s.",
+    "a number alone": "3",
+    "end alone": "end",
+    "a word": "s.start",
+    "another case of end": "s.END",
+    "more after end": "s.end ",
+    "negative": "s.-1",
+    "signed": "s.+1",
+    "fraction": "s.1.5",
+    "underscore": "s.1_0",
+    "other digits": "s.٣",
+    "superscript": "s.²",
+    "too many digits": "s.1234567890123456",
+    "too long": "s" * 65 + ".3",
+    "space before": " s.3",
+    "space after": "s.3 ",
+    "line end after": "s.3\n",
+    "line end inside": "s\n.3",
+    "NUL": "s\0.3",
+    "slash": "a/b.3",
+    "percent": "a%2e.3",
+    "beyond ASCII": "é.3",
+    "replacement character": "\ufffd.3",
+}
+
+
+@pytest.mark.parametrize("last_event_id", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_is_not_a_last_event_id_of_ours_is_malformed(last_event_id: str) -> None:
+    def find(stream_id: str) -> Held | None:
+        raise AssertionError(f"looked for {stream_id}")
+
+    assert decide(last_event_id, find) == Answer(Verdict.MALFORMED)
+
+
+def test_the_end_is_not_looked_up() -> None:
+    def find(stream_id: str) -> Held | None:
+        raise AssertionError(f"looked for {stream_id}")
+
+    assert decide("s.end", find).verdict is Verdict.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("s.0", LastEventID("s", 0)),
+        ("s.end", LastEventID("s", None)),
+        ("-_-.999999999999999", LastEventID("-_-", 10**15 - 1)),
+        ("s" * 64 + ".1", LastEventID("s" * 64, 1)),
+        ("end.1", LastEventID("end", 1)),
+        ("7.7", LastEventID("7", 7)),
+    ],
+)
+def test_parse(text: str, parsed: LastEventID) -> None:
+    assert parse(text) == parsed
+
+
+def test_ids_that_streams_are_given_can_be_read() -> None:
+    stream_id = new_id()
+
+    assert parse(f"{stream_id}.12") == LastEventID(stream_id, 12)
+
+
+def test_the_event_that_says_gone_ends_the_reconnects() -> None:
+    assert decide(GONE_ID, knows(None)).verdict is Verdict.FINISHED
+
+
+@given(st.one_of(st.text(), st.from_regex(r"[\w.-]{0,5}\.[0-9end]{0,17}")))
+def test_no_text_at_all_makes_it_raise_or_start_work(text: str) -> None:
+    answer = decide(text, lambda _: RUNNING)
+
+    assert (answer.verdict is Verdict.OPEN) == (text == "")
+    assert answer.after <= RUNNING.last

@@ -1,0 +1,724 @@
+"""A stream's life: one source, one end, whatever happens; and its two timers."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from itertools import product
+from typing import Any
+
+import pytest
+
+from sse.errors import SourceFailed
+from sse.formats import Plain
+from sse.log import AHEAD
+from sse.stream import CLEANUP, MAX_EVENT, TRANSITIONS, State, Stream, Trigger, new_id
+from sse.wire.event import MessageEvent
+from sse.wire.parser import Parser
+from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
+
+
+@pytest.fixture
+def anyio_backend() -> Backend:
+    return VIRTUAL_TIME
+
+
+class Follower:
+    """A watcher as the stream sees it."""
+
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
+
+    def wake(self) -> None:
+        pass
+
+
+class Source:
+    """Yields 1, 2, … `count`, then does `afterwards`; notes what happened to it."""
+
+    def __init__(self, count: int = 2, afterwards: Callable[[], Any] | None = None) -> None:
+        self.count = count
+        self.afterwards = afterwards
+        self.steps = 0
+        self.closed = 0
+
+    def __aiter__(self) -> "Source":
+        return self
+
+    async def __anext__(self) -> int:
+        self.steps += 1
+        if self.steps > self.count:
+            if self.afterwards is not None:
+                await self.afterwards()
+            raise StopAsyncIteration
+        return self.steps
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+def written(stream: Stream) -> list[MessageEvent]:
+    """What a watcher that comes now would receive."""
+    follower = Follower(stream.log.first - 1)
+    return Parser().feed(b"".join(iter(lambda: stream.log.take(follower), b"")))
+
+
+def terminals(stream: Stream) -> list[MessageEvent]:
+    return [event for event in written(stream) if event.last_event_id == f"{stream.id}.end"]
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    async def afterwards() -> None:
+        raise error
+
+    return afterwards
+
+
+# -- the state machine
+
+ENDS = {
+    Trigger.SOURCE_ENDED: State.DONE,
+    Trigger.SOURCE_FAILED: State.FAILED,
+    Trigger.DELETED: State.CANCELLED,
+    Trigger.ABANDONED: State.CANCELLED,
+    Trigger.SHUTTING_DOWN: State.CANCELLED,
+}
+TERMINALS = {
+    Trigger.SOURCE_ENDED: ("message", "[DONE]"),
+    Trigger.SOURCE_FAILED: ("error", '{"error":"no","code":"test","fatal":true}'),
+    Trigger.DELETED: ("cancelled", '{"reason":"deleted"}'),
+    Trigger.ABANDONED: ("cancelled", '{"reason":"abandoned"}'),
+    Trigger.SHUTTING_DOWN: ("cancelled", '{"reason":"shutting_down"}'),
+}
+
+
+def end(stream: Stream, trigger: Trigger) -> bool:
+    return stream.end(trigger, SourceFailed("no", "test") if trigger is Trigger.SOURCE_FAILED else None)
+
+
+def test_the_table_has_every_row_and_no_other() -> None:
+    assert set(TRANSITIONS) == set(product(State, Trigger))
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+async def test_a_running_stream_is_ended_by(trigger: Trigger) -> None:
+    ended: list[Stream] = []
+    stream = Stream(None, Plain(), linger=None, on_end=ended.append)
+    assert (stream.state, stream.reason, stream.ended) == (State.RUNNING, None, None)
+
+    assert end(stream, trigger)
+
+    assert (stream.state, stream.reason) == (ENDS[trigger], trigger.value)
+    assert stream.ended is not None
+    assert stream.ended >= stream.created
+    assert [(event.type, event.data) for event in written(stream)] == [TERMINALS[trigger]]
+    assert len(terminals(stream)) == 1
+    assert ended == [stream]
+
+
+@pytest.mark.parametrize(("first", "second"), list(product(Trigger, Trigger)))
+async def test_ended_is_ended(first: Trigger, second: Trigger) -> None:
+    ended: list[Stream] = []
+    stream = Stream(None, Plain(), linger=None, keep=100, on_end=ended.append)
+    end(stream, first)
+    before = (stream.state, stream.reason, stream.failure, stream.ended, written(stream))
+
+    assert not end(stream, second)
+
+    assert (stream.state, stream.reason, stream.failure, stream.ended, written(stream)) == before
+    assert len(ended) == 1
+
+
+# -- the run
+
+
+async def test_a_source_that_ends_is_closed_and_its_stream_done() -> None:
+    source = Source(2)
+    stream = Stream(source, Plain())
+    stream.attach(Follower())
+
+    await stream.closed()
+
+    assert stream.state is State.DONE
+    assert [(event.data, event.last_event_id) for event in written(stream)] == [
+        ("1", f"{stream.id}.1"),
+        ("2", f"{stream.id}.2"),
+        ("[DONE]", f"{stream.id}.end"),
+    ]
+    assert (source.steps, source.closed) == (3, 1)
+
+
+async def test_a_source_may_end_its_stream_with_a_code_of_its_own() -> None:
+    source = Source(1, raising(SourceFailed("the model is overloaded", "overloaded", retryable=True)))
+    stream = Stream(source, Plain())
+
+    await stream.closed()
+
+    assert stream.state is State.FAILED
+    assert stream.failure is not None
+    assert stream.failure.retryable
+    [event] = terminals(stream)
+    assert event.type == "error"
+    assert json.loads(event.data) == {"error": "the model is overloaded", "code": "overloaded", "fatal": True}
+    assert source.closed == 1
+
+
+async def test_any_other_error_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    source = Source(1, raising(KeyError("secret")))
+    stream = Stream(source, Plain())
+
+    await stream.closed()
+
+    assert stream.state is State.FAILED
+    [event] = terminals(stream)
+    assert json.loads(event.data) == {"error": "internal error", "code": "internal", "fatal": True}
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert record.levelno == logging.ERROR
+    assert source.closed == 1
+
+
+@pytest.mark.parametrize("trigger", [Trigger.DELETED, Trigger.ABANDONED, Trigger.SHUTTING_DOWN])
+async def test_a_cancelled_source_has_its_finally_run(trigger: Trigger) -> None:
+    happened: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await for_ever()
+        except asyncio.CancelledError:
+            happened.append("cancelled")
+            raise
+        finally:
+            happened.append("closed")
+
+    stream = Stream(source(), Plain(), linger=None)
+    await idle()
+
+    stream.end(trigger)
+    assert happened == [], "the end is there before the source knows"
+    assert [event.data for event in terminals(stream)] == [f'{{"reason":"{trigger.value}"}}']
+    await stream.closed()
+
+    assert happened == ["cancelled", "closed"]
+    assert [event.data for event in written(stream)][:-1] == ["1"]
+
+
+async def test_a_source_that_waits_for_a_watcher_is_closed_when_its_stream_is_cancelled() -> None:
+    source = Source(1_000_000)
+    stream = Stream(source, Plain())
+    stream.attach(Follower())
+    await idle()
+    assert stream.log.waiting
+    steps = source.steps
+
+    stream.end(Trigger.DELETED)
+    await stream.closed()
+
+    assert (source.steps, source.closed) == (steps, 1)
+    assert len(terminals(stream)) == 1
+
+
+async def test_a_source_that_ignores_cancellation_writes_nothing_more() -> None:
+    happened: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for number in range(1, 100):
+                try:
+                    await asyncio.sleep(1)
+                except asyncio.CancelledError:
+                    happened.append("ignored")
+                yield number
+        finally:
+            happened.append("closed")
+
+    stream = Stream(source(), Plain(), linger=None)
+    await asyncio.sleep(2.5)
+
+    stream.end(Trigger.DELETED)
+    await stream.closed()
+
+    assert now() == 2.5
+    assert happened == ["ignored", "closed"]
+    assert [event.data for event in written(stream)] == ["1", "2", '{"reason":"deleted"}']
+
+
+async def test_a_source_that_hangs_in_its_cleanup_is_reported_and_holds_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await for_ever()
+        finally:
+            await asyncio.sleep(60)
+
+    expired: list[float] = []
+    stream = Stream(source(), Plain(), linger=None, keep=30, on_expire=lambda _: expired.append(now()))
+    await idle()
+
+    stream.end(Trigger.DELETED)
+    assert len(terminals(stream)) == 1
+    await asyncio.sleep(CLEANUP - 0.5)
+    assert caplog.records == []
+    await asyncio.sleep(1)
+    assert ["still cleaning up 5 s after its end" in record.message for record in caplog.records] == [True]
+    await stream.closed()
+
+    assert now() == 60
+    assert expired == [30]
+    assert len(caplog.records) == 1
+
+
+async def test_a_source_that_cleans_up_in_time_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    stream = Stream(Source(0, for_ever), Plain(), linger=None)
+    await idle()
+
+    stream.end(Trigger.DELETED)
+    await asyncio.sleep(10 * CLEANUP)
+
+    assert caplog.records == []
+
+
+async def test_a_stream_cancelled_before_its_first_step_starts_nothing_and_closes_all_the_same() -> None:
+    source = Source()
+    stream = Stream(source, Plain())
+
+    stream.end(Trigger.DELETED)
+    await stream.closed()
+
+    assert (source.steps, source.closed) == (0, 1)
+    assert len(terminals(stream)) == 1
+
+
+async def test_a_task_cancelled_from_outside_ends_its_stream_and_closes_its_source() -> None:
+    before = asyncio.all_tasks()
+    source = Source(1, for_ever)
+    stream = Stream(source, Plain(), linger=None)
+    [task] = asyncio.all_tasks() - before
+    await idle()
+
+    task.cancel()
+    await stream.closed()
+
+    assert (stream.state, stream.reason) == (State.CANCELLED, "shutting_down")
+    assert len(terminals(stream)) == 1
+    assert source.closed == 1
+
+
+async def test_a_source_may_end_its_own_stream() -> None:
+    stream: Stream
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        stream.end(Trigger.DELETED)
+        await asyncio.sleep(1)  # it was not cancelled: it is the one that knows
+        yield 2
+
+    stream = Stream(source(), Plain(), linger=None)
+    await stream.closed()
+
+    assert now() == 1
+    assert [event.data for event in written(stream)] == ["1", '{"reason":"deleted"}']
+
+
+async def test_a_source_that_fails_to_close_is_logged_and_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Source):
+        async def aclose(self) -> None:
+            raise RuntimeError("no")
+
+    stream = Stream(Broken(1), Plain())
+
+    await stream.closed()
+
+    assert stream.state is State.DONE
+    assert ["failed to close" in record.message for record in caplog.records] == [True]
+
+
+async def test_a_source_needs_no_aclose() -> None:
+    class Bare:
+        def __init__(self) -> None:
+            self.items = iter([1])
+
+        def __aiter__(self) -> "Bare":
+            return self
+
+        async def __anext__(self) -> int:
+            for item in self.items:
+                return item
+            raise StopAsyncIteration
+
+    stream = Stream(Bare(), Plain())
+
+    await stream.closed()
+
+    assert [event.data for event in written(stream)] == ["1", "[DONE]"]
+
+
+async def test_waiting_for_the_close_of_a_stream_without_a_source_is_over_at_once() -> None:
+    await Stream(None, Plain(), linger=None).closed()
+
+
+async def test_a_source_that_never_waits_stops_so_far_ahead_of_its_watcher() -> None:
+    stream = Stream(Source(1_000_000), Plain())
+    follower = Follower()
+    stream.attach(follower)
+    await idle()
+    ahead = stream.log.size
+
+    assert AHEAD <= ahead < AHEAD + 100
+    assert stream.log.waiting
+    stream.log.take(follower)
+    await idle()
+    assert stream.log.size >= 2 * AHEAD
+
+
+async def test_a_source_that_never_waits_lets_others_run_while_nobody_watches() -> None:
+    source = Source(10_000)
+    stream = Stream(source, Plain(), linger=None)
+    seen: set[int] = set()
+    while stream.state is State.RUNNING:
+        await asyncio.sleep(0)
+        seen.add(source.steps)
+
+    assert len(seen) >= stream.log.size // (AHEAD + 100)
+
+
+# -- items
+
+
+class Odd(Plain):
+    """Writes nothing for None, and can't write a string."""
+
+    def item(self, item: Any) -> bytes | None:
+        if isinstance(item, str):
+            raise ValueError(item)
+        return None if item is None else super().item(item)
+
+
+async def test_an_item_that_cannot_be_written_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
+    stream = Stream(None, Odd(), linger=None)
+
+    assert [stream.emit(item) for item in (1, "two", 3)] == [1, 2, 3]
+
+    assert [(event.type, event.data) for event in written(stream)] == [
+        ("message", "1"),
+        ("item_error", '{"error":"ValueError: two"}'),
+        ("message", "3"),
+    ]
+    assert stream.state is State.RUNNING
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_an_item_for_which_nothing_is_written_gets_no_number() -> None:
+    stream = Stream(None, Odd(), linger=None)
+
+    assert [stream.emit(item) for item in (None, 1, None, 2)] == [None, 1, None, 2]
+    assert [event.last_event_id for event in written(stream)] == [f"{stream.id}.1", f"{stream.id}.2"]
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"), [(MAX_EVENT - 10, True), (MAX_EVENT - 9, False)], ids=["at the limit", "over the limit"]
+)
+async def test_an_event_has_a_limit(size: int, kept: bool) -> None:
+    stream = Stream(None, Plain(), linger=None)
+
+    stream.emit("x" * size)  # `data: "…"` and two LF are ten bytes more
+    stream.emit(2)
+
+    first, second = written(stream)
+    assert second.data == "2"
+    if kept:
+        assert first.data == json.dumps("x" * size)
+    else:
+        expected = f"an event of {MAX_EVENT + 1} bytes is over the limit of {MAX_EVENT}"
+        assert (first.type, json.loads(first.data)) == ("item_error", {"error": expected})
+
+
+async def test_an_error_longer_than_an_event_may_be_is_not_told_in_full() -> None:
+    stream = Stream(None, Odd(), linger=None)
+
+    stream.emit("x" * MAX_EVENT)
+
+    [event] = written(stream)
+    assert event.type == "item_error"
+    assert len(event.data) < 200
+
+
+async def test_the_age_of_the_last_event_is_on_the_loops_clock() -> None:
+    stream = Stream(None, Plain(), linger=None)
+    assert stream.last_event is None
+
+    await asyncio.sleep(3)
+    stream.emit(1)
+
+    assert stream.last_event == 3
+
+
+class Broken(Plain):
+    """A format with a defect in everything it says at the end."""
+
+    def done(self) -> bytes:
+        raise RuntimeError("no")
+
+    def failed(self, failure: SourceFailed) -> bytes:
+        raise RuntimeError("no")
+
+    def cancelled(self, reason: str) -> bytes:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+async def test_a_format_that_cannot_say_the_end_does_not_keep_it_from_coming(
+    trigger: Trigger, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Stream(Source(1, for_ever), Broken(), linger=None)
+    await idle()
+
+    end(stream, trigger)
+    await stream.closed()
+
+    assert stream.state is ENDS[trigger]
+    assert stream.log.closed
+    [event] = terminals(stream)
+    assert (event.type, json.loads(event.data)["code"]) == ("error", "internal")
+    assert len(caplog.records) == 1
+
+
+# -- ids
+
+
+class WithoutIds(Plain):
+    ids = False
+
+    def opening(self, stream_id: str) -> bytes | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        pytest.param(None, ["s.3", "s.4", "s.end"], id="of the stream"),
+        pytest.param("", ["3", "4", "end"], id="bare numbers"),
+        pytest.param("x-", ["x-3", "x-4", "x-end"], id="of its own"),
+    ],
+)
+async def test_ids_are_a_prefix_and_a_number(ids: str | None, expected: list[str]) -> None:
+    stream = Stream(Source(2), Plain(), id="s", ids=ids, start=2)
+
+    await stream.closed()
+
+    assert [event.last_event_id for event in written(stream)] == expected
+
+
+async def test_a_format_may_go_without_ids() -> None:
+    stream = Stream(Source(1), WithoutIds())
+
+    await stream.closed()
+
+    assert [event.last_event_id for event in written(stream)] == ["", ""]
+    assert stream._gap(1, 2) == b'event: gap\ndata: {"first":1,"last":2}\n\n'
+
+
+async def test_a_gap_has_the_id_of_the_last_event_missing() -> None:
+    stream = Stream(None, Plain(), id="s", linger=None, max_events=2)
+    for item in range(5):
+        stream.emit(item)
+
+    follower = Follower(1)
+    assert stream.log.take(follower) == b'id: s.3\nevent: gap\ndata: {"first":2,"last":3}\n\n'
+
+
+def test_stream_ids_are_22_url_safe_characters_and_never_the_same() -> None:
+    ids = {new_id() for _ in range(1000)}
+
+    assert len(ids) == 1000
+    assert all(len(id) == 22 and id.replace("-", "a").replace("_", "a").isalnum() for id in ids)
+
+
+CONNECTED = b'event: connected\ndata: {"status":"ok","stream":"s"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("format", "retry", "newcomer", "expected"),
+    [
+        pytest.param(Plain(), 2000, True, b"id: s.7\nretry: 2000\n" + CONNECTED, id="newcomer"),
+        pytest.param(Plain(), None, True, b"id: s.7\n" + CONNECTED, id="newcomer, no retry"),
+        pytest.param(Plain(), 0, False, b"id: s.7\nretry: 0\n\n", id="resumed"),
+        pytest.param(Plain(), None, False, b"id: s.7\n\n", id="resumed, no retry"),
+        pytest.param(WithoutIds(), 2000, True, b":\n", id="without ids"),
+        pytest.param(WithoutIds(), 2000, False, b":\n", id="without ids, resumed"),
+    ],
+)
+async def test_the_preamble(format: Plain, retry: int | None, newcomer: bool, expected: bytes) -> None:
+    stream = Stream(None, format, id="s", linger=None)
+
+    assert stream.preamble(7, retry, newcomer=newcomer) == expected
+
+
+async def test_an_opening_goes_out_without_ids_too() -> None:
+    class Opening(WithoutIds):
+        def opening(self, stream_id: str) -> bytes | None:
+            return Plain().opening(stream_id)
+
+    stream = Stream(None, Opening(), id="s", linger=None)
+
+    assert stream.preamble(0, 2000, newcomer=True) == CONNECTED
+
+
+# -- linger
+
+
+@pytest.mark.parametrize("linger", [0, 10, 3600])
+async def test_nobody_came_within_the_linger(linger: float) -> None:
+    source = Source(1, for_ever)
+    stream = Stream(source, Plain(), linger=linger)
+
+    await stream.closed()
+
+    assert now() == linger
+    assert (stream.state, stream.reason, source.closed) == (State.CANCELLED, "abandoned", 1)
+
+
+async def test_without_a_linger_the_work_goes_on_for_ever() -> None:
+    stream = Stream(Source(1, for_ever), Plain(), linger=None)
+    follower = Follower()
+    stream.attach(follower)
+    stream.detach(follower)
+
+    await asyncio.sleep(1e6)
+
+    assert stream.state is State.RUNNING
+    stream.end(Trigger.DELETED)
+
+
+async def test_a_watcher_that_comes_just_before_the_linger_is_over_keeps_the_work_going() -> None:
+    stream = Stream(Source(1, for_ever), Plain(), linger=10)
+    follower = Follower()
+
+    await asyncio.sleep(9.75)
+    stream.attach(follower)
+    await asyncio.sleep(1e6)
+    assert stream.state is State.RUNNING
+
+    stream.detach(follower)
+    left = now()
+    await stream.closed()
+    assert now() - left == 10
+    assert stream.reason == "abandoned"
+
+
+async def test_with_no_linger_a_watcher_attached_at_once_is_in_time() -> None:
+    stream = Stream(Source(1, for_ever), Plain(), linger=0)
+    follower = Follower()
+    stream.attach(follower)
+
+    await asyncio.sleep(100)
+    assert stream.state is State.RUNNING
+
+    stream.detach(follower)
+    await stream.closed()
+    assert now() == 100
+
+
+async def test_the_linger_begins_when_the_last_watcher_leaves() -> None:
+    stream = Stream(Source(1, for_ever), Plain(), linger=10)
+    first, second = Follower(), Follower()
+    stream.attach(first)
+    stream.attach(second)
+
+    stream.detach(first)
+    await asyncio.sleep(50)
+    assert stream.state is State.RUNNING
+    stream.detach(second)
+    await asyncio.sleep(9)
+    stream.attach(first)
+    stream.detach(first)
+    await asyncio.sleep(9)
+    assert stream.state is State.RUNNING, "it begins anew"
+    await stream.closed()
+
+    assert now() == 69
+
+
+# -- keep
+
+
+def kept(keep: float) -> tuple[Stream, list[float]]:
+    """A stream that has ended, and when it expired."""
+    expired: list[float] = []
+    stream = Stream(None, Plain(), linger=5, keep=keep, on_expire=lambda _: expired.append(now()))
+    stream.end(Trigger.SOURCE_ENDED)
+    return stream, expired
+
+
+@pytest.mark.parametrize("keep", [0, 30])
+async def test_an_ended_stream_expires_after_its_keep(keep: float) -> None:
+    _, expired = kept(keep)
+    assert expired == []
+
+    await asyncio.sleep(100)
+
+    assert expired == [keep]
+
+
+async def test_a_watched_stream_never_expires_and_goes_when_its_last_watcher_does() -> None:
+    stream, expired = kept(30)
+    first, second = Follower(), Follower()
+    stream.attach(first)
+    stream.attach(second)
+
+    await asyncio.sleep(100)
+    stream.detach(first)
+    await idle()
+    assert expired == []
+    stream.detach(second)
+    await asyncio.sleep(100)
+
+    assert expired == [100]
+
+
+async def test_a_watcher_of_an_ended_stream_does_not_shorten_its_keep() -> None:
+    stream, expired = kept(30)
+    follower = Follower()
+    stream.attach(follower)
+
+    await asyncio.sleep(10)
+    stream.detach(follower)
+    await asyncio.sleep(100)
+
+    assert expired == [30]
+
+
+async def test_an_end_stops_the_linger() -> None:
+    stream, _ = kept(30)
+
+    await asyncio.sleep(20)
+
+    assert stream.reason == "source_ended"
+
+
+async def test_a_generator_is_closed_where_it_stands() -> None:
+    """The source is at a `yield`, not at an await: closing it is all that tells it."""
+    closed: list[float] = []
+
+    async def source() -> AsyncGenerator[int, None]:
+        try:
+            for number in range(1_000_000):
+                yield number
+        finally:
+            closed.append(now())
+
+    stream = Stream(source(), Plain(), linger=7)
+    stream.attach(follower := Follower())
+    await idle()
+    stream.detach(follower)
+    stream.end(Trigger.DELETED)
+    await stream.closed()
+
+    assert closed == [0]

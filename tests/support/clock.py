@@ -1,0 +1,67 @@
+"""An event loop whose time is virtual: when nothing is ready, it jumps to the next timer instead of waiting for it.
+
+What a test times is exact, and half an hour takes no time. A module's tests run on it with
+
+    @pytest.fixture
+    def anyio_backend() -> Backend:
+        return VIRTUAL_TIME
+
+Time begins at 0. Where nothing is ready and no timer is set, nothing can ever happen again: that is an error at once,
+not a test that hangs. Limit: without threads, and without sockets that need time.
+"""
+
+import asyncio
+import selectors
+
+Backend = tuple[str, dict[str, object]]
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._now = 0.0
+        self.waiting: list[asyncio.Future[None]] = []
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self._now
+
+    def nothing_ready(self, timeout: float | None) -> None:
+        """The loop would block for `timeout` seconds now (None: for ever)."""
+        if self.waiting:
+            for future in self.waiting:
+                if not future.done():
+                    future.set_result(None)
+            self.waiting = []
+        elif timeout is None:
+            raise AssertionError("every task waits, and no timer is set: nothing can happen any more")
+        else:
+            self._now += timeout
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout != 0:
+            self._loop.nothing_ready(timeout)
+        return ready
+
+
+VIRTUAL_TIME: Backend = ("asyncio", {"loop_factory": VirtualTimeLoop})
+
+
+async def idle() -> None:
+    """Return when everything else has run as far as it can without time going on."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop), "the test needs the VIRTUAL_TIME backend"
+    future = loop.create_future()
+    loop.waiting.append(future)
+    await future
+
+
+def now() -> float:
+    """Seconds since the loop was made."""
+    return asyncio.get_running_loop().time()
