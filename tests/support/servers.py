@@ -48,13 +48,11 @@ class Server:
 
 
 @asynccontextmanager
-async def sidecar(
-    *, command: Sequence[str] = (sys.executable, "app.py"), cwd: Path = ROOT, **env: str
-) -> AsyncIterator[Server]:
+async def sidecar(*, command: Sequence[str] = (sys.executable, "app.py"), **env: str) -> AsyncIterator[Server]:
     """Start `python app.py`, wait until it says where it serves, and stop it at the end. env: beside this process's own."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SIDESTREAM_", "OPENAI_"))}
     environ |= {"SIDESTREAM_PORT": "0", "SIDESTREAM_DRAIN": "0", **env}
-    process = await asyncio.create_subprocess_exec(*command, cwd=cwd, env=environ, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environ, stderr=asyncio.subprocess.PIPE)
     server = Server(process, 0)
     serving = asyncio.get_running_loop().create_future()
     reading = asyncio.create_task(_read(server, serving))
@@ -75,7 +73,8 @@ async def sidecar(
 
 async def _read(server: Server, serving: "asyncio.Future[int]") -> None:
     assert server.process.stderr is not None
-    while line := (await server.process.stderr.readline()).decode(errors="replace").rstrip():
+    async for raw in server.process.stderr:
+        line = raw.decode(errors="replace").rstrip()
         server.stderr.append(line)
         if not serving.done() and (match := re.search(r"http://127\.0\.0\.1:(\d+)", line)):
             serving.set_result(int(match[1]))

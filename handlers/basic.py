@@ -1,0 +1,36 @@
+"""`GET /stream?count=&interval=`: numbered messages, then `[DONE]`; the smallest stream there is, to try things with.
+
+Its ids are the bare numbers: everything it will say follows from the query, so that it is resumed by the number alone, from
+nothing that is kept.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+from handlers.service import Proposal, Reply, Service, last_event_id
+from sse.errors import Full, Problem
+from sse.formats import Plain
+from sse.http import Request, Response
+from sse.store import Opening
+
+
+async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict[str, Any]]:
+    """The messages `first` to `count`, each `interval` seconds after the one before."""
+    for number in range(first, count + 1):
+        if number > first:
+            await asyncio.sleep(interval)
+        yield {"count": number, "message": f"Update {number}"}
+
+
+async def stream(service: Service, request: Request) -> Reply:
+    count = request.integer("count", 10, minimum=0, maximum=1_000_000)
+    interval = request.number("interval", 0.5, minimum=0, maximum=3600)
+    last = last_event_id(request) or "0"
+    if last == "end":
+        return Response(204)
+    if re.fullmatch("[0-9]{1,7}", last) is None or int(last) > count:
+        raise Problem(400, f"The last event ID must be a number up to {count}, or end.", parameter="last_event_id")
+    source = updates(int(last) + 1, count, interval)
+    return service.private(request, source, Plain(ascii=service.settings.ascii), after=int(last) if int(last) else None)

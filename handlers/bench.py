@@ -1,0 +1,35 @@
+"""`GET /bench?events=&size=&interval=&burst=`: a deterministic load, through everything that a real stream goes through.
+
+Each event is a chunk as a model would send it, numbered, with the time at which it was made. `burst` events come at a time, and
+`interval` seconds lie between bursts; with 0 the source never waits.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from handlers.service import Reply, Service, last_event_id
+from sse.formats import Plain
+from sse.http import Request, Response
+
+
+async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIterator[dict[str, Any]]:
+    """`events` events of about `size` bytes. Bursts keep to a schedule: a late one doesn't delay those after it."""
+    loop = asyncio.get_running_loop()
+    pad = "x" * max(0, size - 50)
+    begin = loop.time()
+    for number in range(events):
+        if interval and number and number % burst == 0:
+            await asyncio.sleep(begin + number // burst * interval - loop.time())
+        yield {"n": number, "t": time.monotonic_ns(), "pad": pad}
+
+
+async def load(service: Service, request: Request) -> Reply:
+    if last_event_id(request) == "end":
+        return Response(204)  # an EventSource that comes back after the end, and would begin again
+    events = request.integer("events", 1000, minimum=0, maximum=100_000_000)
+    size = request.integer("size", 190, minimum=0, maximum=1 << 20)
+    interval = request.number("interval", 0.0, minimum=0, maximum=3600)
+    burst = request.integer("burst", 1, minimum=1, maximum=1_000_000)
+    return service.private(request, chunks(events, size, interval, burst), Plain())

@@ -1,0 +1,166 @@
+"""Chat over HTTP: one engine (`stages`), three formats (`formats`), any OpenAI-compatible upstream (`upstream`).
+
+    POST /chat                    typed events, or plain ones; 200 at once, what fails upstream is an event
+    GET /chat?prompt=&model=      plain, for a bare EventSource
+    POST /v1/chat/completions     OpenAI's own shape, streamed or not; the status is the upstream's
+    GET /v1/models                what the upstream lists
+
+Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
+"""
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+from handlers.chat.completion import complete
+from handlers.chat.demo import DemoUpstream
+from handlers.chat.failures import Reply as UpstreamReply
+from handlers.chat.failures import UpstreamFailed
+from handlers.chat.formats import format_for
+from handlers.chat.request import ChatRequest, parse_request
+from handlers.chat.stages import Answer, Upstream
+from handlers.chat.tools import Toolbox, load
+from handlers.chat.upstream import OpenAIUpstream
+from handlers.service import Proposal, Reply, Service
+from sse.errors import Problem
+from sse.http import Request, Response, attended, json_response
+from sse.store import Opening
+from sse.wire.payload import dumps
+
+logger = logging.getLogger("sidestream")
+
+Handler = Callable[[Service, Request], Awaitable[Reply]]
+
+
+def start(service: Service) -> None:
+    """Choose the upstream and load the tools. Raises ValueError for a module that can't be used."""
+    settings = service.settings
+    try:
+        tools = load(("handlers.chat.builtin", *settings.tools))
+    except ImportError as error:
+        raise ValueError(f"SIDESTREAM_TOOLS: {error}") from None
+    service.state["toolbox"] = Toolbox(tools)
+    if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
+        upstream = OpenAIUpstream(settings.model, settings.first_token_timeout, settings.upstream_timeout)
+        upstream.load()  # half a second, in a thread, while we serve already
+        service.state["upstream"] = upstream
+    else:
+        logger.info("no upstream: the model `demo` answers; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one")
+        service.state["upstream"] = DemoUpstream(settings.demo_interval)
+
+
+async def stop(service: Service) -> None:
+    """Close the upstream's connections."""
+    upstream = service.state.get("upstream")
+    if isinstance(upstream, OpenAIUpstream):
+        await upstream.aclose()
+
+
+async def post(service: Service, request: Request) -> Reply:
+    """`POST /chat`."""
+    body = await request.json(limit=service.settings.max_body)
+    chat = _parse(service, body)
+    return service.answer(request, lambda identity: _proposal(service, identity, chat, _answer(service, chat)), body=dumps(body))
+
+
+async def get(service: Service, request: Request) -> Reply:
+    """`GET /chat?prompt=`."""
+    if not request.query.get("prompt"):
+        raise Problem(400, "prompt is missing.", parameter="prompt")
+    wishes = {name: request.query[name] for name in ("prompt", "model") if request.query.get(name)}
+    chat = _parse(service, {**wishes, "format": "plain"})
+    return service.answer(request, lambda identity: _proposal(service, identity, chat, _answer(service, chat)))
+
+
+def _openai_errors(handler: Handler) -> Handler:
+    """Answer what a handler raises with OpenAI's error object instead of a problem document."""
+
+    @wraps(handler)
+    async def handle(service: Service, request: Request) -> Reply:
+        try:
+            return await handler(service, request)
+        except UpstreamFailed as failure:
+            return _failed(failure)
+        except Problem as problem:
+            kind = "invalid_request_error" if problem.status < 500 else "server_error"
+            error = {"message": problem.detail, "type": kind, "param": problem.members.get("parameter"), "code": None}
+            return json_response({"error": error}, problem.status, problem.headers)
+
+    return handle
+
+
+@_openai_errors
+async def completions(service: Service, request: Request) -> Reply:
+    """`POST /v1/chat/completions`. No header goes out before the upstream's status is known; a client that goes cancels at once.
+
+    Limit: nothing here can be resumed, since OpenAI's SDK takes an id for an event; an Idempotency-Key has no effect.
+    """
+    settings = service.settings
+    body = await request.json(limit=settings.max_body)
+    chat = parse_request(body, tools=_toolbox(service).tools, max_stages=settings.max_stages, openai=True)
+    answer = _answer(service, chat)
+    if not chat.stream:
+        with service.store.working():
+            return _whole(await attended(request.receive, complete(answer)))
+    try:
+        service.admit()
+        with service.store.working():
+            await attended(request.receive, answer.open())
+        stream = service.begin(_proposal(service, "", chat, answer))
+    except BaseException:
+        await answer.aclose()
+        raise
+    return service.watch(request, stream, None, key=stream.key)
+
+
+@_openai_errors
+async def models(service: Service, request: Request) -> Reply:
+    """`GET /v1/models`."""
+    return _whole(await attended(request.receive, _upstream(service).models()))
+
+
+def _parse(service: Service, body: Any) -> ChatRequest:
+    settings = service.settings
+    tools = _toolbox(service).tools
+    return parse_request(body, tools=tools, system=settings.system, max_stages=settings.max_stages)
+
+
+def _answer(service: Service, chat: ChatRequest) -> Answer:
+    return Answer(chat, _upstream(service), _toolbox(service))
+
+
+def _proposal(service: Service, identity: str, chat: ChatRequest, answer: Answer) -> Proposal:
+    settings = service.settings
+    opening = Opening(
+        identity,
+        format_for(chat, ascii=settings.ascii),
+        linger=0 if chat.format == "openai" else settings.linger if chat.linger is None else chat.linger,
+        keep=settings.keep,
+        metadata=chat.metadata,
+        result=lambda: answer.result,
+    )
+    return Proposal(lambda: answer, opening)
+
+
+def _upstream(service: Service) -> Upstream:
+    upstream: Upstream = service.state["upstream"]
+    return upstream
+
+
+def _toolbox(service: Service) -> Toolbox:
+    toolbox: Toolbox = service.state["toolbox"]
+    return toolbox
+
+
+def _whole(reply: UpstreamReply) -> Response:
+    return Response(reply.status, reply.body, {"content-type": "application/json", **reply.headers})
+
+
+def _failed(failure: UpstreamFailed) -> Response:
+    """What the upstream said, as it said it; where it said nothing, an error object of our own."""
+    if failure.reply is not None:
+        return _whole(failure.reply)
+    error = {"message": failure.message, "type": "upstream_error", "param": None, "code": failure.code}
+    return json_response({"error": error}, failure.status)

@@ -1,0 +1,16 @@
+"""`GET /healthz`: alive, and which version. `GET /readyz`: whether new streams are taken; 503 while the server drains."""
+
+from handlers.service import Reply, Service
+from sse import __version__
+from sse.errors import Problem
+from sse.http import Request, json_response
+
+
+async def alive(service: Service, request: Request) -> Reply:  # noqa: ARG001
+    return json_response({"status": "ok", "version": __version__})
+
+
+async def ready(service: Service, request: Request) -> Reply:  # noqa: ARG001
+    if service.store.draining:
+        raise Problem(503, "Shutting down.", headers={"retry-after": "5"})
+    return json_response({"status": "ready"})

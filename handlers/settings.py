@@ -1,0 +1,155 @@
+"""Every knob, from the environment: read once, checked at start.
+
+In:  variables named `SIDESTREAM_…`; one that is empty counts as not set. Out: `Settings`, or a ValueError whose one line
+names the variable, its value, and what is expected.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+PREFIX = "SIDESTREAM_"
+
+Reader = tuple[Callable[[str], Any], str]
+"""Turns a variable's text into its value, or raises ValueError; and what it expects, in words."""
+
+
+def _bounded(convert: Callable[[str], Any], minimum: float, maximum: float) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        value = convert(text)
+        if not minimum <= value <= maximum:  # NaN is not
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def integer(minimum: int, maximum: int) -> Reader:
+    return _bounded(int, minimum, maximum), f"an integer from {minimum} to {maximum}"
+
+
+def seconds(minimum: float, maximum: float = 86400) -> Reader:
+    return _bounded(float, minimum, maximum), f"seconds, from {minimum:g} to {maximum:g}"
+
+
+def seconds_or_none(minimum: float) -> Reader:
+    read, expected = seconds(minimum)
+    return (lambda text: None if text == "none" else read(text)), f"{expected}, or none"
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+) ?(|KiB|MiB|GiB)", text)
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]) << {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]]
+
+
+def size(minimum: int) -> Reader:
+    return _bounded(_size, minimum, 1 << 40), f"bytes (as 65536, 64KiB or 4MiB), at least {minimum}"
+
+
+def pattern(regex: str, expected: str) -> Reader:
+    def read(text: str) -> str:
+        if re.fullmatch(regex, text) is None:
+            raise ValueError(text)
+        return text
+
+    return read, expected
+
+
+def names(regex: str, expected: str) -> Reader:
+    """A list separated by commas or blanks."""
+    read, _ = pattern(regex, expected)
+    return (lambda text: tuple(read(part) for part in re.split(r"[,\s]+", text) if part)), f"{expected}, separated by commas"
+
+
+def lowered(reader: Reader) -> Reader:
+    """Names of hosts: browsers send them in lower case."""
+    read, expected = reader
+    return (lambda text: read(text.lower())), expected
+
+
+_FLAGS = {"on": True, "1": True, "true": True, "yes": True, "off": False, "0": False, "false": False, "no": False}
+
+text: Reader = (str, "a text")
+flag: Reader = (lambda value: _flag(value), "on or off")
+module: Reader = names(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "Python modules")
+level: Reader = (lambda value: _level(value), "debug, info, warning or error")
+
+
+def _flag(value: str) -> bool:
+    if value.lower() not in _FLAGS:
+        raise ValueError(value)
+    return _FLAGS[value.lower()]
+
+
+def _level(value: str) -> str:
+    if value.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError(value)
+    return value.lower()
+
+
+def knob(default: Any, reader: Reader) -> Any:
+    return field(default=default, metadata={"reader": reader})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The knobs, in their units: seconds, milliseconds (retry), bytes."""
+
+    host: str = knob("127.0.0.1", text)
+    port: int = knob(8090, integer(0, 65535))
+    root_path: str = knob("", pattern(r"(/[A-Za-z0-9._~-]+)*", "a path such as /sidestream, without a slash at its end"))
+
+    token: tuple[str, ...] = knob((), names(r"[\x21-\x2b\x2d-\x7e]+", "one or more tokens, or off"))
+    origins: tuple[str, ...] = knob((), lowered(names(r"https?://[^/?#]+", "origins such as https://app.example")))
+    hosts: tuple[str, ...] = knob((), lowered(names(r"[a-z0-9.:\[\]-]+", "host names")))
+    trusted_proxies: tuple[str, ...] = knob((), names(r"[0-9A-Fa-f.:/]+", "addresses or networks"))
+
+    heartbeat: float = knob(15.0, seconds(0.05))
+    retry: int = knob(2000, integer(0, 3_600_000))
+    send_timeout: float = knob(30.0, seconds(0.1))
+    linger: float | None = knob(30.0, seconds_or_none(0))
+    keep: float = knob(300.0, seconds(0))
+    drain: float = knob(20.0, seconds(0, 3600))
+
+    max_body: int = knob(4 << 20, size(1024))
+    max_streams: int = knob(1000, integer(1, 1_000_000))
+    max_watchers: int = knob(10000, integer(1, 1_000_000))
+    replay_events: int = knob(65536, integer(16, 10_000_000))
+    replay_bytes: int = knob(16 << 20, size(65536))
+    memory: int = knob(256 << 20, size(1 << 20))
+
+    job_threads: int = knob(4, integer(1, 256))
+    job_queue: int = knob(64, integer(0, 100_000))
+    jobs: tuple[str, ...] = knob((), module)
+
+    model: str = knob("", text)
+    system: str = knob("You are a helpful assistant.", text)
+    max_stages: int = knob(8, integer(1, 100))
+    first_token_timeout: float = knob(300.0, seconds(0.1))
+    upstream_timeout: float = knob(120.0, seconds(0.1))
+    tools: tuple[str, ...] = knob((), module)
+    demo_interval: float = knob(0.1, seconds(0, 60))
+
+    ascii: bool = knob(False, flag)
+    log_level: str = knob("info", level)
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read all knobs. Raises ValueError for the first one that is wrong."""
+    values: dict[str, Any] = {}
+    for knob_ in fields(Settings):
+        variable = PREFIX + knob_.name.upper()
+        value = environ.get(variable, "").strip()
+        if not value:
+            continue
+        read, expected = knob_.metadata["reader"]
+        try:
+            values[knob_.name] = read(value)
+        except ValueError:
+            shown = "(not shown)" if knob_.name == "token" else repr(value)
+            raise ValueError(f"{variable}={shown}: expected {expected}") from None
+    return Settings(**values)

@@ -1,0 +1,79 @@
+"""Any stream: watch or resume it, read its state, cancel it, list all."""
+
+import asyncio
+import time
+from typing import Any
+
+from handlers.service import Reply, Service
+from sse.errors import Problem
+from sse.http import Request, Response, json_response
+from sse.stream import State, Stream, Trigger
+
+
+async def watch(service: Service, request: Request) -> Reply:
+    """`GET /streams/{id}`: the events; with `Accept: application/json` the state."""
+    stream_id = request.params["id"]
+    stream = service.store.find(stream_id)
+    if request.accepts("application/json"):
+        if stream is None:
+            raise Problem(404, "The stream is unknown or has expired.", code="stream_gone")
+        return json_response(describe(service, request, stream))
+
+    return service.watch_named(request, stream_id)
+
+
+async def cancel(service: Service, request: Request) -> Reply:
+    """`DELETE /streams/{id}`: end it, unless it has ended."""
+    stream = service.store.find(request.params["id"])
+    if stream is None:
+        raise Problem(404, "The stream is unknown or has expired.", code="stream_gone")
+    stream.end(Trigger.DELETED)
+    return Response(204)
+
+
+async def index(service: Service, request: Request) -> Reply:
+    """`GET /streams?limit=`: all that are held, newest first."""
+    limit = request.integer("limit", 100, minimum=1, maximum=10000)
+    newest = list(reversed(service.store.streams.values()))[:limit]
+    return json_response({"streams": [describe(service, request, stream) for stream in newest]})
+
+
+def describe(service: Service, request: Request, stream: Stream) -> dict[str, Any]:
+    """The state document. Times are seconds since 1970, ages seconds, lags events and not yet taken."""
+    log = stream.log
+    events = log.last - log.closed
+    age = None if stream.last_event is None else asyncio.get_running_loop().time() - stream.last_event
+    document = {
+        "stream_id": stream.id,
+        "url": service.location(request, stream),
+        "state": stream.state,
+        "reason": stream.reason,
+        "format": stream.format.name,
+        "events": events,
+        "bytes": log.size,
+        "oldest": log.first if log.first <= events else None,
+        "watchers": [{"position": w.position, "lag": log.last - w.position} for w in log.watchers],
+        "resumes": stream.resumes,
+        "gaps": log.gaps,
+        "created": stream.created,
+        "ended": stream.ended,
+        "last_event_age": age,
+        "waits_for": waits_for(stream),
+        "metadata": stream.metadata,
+    }
+    if stream.ended is not None:
+        document["duration"] = stream.ended - stream.created
+    else:
+        document["age"] = time.time() - stream.created
+    if stream.failure is not None:
+        document["error"] = {"error": stream.failure.message, "code": stream.failure.code}
+    if stream.result is not None:
+        document["result"] = stream.result()
+    return document
+
+
+def waits_for(stream: Stream) -> str:
+    """Whom a stream waits for: the first thing to know of one that is stuck."""
+    if stream.state is not State.RUNNING:
+        return "nothing"
+    return "watcher" if stream.log.waiting else "source"

@@ -1,0 +1,35 @@
+"""The two probes."""
+
+from app import Sidestream
+from handlers.settings import Settings
+from sse import __version__
+from sse.formats import Plain
+from sse.store import Opening
+from tests.support.app import ask
+
+
+async def test_alive_says_which_version() -> None:
+    answer = await ask(Sidestream(Settings()), "/healthz")
+    assert (answer.status, answer.json) == (200, {"status": "ok", "version": __version__})
+
+
+async def test_ready_until_it_drains() -> None:
+    sidestream = Sidestream(Settings())
+    assert (await ask(sidestream, "/readyz")).json == {"status": "ready"}
+    sidestream.service.store.draining = True
+    answer = await ask(sidestream, "/readyz")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert (await ask(sidestream, "/healthz")).status == 200
+
+
+async def test_a_full_server_is_still_ready() -> None:
+    """Nothing new is opened, but what is kept here is watched here."""
+    sidestream = Sidestream(Settings(max_streams=1))
+    sidestream.service.store.open(None, Opening("", Plain()))
+    assert (await ask(sidestream, "/readyz")).status == 200
+
+
+async def test_the_probes_need_no_token_and_mind_no_host() -> None:
+    sidestream = Sidestream(Settings(token=("secret",), hosts=("app.example",)))
+    for path in ("/healthz", "/readyz"):
+        assert (await ask(sidestream, path, headers={"host": "10.0.0.1:8090"})).status == 200

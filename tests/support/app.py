@@ -1,0 +1,149 @@
+"""The application under test: one request and its whole answer, in process; and routes that open streams of known content.
+
+python -m tests.support.app     `python app.py` with these routes besides its own, for tests of a real process
+
+GET, POST /numbers?count=&interval=&pad=&linger=&run=
+                             a kept stream, opened as handlers do, through `Service.answer`
+GET /numbers/runs?closed=    {"opened": n, "closed": {run: monotonic seconds}}, once so many are closed
+"""
+
+import asyncio
+import json as jsonlib
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import app
+from app import Sidestream
+from handlers.access import Right
+from handlers.service import Proposal, Reply, Service
+from handlers.settings import Settings
+from server import Server, configuration, listener
+from sse.formats import Plain
+from sse.http import Request, json_response
+from sse.store import Opening
+from sse.testing import App, open_stream
+from sse.wire.event import MessageEvent
+from sse.wire.parser import Parser
+
+HOST = "127.0.0.1:8090"
+NUMBERS = (sys.executable, "-m", "tests.support.app")
+EVENT_STREAM = {"accept": "text/event-stream"}
+JSON = {"accept": "application/json"}
+
+
+@asynccontextmanager
+async def serving(sidestream: Sidestream, settings: Settings) -> AsyncIterator[tuple[Server, int]]:
+    """Our server in this process and loop, on a free port; it drains at the end."""
+    sock = listener(replace(settings, port=0))
+    server = Server(configuration(sidestream, settings), sidestream)
+    serve = asyncio.ensure_future(server.serve([sock]))
+    try:
+        yield server, sock.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serve
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. headers: names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return jsonlib.loads(self.body)
+
+    @property
+    def events(self) -> list[MessageEvent]:
+        return Parser().feed(self.body)
+
+    @property
+    def last_event_id(self) -> str:
+        parser = Parser()
+        parser.feed(self.body)
+        return parser.last_event_id
+
+
+async def ask(
+    app: App,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    json: Any = None,
+    timeout: float = 5.0,
+) -> Answer:
+    """One request to `app`, its answer read to the end. AssertionError if it isn't completed, or stands still."""
+    sent = {"host": HOST, **(headers or {})}
+    async with open_stream(app, path, method=method, headers=sent, body=body, json=json, timeout=timeout) as stream:
+        async for _ in stream:
+            pass
+        assert stream.complete, "the answer was not completed"
+        return Answer(stream.status, stream.headers, stream.raw)
+
+
+class Runs:
+    """What the sources of /numbers have done: how many were started, and when each was closed (monotonic, seconds)."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.closed: dict[str, float] = {}
+        self._one_closed = asyncio.Event()
+
+    async def numbers(self, run: str, count: int, interval: float, pad: int) -> AsyncIterator[dict[str, Any]]:
+        """`count` messages of several-byte text, `interval` seconds apart; without an interval they never wait."""
+        self.opened += 1
+        try:
+            for number in range(1, count + 1):
+                if interval and number > 1:
+                    await asyncio.sleep(interval)
+                yield {"n": number, "text": f"Grüße, мир, 世界, 😀 {number}", "pad": "x" * pad}
+        finally:
+            self.closed[run or str(len(self.closed))] = time.monotonic()
+            self._one_closed.set()
+
+    async def one_closed(self) -> None:
+        """Wait until one more source is closed."""
+        self._one_closed.clear()
+        await self._one_closed.wait()
+
+    async def open(self, service: Service, request: Request) -> Reply:
+        count = request.integer("count", 10, minimum=0, maximum=10_000_000)
+        interval = request.number("interval", 0.0, minimum=0, maximum=3600)
+        pad = request.integer("pad", 0, minimum=0, maximum=1 << 20)
+        linger = request.number("linger", service.settings.linger or 0, minimum=0, maximum=3600)
+        run = request.query.get("run", "")
+        body = await request.body() if request.method == "POST" else b""
+
+        def propose(identity: str) -> Proposal:
+            opening = Opening(identity, Plain(), linger=linger, keep=service.settings.keep)
+            return Proposal(lambda: self.numbers(run, count, interval, pad), opening)
+
+        return service.answer(request, propose, body=body)
+
+    async def show(self, service: Service, request: Request) -> Reply:
+        while len(self.closed) < request.integer("closed", 0, minimum=0, maximum=10_000_000):
+            await self.one_closed()
+        return json_response({"opened": self.opened, "closed": self.closed})
+
+    def routes(self) -> tuple[app.Route, ...]:
+        return (
+            app.Route("GET", "/numbers", self.open, Right.TOKEN),
+            app.Route("POST", "/numbers", self.open, Right.TOKEN),
+            app.Route("GET", "/numbers/runs", self.show, Right.TOKEN),
+        )
+
+
+if __name__ == "__main__":
+    import server
+
+    app.ROUTES += Runs().routes()
+    sys.exit(server.main(app.app))

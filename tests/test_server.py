@@ -1,0 +1,169 @@
+"""Our server: what it refuses to start with, its signals, and what its connections do beyond uvicorn's."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+import app
+import server
+from app import Sidestream
+from handlers.settings import Settings
+from sse.http import Request
+from sse.watch import CONNECTION
+from tests.support.app import Runs, serving
+from tests.support.sockets import Client, encode_request
+
+# -- what it refuses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_without_a_token_it_serves_on_loopback(host: str) -> None:
+    server.check_exposure(Settings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "sidecar.example"])
+def test_without_a_token_it_serves_nowhere_else(host: str) -> None:
+    with pytest.raises(ValueError, match=f"^SIDESTREAM_HOST='{host}': expected a loopback address, or SIDESTREAM_TOKEN"):
+        server.check_exposure(Settings(host=host))
+
+
+@pytest.mark.parametrize("token", [("secret",), ("off",)])
+def test_with_a_token_or_off_it_serves_anywhere(token: tuple[str, ...]) -> None:
+    server.check_exposure(Settings(host="0.0.0.0", token=token))
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"^cannot listen on 127.0.0.1:{port}: Address already in use$"):
+            server.listener(Settings(port=port))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+def test_a_host_that_is_no_name_is_named(host: str) -> None:
+    with pytest.raises(OSError, match=f"^SIDESTREAM_HOST='{host}': expected an address or a name of this machine"):
+        server.listener(Settings(host=host, port=0))
+
+
+def test_a_wrong_setting_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SIDESTREAM_KEEP", "long")
+    assert server.main(Sidestream()) == 2
+    assert capsys.readouterr() == ("", "sidestream: SIDESTREAM_KEEP='long': expected seconds, from 0 to 86400\n")
+
+
+# -- signals
+
+
+@pytest.mark.parametrize(
+    ("signals", "forced"),
+    [
+        ([signal.SIGTERM], False),
+        ([signal.SIGINT], False),
+        ([signal.SIGTERM, signal.SIGTERM], False),
+        ([signal.SIGINT, signal.SIGTERM], False),
+        ([signal.SIGINT, signal.SIGINT], True),
+        ([signal.SIGTERM, signal.SIGINT], True),
+    ],
+    ids=str,
+)
+def test_a_signal_drains_and_a_sigint_after_it_ends(signals: list[int], forced: bool) -> None:
+    settings = Settings()
+    sidestream = Sidestream(settings)
+    served = server.Server(server.configuration(sidestream, settings), sidestream)
+    for number in signals:
+        served.handle_exit(number, None)
+    assert (served.should_exit, served.force_exit) == (True, forced)
+    assert served._captured_signals == []  # uvicorn would raise them again, and the exit status be theirs
+
+
+# -- connections
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    runs = Runs()
+    monkeypatch.setattr(app, "ROUTES", (*app.ROUTES, *runs.routes()))
+    return runs
+
+
+@pytest.fixture
+async def port(runs: Runs) -> AsyncIterator[int]:
+    settings = Settings(linger=0, drain=0)
+    async with serving(Sidestream(settings), settings) as (_, port):
+        yield port
+
+
+LONG = "/numbers?count=2&interval=3600&run=long"
+
+
+async def closed(runs: Runs) -> None:
+    async with asyncio.timeout(5):
+        while "long" not in runs.closed:
+            await runs.one_closed()
+
+
+@pytest.mark.parametrize("behind", [1, 3])
+async def test_a_pipelined_request_ends_the_stream_before_it(port: int, runs: Runs, behind: int) -> None:
+    async with Client(port) as client:
+        await (await client.get(LONG)).event()
+        await client.send(encode_request(port, "GET", "/healthz") * behind)
+        await client.closed()
+    await closed(runs)
+
+
+async def test_a_stream_with_a_request_already_behind_it_ends_too(port: int, runs: Runs) -> None:
+    async with Client(port) as client:
+        await client.send(encode_request(port, "GET", LONG) + encode_request(port, "GET", "/healthz"))
+        await client.closed()
+    await closed(runs)
+
+
+async def test_a_stream_may_stand_behind_whole_answers(port: int) -> None:
+    whole, stream = encode_request(port, "GET", "/healthz"), encode_request(port, "GET", "/stream?count=1&interval=0")
+    async with Client(port) as client:
+        await client.send(whole + whole + stream)
+        for _ in range(2):
+            assert (await (await client.answer()).json())["status"] == "ok"
+        assert [event.last_event_id for event in await (await client.answer()).events()] == ["0", "1", "end"]
+
+
+async def test_every_request_is_offered_the_means_to_let_go(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reset, so that the kernel keeps nothing for the client either."""
+    offered = asyncio.get_running_loop().create_future()
+    real = app.find
+
+    def find(request: Request) -> app.Route:
+        offered.set_result(request.scope["extensions"][CONNECTION])
+        return real(request)
+
+    monkeypatch.setattr(app, "find", find)
+    async with Client(port) as client:
+        await client.send(encode_request(port, "GET", LONG))
+        connection = await offered
+        assert set(connection) == {"open", "abort"}
+        await (await client.answer()).event()
+        connection["abort"]()
+        with pytest.raises(ConnectionResetError):
+            while await client.receive():
+                pass
+
+
+async def test_the_drain_comes_before_the_listener_closes(runs: Runs) -> None:
+    settings = Settings(drain=60)
+    sidestream = Sidestream(settings)
+    async with serving(sidestream, settings) as (served, port), Client(port) as client:
+        answer = await client.get(LONG)
+        await answer.event()
+        served.should_exit = True
+        async with asyncio.timeout(5):
+            while sidestream.service.store.draining is False:
+                async with Client(port) as probe:
+                    await (await probe.get("/readyz")).whole()
+        async with Client(port) as other:
+            assert (await other.get("/readyz")).status == 503
+        async with Client(port) as other:
+            assert (await other.request("DELETE", answer.headers["location"])).status == 204
+        assert (await answer.events())[-1].data == '{"reason":"deleted"}'
