@@ -26,7 +26,7 @@ check: $(VENV)/check.stamp
 	$(PY) -m coverage run --data-file=.coverage.wire --source=sse.wire -m pytest -q tests/sse/wire
 	$(PY) -m coverage report --data-file=.coverage.wire --fail-under=100
 	$(PY) -m coverage run -m pytest -q
-	$(PY) -m coverage report --fail-under=90 --format=total
+	@$(PY) -m coverage report --fail-under=90 >.coverage.txt || { cat .coverage.txt; exit 1; }
 
 format: $(VENV)/check.stamp
 	$(PY) -m ruff check --fix .

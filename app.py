@@ -13,8 +13,9 @@ from handlers import access, basic, bench, chat, health, jobs, merge, page, publ
 from handlers.access import Right
 from handlers.service import Reply, Service, busy
 from handlers.settings import Settings, from_environment
+from sse.asgi import Receive, Scope, Send, lifespan, with_headers
 from sse.errors import Disconnected, Full, Problem
-from sse.http import Receive, Request, Response, Scope, Send, lifespan, problem_response, with_headers
+from sse.http import Request, Response, problem_response
 
 logger = logging.getLogger("sidestream")
 
@@ -48,7 +49,7 @@ class Route:
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", page.index, Right.OPEN),
     Route("GET", "/chat", chat.get, Right.TOKEN, "curl -N '{url}/chat?prompt=Hello'"),
-    Route("POST", "/chat", chat.post, Right.TOKEN, """curl -N -H content-type:application/json -d '{"prompt": "Hello"}' {url}/chat"""),
+    Route("POST", "/chat", chat.post, Right.TOKEN, """curl -N -H content-type:application/json -d '{"prompt":"Hi"}' {url}/chat"""),
     Route("POST", "/v1/chat/completions", chat.completions, Right.TOKEN),
     Route("GET", "/v1/models", chat.models, Right.TOKEN, "curl {url}/v1/models"),
     Route("GET", "/stream", basic.stream, Right.TOKEN, "curl -N '{url}/stream?count=10&interval=0.5'"),

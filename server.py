@@ -176,6 +176,10 @@ def listener(settings: Settings) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # The send timeout ends at the last event; behind it, and where the peer has vanished, the kernel gives up.
+            # Later than the send timeout, which tells the two apart.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.send_timeout * 1500))
         sock.bind(address)
         sock.listen(1024)
     except OSError as error:

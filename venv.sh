@@ -6,10 +6,14 @@ set -eu
 venv=$1
 shift
 
+# A name on the PATH may be a shim for a version that isn't there: what counts is whether it runs.
+runs() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
+}
+
 newest_python() {
     for candidate in python3.14 python3.13 python3.12 python3.11 python3 python; do
-        # A name on the PATH may be a shim for a version that isn't there: what counts is whether it runs.
-        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
+        if runs "$candidate"; then
             echo "$candidate"
             return
         fi
@@ -18,7 +22,7 @@ newest_python() {
     exit 1
 }
 
-if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+if ! runs "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$venv"
     python=$(newest_python)
     echo "making $venv with $("$python" --version)"
@@ -28,18 +32,21 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         echo "$python can't make a virtual environment. On Debian and Ubuntu this mends it: apt install $version-venv" >&2
         exit 1
     fi
-    # pip before 25.1 knows no --group
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt --upgrade pip
 fi
 
+install() {
+    if ! "$venv/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: -c constraints.txt "$@"; then
+        echo "Not all packages could be installed: is there a network, and a wheel of each for $("$venv/bin/python" --version)?" >&2
+        exit 1
+    fi
+}
+
 echo "installing${1:+ for $2}…"
+install pip # before 25.1 it knows no --group; does nothing where it is the pinned one already
 if [ $# -eq 0 ]; then
     set -- $("$venv/bin/python" -c '
 import tomllib
 for requirement in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]:
     print(requirement.partition(";")[0].strip())')
 fi
-if ! "$venv/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: -c constraints.txt "$@"; then
-    echo "Not all packages could be installed: is there a network, and a wheel of each for $("$venv/bin/python" --version)?" >&2
-    exit 1
-fi
+install "$@"

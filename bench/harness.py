@@ -1,7 +1,7 @@
 """How things are measured: a server as its own process on one core, a client on the other, several rounds, the peers in turn.
 
-A figure is only worth something beside another one of the same run: these machines are noisy, ratios hold. What a client receives
-is checked: every event has its number, and a connection that gets fewer, or others, fails the benchmark.
+A figure is only worth something beside another one of the same run: these machines are noisy, ratios hold. What a client
+receives is counted, and a run that delivers fewer events, or more, fails.
 """
 
 import asyncio

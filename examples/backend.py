@@ -3,8 +3,8 @@
     SIDESTREAM_ORIGINS=http://127.0.0.1:8000 make run      # in one terminal: the sidecar, which lets our page watch
     python examples/backend.py                             # in another; then open http://127.0.0.1:8000
 
-The backend asks the sidecar for a stream with `Accept: application/json`, gets its URL and its key at once, hands the URL to the
-page, and keeps the key: with it the answer can be stopped. The page needs nothing but EventSource (page.html).
+The backend asks the sidecar for a stream with `Accept: application/json`, gets its URL and its key at once, hands the URL to
+the page, and keeps the key: with it the answer can be stopped. The page needs nothing but EventSource (page.html).
 """
 
 import json

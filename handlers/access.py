@@ -106,7 +106,7 @@ def cors(settings: Settings, request: Request) -> Mapping[str, str]:
         return {"vary": "Origin"}
     headers = {"vary": "Origin", "access-control-allow-origin": origin, "access-control-expose-headers": EXPOSE_HEADERS}
     if request.method == "OPTIONS":
-        headers["access-control-allow-methods"] = "GET, POST, DELETE"
+        headers["access-control-allow-methods"] = "GET, POST, PUT, DELETE"
         headers["access-control-allow-headers"] = ALLOW_HEADERS
         headers["access-control-max-age"] = "600"
     return headers

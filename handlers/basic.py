@@ -9,11 +9,10 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handlers.service import Proposal, Reply, Service, last_event_id
-from sse.errors import Full, Problem
+from handlers.service import Reply, Service, last_event_id
+from sse.errors import Problem
 from sse.formats import Plain
 from sse.http import Request, Response
-from sse.store import Opening
 
 
 async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict[str, Any]]:

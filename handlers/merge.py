@@ -28,8 +28,9 @@ from sse.formats import Plain
 from sse.http import Request, Response
 from sse.log import GATHER, Watcher
 from sse.merge import Item, merge
+from sse.state import State
 from sse.store import Opening
-from sse.stream import State, Stream
+from sse.stream import Stream
 from sse.wire.encoder import encode, encode_json
 from sse.wire.event import Event, MessageEvent
 from sse.wire.parser import Parser

@@ -21,12 +21,13 @@ from typing import Any, Self
 
 import orjson
 
-from handlers.service import Proposal, Reply, Service
+from handlers.service import Proposal, Reply, Service, check_metadata
 from sse.errors import EventTooLong, Problem, SourceFailed
 from sse.formats import Plain
 from sse.http import Request, Response, json_response
+from sse.state import State, Trigger
 from sse.store import Opening
-from sse.stream import MAX_EVENT, State, Stream, Trigger
+from sse.stream import MAX_EVENT, Stream
 from sse.wire.encoder import encode
 from sse.wire.event import Event
 from sse.wire.parser import Parser
@@ -34,7 +35,6 @@ from sse.wire.payload import dumps
 
 DEFAULT_TTL = 300.0
 MAX_DURATION = 86400.0
-MAX_METADATA = 1024
 RESERVED = frozenset({"connected", "item_error", "gap", "end", "cancelled", "error"})
 """Names that the stream itself says; a publisher can't say them for it."""
 
@@ -151,8 +151,7 @@ async def open(service: Service, request: Request) -> Reply:
     linger = None if wishes.get("linger") is None else _seconds(wishes, "linger")
     ttl = DEFAULT_TTL if wishes.get("ttl") is None else _seconds(wishes, "ttl")
     metadata = wishes.get("metadata")
-    if metadata is not None and len(dumps(metadata)) > MAX_METADATA:
-        raise Problem(422, f"metadata may have {MAX_METADATA} bytes at the most.", parameter="metadata")
+    check_metadata(metadata)
 
     def propose(identity: str) -> Proposal:
         opening = Opening(identity, Published(), linger=linger, keep=service.settings.keep, metadata=metadata)

@@ -11,19 +11,25 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from handlers.settings import Settings
+from sse.asgi import Send
 from sse.errors import Full, KeyReused, Problem
 from sse.formats import Format
-from sse.http import Request, Response, Send, json_response
+from sse.http import Request, Response, json_response
 from sse.resume import GONE_ID, Answer, Held, Verdict, decide
+from sse.sender import Followed, Outcome, Pace, Sender
+from sse.state import State
 from sse.store import Claim, Limits, Opening, Store
-from sse.stream import State, Stream
-from sse.watch import EventStream, Followed, Outcome, Pace, Watcher, head
+from sse.stream import Stream
+from sse.watch import EventStream, head
 from sse.wire.encoder import encode
 from sse.wire.event import Event
 from sse.wire.payload import dumps
 
 NOT_OF_THE_STREAM = ("last_event_id", "key", "from")
 """Query parameters that say how to watch, not what: a request is the same with or without them."""
+
+MAX_METADATA = 1024
+"""Bytes of JSON that whoever opens a stream may have kept beside it."""
 
 
 class Reply(Protocol):
@@ -69,7 +75,7 @@ class Service:
             return self.follow(request, answer)
         if request.accepts("application/json"):
             return self.opened(request, self.open(request, propose, body=body), 202)
-        self._admit_watcher()
+        self.admit_watcher()
         stream = self.open(request, propose, body=body)
         return self.watch(request, stream, None, key=stream.key)
 
@@ -147,7 +153,7 @@ class Service:
     ) -> Reply:
         """The event stream response, if there is room for one more watcher."""
         try:
-            self._admit_watcher()
+            self.admit_watcher()
         except Problem as problem:
             return self._later(request, problem)
         from_now = request.query.get("from") == "now"
@@ -162,15 +168,13 @@ class Service:
         )
         return _Counted(self.store, response)
 
-    def private(
-        self, request: Request, source: AsyncIterator[Any], format: Format, *, after: int | None = None
-    ) -> Reply:
+    def private(self, request: Request, source: AsyncIterator[Any], format: Format, *, after: int | None = None) -> Reply:
         """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
         if request.method == "HEAD":
             return _Head()
         opening = Opening("", format, linger=0, keep=0, ids="", start=after or 0, listed=False)
         try:
-            self._admit_watcher()
+            self.admit_watcher()
             stream = self.begin(Proposal(lambda: source, opening))
         except Problem as problem:
             return self._later(request, problem)
@@ -182,7 +186,8 @@ class Service:
             raise problem
         return _event_stream(Event(retry=max(self.settings.retry, 5000)))
 
-    def _admit_watcher(self) -> None:
+    def admit_watcher(self) -> None:
+        """Raise Problem 503 if nobody more may watch now."""
         if self.store.watchers >= self.settings.max_watchers:
             raise busy(Full("watchers"))
 
@@ -220,7 +225,7 @@ class Service:
         except KeyReused:
             raise Problem(422, "This idempotency key was used for another request.", parameter="key") from None
 
-    def _unwatched(self, watcher: Watcher, outcome: Outcome) -> None:
+    def _unwatched(self, watcher: Sender, outcome: Outcome) -> None:
         """One connection has ended."""
 
 
@@ -256,6 +261,12 @@ def identify(request: Request, body: bytes = b"") -> str:
     query = urlencode(sorted((name, value) for name, value in request.query.items() if name not in NOT_OF_THE_STREAM))
     digest = hashlib.sha256(body).hexdigest() if body else ""
     return f"{request.method} {request.path}?{query} {digest}"
+
+
+def check_metadata(metadata: Any) -> None:
+    """Raise Problem 422 if it is more than `MAX_METADATA`."""
+    if metadata is not None and len(dumps(metadata)) > MAX_METADATA:
+        raise Problem(422, f"metadata may have {MAX_METADATA} bytes at the most.", parameter="metadata")
 
 
 def busy(full: Full) -> Problem:

@@ -7,7 +7,8 @@ from typing import Any
 from handlers.service import Reply, Service
 from sse.errors import Problem
 from sse.http import Request, Response, json_response
-from sse.stream import State, Stream, Trigger
+from sse.state import State, Trigger
+from sse.stream import Stream
 
 
 async def watch(service: Service, request: Request) -> Reply:

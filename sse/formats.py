@@ -20,7 +20,10 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Format(Protocol):
-    """What a stream asks of its format. Every method returns one whole event without its id line."""
+    """What a stream asks of its format. Every method returns one whole event without its id line, and never an empty one.
+
+    Limit: a source that never waits, and whose items all write nothing, holds the event loop.
+    """
 
     name: str
     ids: bool  # whether events carry ids; without them nothing can be resumed

@@ -1,26 +1,19 @@
-"""HTTP on ASGI: a request, a response, problem documents (RFC 9457), and waiting for the client to go.
+"""HTTP on ASGI: a request, a response, problem documents (RFC 9457).
 
-In:  scope and receive (asgiref `specs/www.rst`). Out: messages to send. Beside `watch`, the only module that awaits them.
+In:  scope and receive (asgiref `specs/www.rst`). Out: messages to send.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 
+from sse.asgi import Receive, Scope, Send
 from sse.errors import Disconnected, Problem
 from sse.wire.payload import dumps
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-T = TypeVar("T")
 
 MAX_BODY = 4 << 20
 BODY_TIMEOUT = 30.0
@@ -46,7 +39,7 @@ class Request:
     def _strip(self, path: str) -> str:
         # "root_path: the root path this application is mounted at", and part of path (asgiref specs/www.rst)
         root = self.root_path
-        return path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path
+        return path[len(root) :] or "/" if root and (path == root or path.startswith(root + "/")) else path
 
     def header(self, name: bytes) -> str | None:
         """The first header of that name (lower case), decoded as UTF-8: that is what Last-Event-ID is sent as (9.2.4)."""
@@ -172,91 +165,3 @@ def problem_response(problem: Problem) -> Response:
     document = {"title": HTTPStatus(problem.status).phrase, "status": problem.status, "detail": problem.detail}
     body = dumps({**document, **problem.members}) + b"\n"
     return Response(problem.status, body, {"content-type": "application/problem+json", **problem.headers})
-
-
-def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
-    """`send`, with more headers on whatever answer goes through it."""
-    if not headers:
-        return send
-    added = [(name.encode(), value.encode()) for name, value in headers.items()]
-
-    async def forward(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *added]}
-        await send(message)
-
-    return forward
-
-
-class Attendance:
-    """The request's own task, awaiting `receive()` until the client is gone, or until `leave` is called elsewhere.
-
-    This is the disconnect detection; everything else hangs on it. The task waits here for the whole life of its answer, and
-    others send: that costs no second task while nothing is sent.
-    """
-
-    __slots__ = ("_left", "_receive", "_task")
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._task: asyncio.Task[Any] | None = None
-        self._left = False
-
-    async def until_gone(self) -> bool:
-        """True when the client is gone, False when `leave` was called."""
-        if self._left:
-            return False
-        self._task = task = asyncio.current_task()
-        assert task is not None
-        before = task.cancelling()
-        try:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-        except asyncio.CancelledError:
-            # Ours is taken back, as asyncio.timeout does; a cancellation from outside goes on its way.
-            if not self._left or task.uncancel() > before:
-                raise
-            return False
-        finally:
-            self._task = None
-        return True
-
-    def leave(self) -> None:
-        """End the wait. Called from a task or a callback other than the one that waits; calling it again does nothing."""
-        self._left = True
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-
-
-async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` while the client is there. If it goes, `work` is cancelled, and has ended when Disconnected is raised."""
-    attendance = Attendance(receive)
-    task = asyncio.create_task(work)
-    task.add_done_callback(lambda _: attendance.leave())
-    try:
-        gone = await attendance.until_gone()
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-    if gone and (task.cancelled() or task.exception() is not None):
-        raise Disconnected("before the answer was complete")
-    return task.result()
-
-
-async def lifespan(receive: Receive, send: Send, start: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:
-    """The lifespan protocol (asgiref `specs/lifespan.rst`). start: raises ValueError, whose text is the server's to print."""
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            try:
-                start()
-            except ValueError as error:
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                return
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await stop()
-            await send({"type": "lifespan.shutdown.complete"})
-            return

@@ -43,8 +43,8 @@ class Budget:
 class EventLog:
     """first, last: numbers of the oldest event held and of the newest (`first == last + 1` while there is none)."""
 
-    __slots__ = ("_base", "_ends", "_events", "_free", "_gap", "_idle", "_producers", "_total", "budget", "closed", "first",
-                 "gaps", "last", "max_bytes", "max_events", "replay", "watchers")  # fmt: skip
+    __slots__ = ("_base", "_ends", "_events", "_free", "_gap", "_idle", "_lead", "_leaders", "_producers", "_total", "budget",
+                 "closed", "first", "gaps", "last", "max_bytes", "max_events", "replay", "watchers")  # fmt: skip
 
     def __init__(
         self,
@@ -75,6 +75,8 @@ class EventLog:
         self._total = 0  # bytes appended, ever
         self._base = 0  # bytes dropped, ever
         self._free = AHEAD  # appending beyond this many bytes means waiting in room()
+        self._lead = -1  # the furthest position of a watcher
+        self._leaders = 0  # how many are there
         self._idle: dict[Watcher, None] = {}
         self._producers: list[asyncio.Future[None]] = []
 
@@ -141,14 +143,23 @@ class EventLog:
 
     def attach(self, watcher: Watcher) -> None:
         """Let `watcher` follow from its position on."""
+        if not self.watchers:
+            self._lead = -1
         self.watchers[watcher] = None
-        self._pace()
+        self._moved(watcher.position)
 
     def detach(self, watcher: Watcher) -> None:
-        """Forget `watcher`; if it set the pace, the next one does."""
-        self.watchers.pop(watcher, None)
+        """Forget `watcher`; if it alone set the pace, the next one does."""
         self._idle.pop(watcher, None)
-        self._pace()
+        if self.watchers.pop(watcher, self) is self or watcher.position < self._lead:
+            return
+        self._leaders -= 1
+        if self._leaders == 0:
+            self._lead = -1
+            for other in self.watchers:
+                self._moved(other.position)
+            if not self.watchers:
+                self._wake_producers()
 
     def take(self, watcher: Watcher) -> bytes:
         """What is ready for `watcher`, and move its position behind it; empty when nothing is, and then it will be woken."""
@@ -159,30 +170,28 @@ class EventLog:
         if position + 1 < self.first:
             self.gaps += 1
             watcher.position = self.first - 1
-            self._pace()
+            self._moved(watcher.position)
             return self._gap(position + 1, self.first - 1)
         begin = position - self.last + len(self._events)
         offset = self._ends[begin] - len(self._events[begin])
         end = max(begin + 1, bisect_right(self._ends, offset + GATHER, begin))
-        watcher.position = position + end - begin
-        free = self._ends[end - 1] + AHEAD
-        if free > self._free:
-            self._free = free
-            if self._producers:
-                self._wake_producers()
         body = self._events[begin] if end == begin + 1 else b"".join(self._events[begin:end])
+        watcher.position = position + end - begin
+        self._moved(watcher.position)
         if not self.replay and end == len(self._events):
             self.clear()
         return body
 
-    def _pace(self) -> None:
-        """The watcher furthest ahead sets how far the producer may go; with none, it goes on."""
-        if self.watchers:
-            furthest = max(watcher.position for watcher in self.watchers)
-            index = furthest - self.last + len(self._events)
-            self._free = AHEAD + (self._base if furthest < self.first else self._ends[index - 1])
-        if not self.full or not self.watchers:
-            self._wake_producers()
+    def _moved(self, position: int) -> None:
+        """A watcher has come to `position`. The one furthest ahead sets how far the producer may go; with none, it goes on."""
+        if position > self._lead:
+            self._lead, self._leaders = position, 1
+            index = position - self.last + len(self._events)
+            self._free = AHEAD + (self._base if position < self.first else self._ends[index - 1])
+            if self._producers and not self.full:
+                self._wake_producers()
+        elif position == self._lead:
+            self._leaders += 1
 
     # -- forgetting
 

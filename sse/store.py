@@ -18,7 +18,8 @@ from typing import Any
 from sse.errors import Full, KeyReused
 from sse.formats import Format
 from sse.log import Budget, EventLog
-from sse.stream import State, Stream, Trigger
+from sse.state import State, Trigger
+from sse.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Store:
 
     def forget(self, stream: Stream) -> None:
         """Let an ended stream go, with its log."""
-        stream.log.clear()
+        stream.discard()
         if self.streams.pop(stream.id, None) is not None and (claim := self._openings.pop(stream.id).claim):
             self._claims.pop((claim.caller, claim.method, claim.route, claim.key), None)
 

@@ -13,13 +13,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from enum import StrEnum
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from sse.errors import SourceFailed
 from sse.formats import Format, Plain
 from sse.log import Budget, EventLog, Watcher
+from sse.state import TRANSITIONS, State, Trigger
 
 logger = logging.getLogger("sse")
 
@@ -28,38 +28,6 @@ MAX_EVENT = 2 << 20
 
 CLEANUP = 5.0
 """Seconds a source may take to clean up before that is reported."""
-
-
-class State(StrEnum):
-    RUNNING = "running"
-    DONE = "done"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
-class Trigger(StrEnum):
-    """What ends a stream; the value is the reason that clients are told."""
-
-    SOURCE_ENDED = "source_ended"
-    SOURCE_FAILED = "source_failed"
-    DELETED = "deleted"
-    ABANDONED = "abandoned"  # nobody watched for as long as the linger
-    SHUTTING_DOWN = "shutting_down"
-
-
-_ENDS: Final = {
-    Trigger.SOURCE_ENDED: State.DONE,
-    Trigger.SOURCE_FAILED: State.FAILED,
-    Trigger.DELETED: State.CANCELLED,
-    Trigger.ABANDONED: State.CANCELLED,
-    Trigger.SHUTTING_DOWN: State.CANCELLED,
-}
-
-TRANSITIONS: Final[Mapping[tuple[State, Trigger], State]] = {
-    **{(State.RUNNING, trigger): state for trigger, state in _ENDS.items()},
-    # Ended is ended: whatever comes later changes nothing.
-    **{(state, trigger): state for state in (State.DONE, State.CANCELLED, State.FAILED) for trigger in Trigger},
-}
 
 
 class Stream:
@@ -133,7 +101,10 @@ class Stream:
             self.end(Trigger.SOURCE_ENDED)
         except SourceFailed as failure:
             self.end(Trigger.SOURCE_FAILED, failure)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # by `end`, or from outside; otherwise the source has waited for something that was cancelled
             logger.exception("the source of stream %.8s… failed", self.id)
             self.end(Trigger.SOURCE_FAILED, SourceFailed("internal error", "internal"))
         finally:
@@ -151,7 +122,9 @@ class Stream:
                 self._cleanup.cancel()
 
     def emit(self, item: Any) -> int | None:
-        """Write what the source yielded; the number it got, None where the format writes nothing."""
+        """Write what the source yielded. Returns its number, None where the format writes nothing. RuntimeError after the end."""
+        if self.state is not State.RUNNING:
+            raise RuntimeError("nothing follows the terminal event")
         try:
             event = self.format.item(item)
         except Exception as error:  # one odd item must not cost the rest
@@ -234,6 +207,11 @@ class Stream:
             fields += b"retry: %d\n" % retry
         opening = self.format.opening(self.id) if newcomer else None
         return fields + (opening or b"\n") if fields else opening or b":\n"
+
+    def discard(self) -> None:
+        """Give the log's memory back: the stream has ended, and nobody can find it any more."""
+        self._set_timer(None)
+        self.log.clear()
 
     def take(self, watcher: Watcher) -> bytes:
         """What is ready for `watcher`; empty when nothing is, and then it will be woken."""

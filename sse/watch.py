@@ -1,30 +1,20 @@
 """The event stream response: one watcher of one stream, over one connection (HTML 9.2, asgiref `specs/www.rst`).
 
-In:  a stream and the position from which to follow it. Out: body messages, as the stream's log has them ready.
-
-The task that the server gave us awaits `receive()` from its first moment to its last: so a client that goes is noticed at once,
-whether we are idle or in the middle of a send. Sending is done by a task that exists only while there is something to send;
-the log wakes us, and nothing is polled. One timer a watcher, re-armed only when it fires, serves the heartbeat and notices a
-`send` that stays pending.
+In:  a stream and the position from which to follow it. Out: headers and a first body message at once, then whatever the
+stream's log has ready (`sender`), until the terminal event or until the client goes.
 
 Limit: a stalled client's connection can be aborted only by the server. Ours hands us the means (`sidestream.connection` in the
 scope's extensions); under another one its memory is held until the kernel or a proxy gives up on it.
 """
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
+from sse.asgi import Message, Receive, Scope, Send
 from sse.formats import Format, Plain
-from sse.http import ALWAYS, Attendance, Message, Receive, Request, Response, Scope, Send
-from sse.log import Watcher as Follower
+from sse.http import ALWAYS, Request, Response
+from sse.sender import Followed, Outcome, Pace, Sender
 from sse.stream import Stream
-from sse.wire.encoder import HEARTBEAT
-
-logger = logging.getLogger("sse")
 
 HEADERS = (
     (b"content-type", b"text/event-stream"),  # 9.2.5: always UTF-8, so nothing is gained by saying it
@@ -34,57 +24,6 @@ HEADERS = (
 
 CONNECTION = "sidestream.connection"
 """The scope extension of our own server: {"open": called when an event stream begins, "abort": drops the connection}."""
-
-
-BREATH = 8 * 1024
-"""Bytes after which a sender lets others have their turn: `send` never waits below the server's high-water mark."""
-
-
-class Followed(Protocol):
-    """What can be watched: a stream, or several as one."""
-
-    @property
-    def id(self) -> str: ...
-
-    def position(self, from_now: bool) -> int:
-        """Where a newcomer starts: at the oldest event held, or at the live end."""
-
-    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
-        """What stands before the first event."""
-
-    def attach(self, watcher: Follower) -> None:
-        """`watcher` follows from its position on, and is woken when there is something to take."""
-
-    def detach(self, watcher: Follower) -> None:
-        """It is gone."""
-
-    def take(self, watcher: Follower) -> bytes:
-        """What is ready for it; empty when nothing is."""
-
-    def finished(self, watcher: Follower) -> bool:
-        """Whether it has taken the terminal event."""
-
-    def apology(self) -> bytes:
-        """An error of ours, as an event."""
-
-
-class Outcome(Enum):
-    """How a watcher's connection ended."""
-
-    COMPLETE = "complete"  # the terminal event was sent
-    GONE = "gone"  # the client went away
-    STALLED = "stalled"  # one send was pending for the send timeout
-    FAILED = "failed"  # a defect of ours
-    DROPPED = "dropped"  # the server cancelled the request
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """heartbeat, send_timeout: seconds. retry: the reconnection time told to clients, in milliseconds; None: not told."""
-
-    heartbeat: float = 15.0
-    send_timeout: float = 30.0
-    retry: int | None = 2000
 
 
 DEFAULT_PACE = Pace()
@@ -107,7 +46,7 @@ class EventStream:
         newcomer: bool | None = None,
         pace: Pace = DEFAULT_PACE,
         headers: tuple[tuple[bytes, bytes], ...] = (),
-        done: Callable[["Watcher", Outcome], None] = lambda *_: None,
+        done: Callable[[Sender, Outcome], None] = lambda *_: None,
     ) -> None:
         self.stream = stream
         self.after = after
@@ -121,7 +60,7 @@ class EventStream:
         if request.method == "HEAD":
             return await head(send, self.headers)
         position = self.stream.position(self.from_now) if self.after is None else self.after
-        watcher = Watcher(self.stream, position, send, self.pace)
+        sender = Sender(self.stream, position, send, self.pace)
         outcome = Outcome.DROPPED
         try:
             connection = request.scope.get("extensions", {}).get(CONNECTION, {})
@@ -129,112 +68,11 @@ class EventStream:
                 connection["open"]()
             start: Message = {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers]}
             first = self.stream.preamble(position, self.pace.retry, newcomer=self.newcomer)
-            outcome = await watcher.follow(request.receive, start, first)
+            outcome = await sender.follow(request.receive, start, first)
             if outcome is Outcome.STALLED and "abort" in connection:
                 connection["abort"]()
         finally:
-            self.done(watcher, outcome)
-
-
-class Watcher:
-    """Follows one stream's log from `position` on. sent: bytes handed to the server so far."""
-
-    __slots__ = ("_attendance", "_loop", "_outcome", "_pace", "_pending", "_ready", "_send", "_sender", "_stamp",
-                 "_timer", "position", "sent", "stream")  # fmt: skip
-
-    def __init__(self, stream: Followed, position: int, send: Send, pace: Pace) -> None:
-        self.stream = stream
-        self.position = position
-        self.sent = 0
-        self._send = send
-        self._pace = pace
-        self._loop = asyncio.get_running_loop()
-        self._ready: list[Message] = []  # to be sent before what the log has: the start and the first body, a heartbeat
-        self._sender: asyncio.Task[None] | None = None
-        self._stamp = self._loop.time()  # when the pending send began, or the last one ended
-        self._pending = False
-        self._outcome: Outcome | None = None
-
-    async def follow(self, receive: Receive, start: Message, first: bytes) -> Outcome:
-        """Send all there is and will be, until the end, or until the client goes. No await before the watcher is attached."""
-        self._attendance = Attendance(receive)
-        self._timer = self._loop.call_later(min(self._pace.heartbeat, self._pace.send_timeout), self._tick)
-        self.stream.attach(self)
-        try:
-            self._ready = [start, {"type": "http.response.body", "body": first, "more_body": True}]
-            self.wake()
-            await self._attendance.until_gone()
-            return self._outcome or Outcome.GONE
-        finally:
-            self.stream.detach(self)
-            self._timer.cancel()
-            if self._sender is not None:
-                self._sender.cancel()
-                await asyncio.wait((self._sender,))
-
-    def wake(self) -> None:
-        """There is something to take. Called by the log, and by ourselves."""
-        if self._sender is None and self._outcome is None:
-            self._sender = self._loop.create_task(self._flush())
-
-    async def _flush(self) -> None:
-        try:
-            for message in self._ready:
-                await self._put(message)
-            self._ready = []
-            while body := self.stream.take(self):
-                last = self.stream.finished(self)
-                await self._put({"type": "http.response.body", "body": body, "more_body": not last})
-                if last:
-                    self._finish(Outcome.COMPLETE)
-                    return
-                if len(body) >= BREATH:
-                    await asyncio.sleep(0)
-        except OSError:  # "send should raise a server-specific subclass of OSError" (asgiref specs/www.rst, since 2.4)
-            self._finish(Outcome.GONE)
-        except Exception:
-            logger.exception("a watcher of stream %.8s… failed", self.stream.id)
-            await self._apologise()
-        finally:
-            self._sender = None
-
-    async def _put(self, message: Message) -> None:
-        self._stamp = self._loop.time()
-        self._pending = True
-        await self._send(message)
-        self._stamp = self._loop.time()
-        self._pending = False
-        self.sent += len(message.get("body", b""))
-
-    async def _apologise(self) -> None:
-        """The stream has begun, so that an error can only be told as an event; the client may come back for the rest."""
-        try:
-            await self._put({"type": "http.response.body", "body": self.stream.apology()})
-        except Exception as error:
-            logger.warning("and could not be told: %r", error)
-        self._finish(Outcome.FAILED)
-
-    def _tick(self) -> None:
-        """The heartbeat, when nothing was sent for its interval; the end, when one send was pending for the send timeout."""
-        pace = self._pace
-        quiet = self._loop.time() - self._stamp
-        due = (pace.send_timeout if self._pending else pace.heartbeat) - quiet
-        if due > 0:
-            pass
-        elif self._pending:
-            self._finish(Outcome.STALLED)
-            return
-        else:
-            if self._sender is None:  # otherwise something is about to be sent
-                self._ready = [{"type": "http.response.body", "body": HEARTBEAT, "more_body": True}]
-                self.wake()
-            due = pace.heartbeat
-        self._timer = self._loop.call_later(min(due, pace.heartbeat, pace.send_timeout), self._tick)
-
-    def _finish(self, outcome: Outcome) -> None:
-        if self._outcome is None:
-            self._outcome = outcome
-            self._attendance.leave()
+            self.done(sender, outcome)
 
 
 async def watch(

@@ -11,7 +11,9 @@ import app
 import server
 from app import Sidestream
 from handlers.settings import Settings
+from sse.formats import Plain
 from sse.http import Request
+from sse.store import Opening
 from sse.watch import CONNECTION
 from tests.support.app import Runs, serving
 from tests.support.sockets import Client, encode_request
@@ -77,6 +79,20 @@ def test_a_signal_drains_and_a_sigint_after_it_ends(signals: list[int], forced: 
         served.handle_exit(number, None)
     assert (served.should_exit, served.force_exit) == (True, forced)
     assert served._captured_signals == []  # uvicorn would raise them again, and the exit status be theirs
+
+
+async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
+    """Two signals may come between two of uvicorn's looks at its flags."""
+    settings = Settings(drain=60)
+    sidestream = Sidestream(settings)
+    stream = sidestream.service.store.open(None, Opening("", Plain()))
+    async with asyncio.timeout(5):
+        async with serving(sidestream, settings) as (served, port), Client(port) as client:
+            await (await client.get(f"/streams/{stream.id}")).event()
+            served.handle_exit(signal.SIGINT, None)
+            served.handle_exit(signal.SIGINT, None)
+            await client.closed()
+    assert stream.reason == "shutting_down"
 
 
 # -- connections

@@ -19,15 +19,17 @@ from handlers.chat.demo import DemoUpstream
 from handlers.chat.failures import Reply as UpstreamReply
 from handlers.chat.failures import UpstreamFailed
 from handlers.chat.formats import format_for
+from handlers.chat.openai_format import error_object
 from handlers.chat.request import ChatRequest, parse_request
 from handlers.chat.stages import Answer, Upstream
 from handlers.chat.tools import Toolbox, load
 from handlers.chat.upstream import OpenAIUpstream
-from handlers.service import Proposal, Reply, Service
-from sse.errors import Problem
-from sse.http import Request, Response, attended, json_response
+from handlers.service import Proposal, Reply, Service, check_metadata
+from sse.asgi import attended
+from sse.errors import MissingExtra, Problem
+from sse.http import Request, Response, json_response
 from sse.store import Opening
-from sse.wire.payload import dumps
+from sse.wire.payload import dumps, to_ascii
 
 logger = logging.getLogger("sidestream")
 
@@ -35,12 +37,20 @@ Handler = Callable[[Service, Request], Awaitable[Reply]]
 
 
 def start(service: Service) -> None:
-    """Choose the upstream and load the tools. Raises ValueError for a module that can't be used."""
+    """Choose the upstream and load the tools. Raises ValueError for a module or a setting that can't be used."""
     settings = service.settings
     try:
         tools = load(("handlers.chat.builtin", *settings.tools))
     except ImportError as error:
         raise ValueError(f"SIDESTREAM_TOOLS: {error}") from None
+    if settings.ascii:
+        try:
+            to_ascii("")
+        except MissingExtra as missing:
+            raise ValueError(f"SIDESTREAM_ASCII=on: {missing}") from None
+    for name in ("openai", "httpx2", "httpcore2"):
+        # At INFO a line for each request; at DEBUG the SDK logs whole prompts, which are nobody's business.
+        logging.getLogger(name).setLevel(logging.WARNING)
     service.state["toolbox"] = Toolbox(tools)
     if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
         upstream = OpenAIUpstream(settings.model, settings.first_token_timeout, settings.upstream_timeout)
@@ -62,7 +72,8 @@ async def post(service: Service, request: Request) -> Reply:
     """`POST /chat`."""
     body = await request.json(limit=service.settings.max_body)
     chat = _parse(service, body)
-    return service.answer(request, lambda identity: _proposal(service, identity, chat, _answer(service, chat)), body=dumps(body))
+    check_metadata(chat.metadata)
+    return service.answer(request, _propose(service, chat), body=dumps(body))
 
 
 async def get(service: Service, request: Request) -> Reply:
@@ -71,7 +82,7 @@ async def get(service: Service, request: Request) -> Reply:
         raise Problem(400, "prompt is missing.", parameter="prompt")
     wishes = {name: request.query[name] for name in ("prompt", "model") if request.query.get(name)}
     chat = _parse(service, {**wishes, "format": "plain"})
-    return service.answer(request, lambda identity: _proposal(service, identity, chat, _answer(service, chat)))
+    return service.answer(request, _propose(service, chat))
 
 
 def _openai_errors(handler: Handler) -> Handler:
@@ -84,16 +95,21 @@ def _openai_errors(handler: Handler) -> Handler:
         except UpstreamFailed as failure:
             return _failed(failure)
         except Problem as problem:
-            kind = "invalid_request_error" if problem.status < 500 else "server_error"
-            error = {"message": problem.detail, "type": kind, "param": problem.members.get("parameter"), "code": None}
-            return json_response({"error": error}, problem.status, problem.headers)
+            return error_response(problem)
 
     return handle
 
 
+def error_response(problem: Problem) -> Response:
+    """A problem as OpenAI's SDK expects it."""
+    kind = "invalid_request_error" if problem.status < 500 else "server_error"
+    error = error_object(problem.detail, None, type=kind, param=problem.members.get("parameter"))
+    return json_response(error, problem.status, problem.headers)
+
+
 @_openai_errors
 async def completions(service: Service, request: Request) -> Reply:
-    """`POST /v1/chat/completions`. No header goes out before the upstream's status is known; a client that goes cancels at once.
+    """`POST /v1/chat/completions`. No header goes out before the upstream's status is known; a client that goes cancels it.
 
     Limit: nothing here can be resumed, since OpenAI's SDK takes an id for an event; an Idempotency-Key has no effect.
     """
@@ -106,6 +122,7 @@ async def completions(service: Service, request: Request) -> Reply:
             return _whole(await attended(request.receive, complete(answer)))
     try:
         service.admit()
+        service.admit_watcher()
         with service.store.working():
             await attended(request.receive, answer.open())
         stream = service.begin(_proposal(service, "", chat, answer))
@@ -129,6 +146,10 @@ def _parse(service: Service, body: Any) -> ChatRequest:
 
 def _answer(service: Service, chat: ChatRequest) -> Answer:
     return Answer(chat, _upstream(service), _toolbox(service))
+
+
+def _propose(service: Service, chat: ChatRequest) -> Callable[[str], Proposal]:
+    return lambda identity: _proposal(service, identity, chat, _answer(service, chat))
 
 
 def _proposal(service: Service, identity: str, chat: ChatRequest, answer: Answer) -> Proposal:
@@ -162,5 +183,4 @@ def _failed(failure: UpstreamFailed) -> Response:
     """What the upstream said, as it said it; where it said nothing, an error object of our own."""
     if failure.reply is not None:
         return _whole(failure.reply)
-    error = {"message": failure.message, "type": "upstream_error", "param": None, "code": failure.code}
-    return json_response({"error": error}, failure.status)
+    return json_response(error_object(failure.message, failure.code), failure.status)

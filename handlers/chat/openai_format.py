@@ -90,7 +90,7 @@ def _says_something(choice: Any) -> bool:
     return bool(choice and (choice.get("finish_reason") or any((choice.get("delta") or {}).values())))
 
 
-def error_object(message: str, code: str, *, type: str = "upstream_error", param: str | None = None) -> dict[str, Any]:
+def error_object(message: str, code: str | None, *, type: str = "upstream_error", param: str | None = None) -> dict[str, Any]:
     """OpenAI's error object, as a body or as the last event of a stream."""
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 

@@ -14,6 +14,9 @@ from sse.errors import Problem
 MAX_MESSAGES = 2000
 """Of one request."""
 
+MAX_LINGER = 86400
+"""Seconds. A request may ask for less than `LINGER` and for more: whoever may open a stream has the token, where one is set."""
+
 ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 
 
@@ -70,7 +73,7 @@ _FIELDS: Final[Mapping[str, _Check]] = {
 _CHAT_FIELDS: Final[Mapping[str, _Check]] = {
     "prompt": _TEXT,
     "format": (lambda value: value in ("typed", "plain"), '"typed" or "plain"'),
-    "linger": (lambda value: _is_number(value) and value >= 0, "seconds, from 0"),
+    "linger": (lambda value: _is_number(value) and 0 <= value <= MAX_LINGER, f"seconds, from 0 to {MAX_LINGER}"),
     "metadata": _OBJECT,
 }
 

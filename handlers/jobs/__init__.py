@@ -18,8 +18,9 @@ from sse.bridge import Bridge
 from sse.errors import Full, Problem
 from sse.formats import Plain
 from sse.http import Request, Response, json_response
+from sse.state import State, Trigger
 from sse.store import Opening
-from sse.stream import State, Stream, Trigger
+from sse.stream import Stream
 from sse.wire.payload import dumps
 
 _STATUS = {State.RUNNING: "running", State.DONE: "completed", State.FAILED: "failed", State.CANCELLED: "cancelled"}

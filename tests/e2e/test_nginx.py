@@ -1,7 +1,9 @@
 """nginx.conf as it is shipped, under a real nginx, in front of the real sidecar."""
 
 import asyncio
+import inspect
 import json
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from tests.support.nginx import CONFIGURATION, Nginx, check, nginx, switched_on, work_switched_on
 from tests.support.require import missing
@@ -95,12 +98,12 @@ async def test_each_event_arrives_before_the_next_one_is_published(edge: Edge, h
 
 
 async def test_a_hang_up_reaches_the_sidecar_which_stops_the_work(edge: Edge) -> None:
-    stream = await edge.open(linger=0)
+    stream = await edge.open(linger=0.5)
     head = f"POST {stream['url']}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/jsonl\r\n"
     async with Client(edge.sidecar.port) as publisher:
         async with Client(edge.nginx.http) as client:
             answer = await client.get(stream["url"], EVENT_STREAM)
-            await publisher.send(head.encode() + b'Transfer-Encoding: chunked\r\n\r\n c\r\n{"data": 1}\n\r\n'.replace(b" c", b"c"))
+            await publisher.send(head.encode() + b'Transfer-Encoding: chunked\r\n\r\nc\r\n{"data": 1}\n\r\n')
             assert (await answer.event()).data == "1"
         told = await publisher.answer("POST")
         assert (told.status, (await told.json())["reason"]) == (410, "abandoned")
@@ -111,7 +114,7 @@ async def test_a_hang_up_reaches_the_sidecar_which_stops_the_work(edge: Edge) ->
 async def test_a_client_that_was_cut_gets_the_rest_exactly_once(edge: Edge) -> None:
     stream = await edge.open()
     await edge.publish(stream["url"], *range(1, 21))
-    seen = []
+    seen: list[int] = []
     last_event_id = ""
     while len(seen) < 20:
         async with Client(edge.nginx.http) as client:
@@ -133,14 +136,27 @@ async def test_a_finished_stream_is_answered_204_through_nginx_too(edge: Edge) -
         assert (await client.get(stream["url"], {"Last-Event-ID": last.last_event_id})).status == 204
 
 
-async def test_connections_to_the_sidecar_are_kept_for_the_next_request(edge: Edge) -> None:
-    stream = await edge.open()
-    connections = edge.sidecar.port, stream["url"]
-    async with Client(edge.nginx.http) as client:
-        for _ in range(5):
-            answer = await client.get(connections[1], {"Accept": "application/json"})
-            assert "watchers" in await answer.json()
-            assert answer.headers.get("connection") == "keep-alive"
+async def test_a_connection_to_the_sidecar_is_kept_for_the_next_request(tmp_path: Path) -> None:
+    ports: list[int] = []
+
+    async def upstream(scope: Any, receive: Any, send: Any) -> None:
+        ports.append(scope["client"][1])
+        await no_content(send)
+
+    configuration = SHIPPED.replace("worker_processes auto", "worker_processes 1")  # each has connections of its own
+    async with serving(upstream) as port, nginx(tmp_path, sidecar=port, configuration=configuration) as proxy:
+        for _ in range(3):
+            assert (await fetch(proxy.http, "/streams/abc"))[0] == 204
+    assert len(ports) == 3
+    assert len(set(ports)) == 1
+
+
+def test_nginx_gives_up_an_idle_connection_before_the_sidecar_does() -> None:
+    _, _, upstream = SHIPPED.partition("upstream sidestream {")
+    match = re.search(r"^ +keepalive_timeout (\d+)s;", upstream.partition("\n    }")[0], re.MULTILINE)
+    assert match is not None
+    assert int(match[1]) < inspect.signature(uvicorn.Config).parameters["timeout_keep_alive"].default
+    assert "timeout_keep_alive" not in (CONFIGURATION.parent / "server.py").read_text()
 
 
 # -- when the sidecar isn't there
@@ -171,10 +187,9 @@ async def test_a_delete_without_the_sidecar_does_not_look_as_if_it_had_worked(tm
 
 
 async def test_a_client_that_asks_too_often_is_told_to_come_back(tmp_path: Path) -> None:
-    async with nothing_behind(tmp_path) as proxy:
-        async with Client(proxy.http) as client:
-            for _ in range(100):
-                assert (await (await client.get("/streams/abc", EVENT_STREAM)).whole()) == b"retry: 3000\n\n"
+    async with nothing_behind(tmp_path) as proxy, Client(proxy.http) as client:
+        for _ in range(100):
+            assert (await (await client.get("/streams/abc", EVENT_STREAM)).whole()) == b"retry: 3000\n\n"
     limited = [request for request in proxy.log() if request["upstream_status"] == ""]
     assert limited, "no request was limited"
     assert {request["status"] for request in limited} == {200}
@@ -217,25 +232,16 @@ PRIVATE = [
 ]
 
 
-@pytest.mark.parametrize("case", PUBLIC, ids=[f"{method} {path}" for method, path, *_ in PUBLIC])
-async def test_what_browsers_need_is_public(edge: Edge, case: tuple[str, str, dict[str, str], int]) -> None:
-    assert await status_of(edge, case) == case[3]
-    assert edge.nginx.log()[-1]["upstream_status"] == str(case[3])
-
-
-async def test_nothing_else_gets_as_far_as_the_sidecar(edge: Edge) -> None:
-    for case in PRIVATE:
-        assert await status_of(edge, case) == case[3], case
-    assert {request["upstream_status"] for request in edge.nginx.log()} == {""}
-
-
-async def status_of(edge: Edge, case: tuple[str, str, dict[str, str], int]) -> int:
-    method, path, headers, _ = case
-    stream = await edge.open()
-    path = path.replace("{id}", stream["stream_id"])
-    headers = {name: value.replace("{key}", stream["key"]) for name, value in headers.items()}
-    async with Client(edge.nginx.http) as client:
-        return (await client.request(method, path, headers)).status
+async def test_what_browsers_need_is_public_and_nothing_else(tmp_path: Path) -> None:
+    async with sidecar() as server, nginx(tmp_path, sidecar=server.port) as proxy:
+        stream = await Edge(proxy, server).open()
+        for method, path, headers, status in [*PRIVATE, *PUBLIC]:
+            path = path.replace("{id}", stream["stream_id"])
+            headers = {name: value.replace("{key}", stream["key"]) for name, value in headers.items()}
+            async with Client(proxy.http) as client:
+                assert (await client.request(method, path, headers)).status == status, (method, path)
+    reached = sorted(request["upstream_status"] for request in proxy.log())
+    assert reached == sorted([""] * len(PRIVATE) + [str(status) for *_, status in PUBLIC])
 
 
 async def test_what_starts_work_passes_the_applications_check_first(tmp_path: Path) -> None:
@@ -259,7 +265,11 @@ async def test_what_starts_work_passes_the_applications_check_first(tmp_path: Pa
 async def only_alice(scope: Any, receive: Any, send: Any) -> None:
     """An application's answer to the question whether this request may start work."""
     allowed = scope["path"] == "/auth" and (b"cookie", b"user=alice") in scope["headers"]
-    await send({"type": "http.response.start", "status": 204 if allowed else 401, "headers": []})
+    await no_content(send, 204 if allowed else 401)
+
+
+async def no_content(send: Any, status: int = 204) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")] * (status != 204)})
     await send({"type": "http.response.body"})
 
 
@@ -299,21 +309,20 @@ EVENT_STREAM_BODY = {"Content-Type": "text/event-stream"}
 
 async def test_no_log_has_a_query_or_a_stream_id_by_which_one_could_watch(tmp_path: Path) -> None:
     secret = "hush"
-    async with sidecar() as server:
-        async with nginx(tmp_path, sidecar=server.port) as proxy:
-            stream = await Edge(proxy, server).open()
-            await fetch(proxy.http, f"{stream['url']}?from={secret}", headers={"Accept": "application/json"})
-            await fetch(proxy.http, f"/merge?streams={secret}", headers={"Referer": f"http://x/?prompt={secret}"})
-            await fetch(proxy.http, stream["url"], method="DELETE", headers={"Stream-Key": stream["key"]})
-            await server.stop()
-            await fetch(proxy.http, f"{stream['url']}?prompt={secret}", headers=EVENT_STREAM)  # nginx's own error
-            await fetch(proxy.http, f"/jobs/{stream['stream_id']}/progress")
+    async with sidecar() as server, nginx(tmp_path, sidecar=server.port) as proxy:
+        stream = await Edge(proxy, server).open()
+        await fetch(proxy.http, f"{stream['url']}?from={secret}", headers={"Accept": "application/json"})
+        await fetch(proxy.http, f"/merge?streams={secret}", headers={"Referer": f"http://x/?prompt={secret}"})
+        await fetch(proxy.http, stream["url"], method="DELETE", headers={"Stream-Key": stream["key"]})
+        await server.stop()
+        await fetch(proxy.http, f"{stream['url']}?prompt={secret}", headers=EVENT_STREAM)  # nginx's own error
+        await fetch(proxy.http, f"/jobs/{stream['stream_id']}/progress")
     logs = (tmp_path / "access.log").read_text() + (tmp_path / "error.log").read_text()
     for word in (secret, stream["stream_id"], stream["key"], stream["stream_id"][:9]):
         assert word not in logs
     short = f"{stream['stream_id'][:8]}..."
-    paths = [request["path"] for request in proxy.log()]
-    assert paths == [f"/streams/{short}", "/merge", f"/streams/{short}", f"/streams/{short}", f"/jobs/{short}/progress"]
+    paths = sorted(request["path"] for request in proxy.log())
+    assert paths == [f"/jobs/{short}/progress", "/merge", *[f"/streams/{short}"] * 3]
     assert len({request["request_id"] for request in proxy.log()}) == 5
 
 
@@ -322,17 +331,15 @@ async def test_the_sidecar_is_told_whose_request_it_is(tmp_path: Path) -> None:
 
     async def upstream(scope: Any, receive: Any, send: Any) -> None:
         seen.append(dict(scope["headers"]))
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+        await no_content(send)
 
     forged = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Request-ID": "forged", "Connection": "TE"}
     async with serving(upstream) as port, nginx(tmp_path, sidecar=port) as proxy:
         await fetch(proxy.http, "/streams/abc", headers=forged)
-        logged = proxy.log()[0]["request_id"]
     headers = seen[0]
     assert headers[b"x-forwarded-for"] == b"127.0.0.1"
     assert headers[b"x-forwarded-proto"] == b"http"
-    assert headers[b"x-request-id"] == logged.encode()
+    assert headers[b"x-request-id"] == proxy.log()[0]["request_id"].encode()
     assert headers[b"host"] == b"127.0.0.1"
     assert b"connection" not in headers
 

@@ -1,14 +1,20 @@
 """Clients that stop reading, read a byte a second, half-close or reset, while others read: on the real process."""
 
 import asyncio
+import errno
 import select
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from app import Sidestream
+from handlers.settings import Settings
+from sse.formats import Plain
+from sse.state import Trigger
+from sse.store import Opening
 from sse.wire.parser import Parser
-from tests.support.app import NUMBERS
+from tests.support.app import NUMBERS, serving
 from tests.support.servers import Server, sidecar
 from tests.support.sockets import Client, complaints, descriptors, fetch, get_json, resident
 
@@ -57,6 +63,27 @@ async def test_a_stalled_client_is_aborted_and_what_it_held_is_freed(process: Se
         await fetch(process.port, document["url"], method="DELETE")
     assert descriptors(process.pid) <= before + 1
     assert complaints(process.stderr) == []
+
+
+async def test_a_client_that_stalls_behind_the_last_event_is_let_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No send is pending then: what is left stands in the server's buffer, and only the kernel's timeout ends that."""
+    lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    settings = Settings(send_timeout=SEND_TIMEOUT, drain=0)
+    sidestream = Sidestream(settings)
+    async with serving(sidestream, settings) as (server, port), Client(port, receive_buffer=SMALL) as client:
+        stream = sidestream.service.store.open(None, Opening("", Plain()))
+        await client.get(f"/streams/{stream.id}")
+        (connection,) = server.server_state.connections
+        monkeypatch.setattr(connection, "connection_lost", lost.set_result)
+        while connection.transport.get_write_buffer_size() == 0:
+            stream.emit("x" * 8000)
+            await asyncio.sleep(0)
+        stream.end(Trigger.SOURCE_ENDED)
+        await asyncio.wait(server.server_state.tasks)
+        assert connection.transport.get_write_buffer_size() > 0
+        async with asyncio.timeout(10):
+            assert getattr(await lost, "errno", None) == errno.ETIMEDOUT
+        server.server_state.connections.clear()
 
 
 async def test_a_private_stream_ends_with_its_stalled_client(process: Server) -> None:

@@ -253,10 +253,11 @@ async def test_a_preflight_from_an_allowed_origin_is_answered_on_every_route(rou
         headers={**headers, "access-control-request-headers": "authorization, last-event-id"},
     )
     assert answer.status == 204
+    assert route.method in answer.headers["access-control-allow-methods"].split(", ")
     assert cors_headers(answer.headers) == {
         "vary": "Origin",
         "access-control-allow-origin": ALLOWED,
-        "access-control-allow-methods": "GET, POST, DELETE",
+        "access-control-allow-methods": "GET, POST, PUT, DELETE",
         "access-control-allow-headers": access.ALLOW_HEADERS,
         "access-control-expose-headers": "Location, Retry-After, Stream-Key",
         "access-control-max-age": "600",

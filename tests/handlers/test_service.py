@@ -10,8 +10,9 @@ import app
 from app import Sidestream
 from handlers.settings import Settings
 from sse.formats import Plain
+from sse.state import Trigger
 from sse.store import Opening
-from sse.stream import Stream, Trigger
+from sse.stream import Stream
 from sse.testing import open_stream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser

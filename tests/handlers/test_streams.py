@@ -9,8 +9,9 @@ from app import Sidestream
 from handlers.settings import Settings
 from sse.errors import SourceFailed
 from sse.formats import Plain
+from sse.state import Trigger
 from sse.store import Opening
-from sse.stream import Stream, Trigger
+from sse.stream import Stream
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, ask
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from sse.asgi import Message
 from sse.formats import Plain
-from sse.http import Message, Request
+from sse.http import Request
 from sse.resume import GONE_ID, Held, Verdict, decide
-from sse.stream import State, Stream
+from sse.state import State
+from sse.stream import Stream
 from sse.watch import EventStream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser

@@ -10,8 +10,9 @@ import pytest
 from sse.errors import Full, KeyReused
 from sse.formats import Plain
 from sse.log import GATHER
+from sse.state import State, Trigger
 from sse.store import Claim, Limits, Opening, Store
-from sse.stream import State, Stream, Trigger
+from sse.stream import Stream
 from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
 
 

@@ -12,7 +12,8 @@ import pytest
 from sse.errors import SourceFailed
 from sse.formats import Plain
 from sse.log import AHEAD
-from sse.stream import CLEANUP, MAX_EVENT, TRANSITIONS, State, Stream, Trigger, new_id
+from sse.state import TRANSITIONS, State, Trigger
+from sse.stream import CLEANUP, MAX_EVENT, Stream, new_id
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 from tests.support.clock import VIRTUAL_TIME, Backend, idle, now

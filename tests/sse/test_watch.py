@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from sse.asgi import Message, Receive, Scope, Send
 from sse.errors import SourceFailed
 from sse.formats import Plain
-from sse.http import ALWAYS, Message, Receive, Request, Scope, Send
+from sse.http import ALWAYS, Request
 from sse.log import GATHER
-from sse.stream import State, Stream, Trigger
-from sse.watch import CONNECTION, EventStream, Outcome, Pace, Watcher, watch
+from sse.sender import Outcome, Pace, Sender
+from sse.state import State, Trigger
+from sse.stream import Stream
+from sse.watch import CONNECTION, EventStream, watch
 from sse.wire.event import MessageEvent
 from tests.support.asgi import Connection, communicator, http_scope
 from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
@@ -35,7 +38,7 @@ class Server(Connection):
         self.opened: list[float] = []
         self.watching = {"pace": PACE, "done": self._done, **watching}
 
-    def _done(self, watcher: Watcher, outcome: Outcome) -> None:
+    def _done(self, watcher: Sender, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
     def follow(self, stream: Stream, *, method: str = "GET") -> asyncio.Task[None]:
@@ -111,7 +114,7 @@ async def test_events_go_out_as_they_come_until_the_end() -> None:
 
 async def test_the_watcher_knows_what_it_sent() -> None:
     stream = published()
-    watchers: list[Watcher] = []
+    watchers: list[Sender] = []
     server = Server(done=lambda watcher, _: watchers.append(watcher))
     task = server.follow(stream)
     emit(stream, 1, 2)
@@ -333,7 +336,7 @@ async def test_the_interval_begins_when_a_send_that_took_long_has_ended() -> Non
 async def test_a_heartbeat_never_goes_before_the_start() -> None:
     """Where the timer is due before the first send: uvloop runs timers first, so that after a long turn it can be."""
     server = Server()
-    watcher = Watcher(published(), 0, server.send, Pace(heartbeat=0, send_timeout=30))
+    watcher = Sender(published(), 0, server.send, Pace(heartbeat=0, send_timeout=30))
     begin: Message = {"type": "http.response.start", "status": 200, "headers": []}
     task = asyncio.create_task(watcher.follow(server.receive, begin, b":first\n"))
     await asyncio.sleep(0)  # it has begun, and its sender has not

@@ -105,7 +105,7 @@ class Runs:
             for number in range(1, count + 1):
                 if interval and number > 1:
                     await asyncio.sleep(interval)
-                yield {"n": number, "text": f"Grüße, мир, 世界, 😀 {number}", "pad": "x" * pad}
+                yield {"n": number, "text": f"ü, я, 世, 😀 {number}"} | ({"pad": "x" * pad} if pad else {})
         finally:
             self.closed[run or str(len(self.closed))] = time.monotonic()
             self._one_closed.set()

@@ -6,7 +6,7 @@ from typing import Any
 
 from asgiref.testing import ApplicationCommunicator
 
-from sse.http import ASGIApp, Message, Scope
+from sse.asgi import ASGIApp, Message, Scope
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 

@@ -30,7 +30,7 @@ class Nginx:
     private: int
 
     def log(self) -> list[dict[str, Any]]:
-        """The requests that have ended, in that order. To be read when nginx has stopped: it writes a line last of all."""
+        """The requests that have ended, in no certain order. To be read when nginx has stopped: it writes a line last of all."""
         return [json.loads(line) for line in (self.directory / "access.log").read_text().splitlines()]
 
 
@@ -101,9 +101,7 @@ async def nginx(
     program = require("nginx")
     ports = free_ports(3)
     text = CONFIGURATION.read_text() if configuration is None else configuration
-    path = await written(
-        directory, text, sidecar=sidecar, application=application, ports=(ports[0], ports[1], ports[2])
-    )
+    path = await written(directory, text, sidecar=sidecar, application=application, ports=(ports[0], ports[1], ports[2]))
     await _run(program, *_options(path))  # it returns when the listening sockets are there, and goes on as a daemon
     pid = os.pidfd_open(int((directory / "nginx.pid").read_text()))
     try:

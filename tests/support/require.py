@@ -1,4 +1,4 @@
-"""Real programs that some tests need. Where one is missing the test is skipped, unless SIDESTREAM_REQUIRE=all says that none may be."""
+"""Real programs that some tests need. Without one, a test is skipped; where SIDESTREAM_REQUIRE=all is set, it fails."""
 
 import os
 import shutil

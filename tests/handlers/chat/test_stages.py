@@ -9,7 +9,8 @@ from handlers.chat.chunks import Chunk
 from handlers.chat.formats import Typed
 from handlers.chat.items import StageBegun, StageDone, ToolResult, ToolSummary, add_usage
 from handlers.chat.tools import tool
-from sse.stream import State, Stream, Trigger
+from sse.state import State, Trigger
+from sse.stream import Stream
 from tests.support.chat import chat
 from tests.support.upstream import DONE, HANG, call, chunk, finish, reply, usage
 

@@ -1,0 +1,107 @@
+"""ASGI, as much of it as the rest needs: its types, the lifespan, and waiting for a client to go.
+
+In:  receive and send (asgiref `specs/main.rst`, `specs/www.rst`, `specs/lifespan.rst`). Out: what became of them. Only this
+module, `http`, `sender` and `watch` await them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from typing import Any, TypeVar
+
+from sse.errors import Disconnected
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+T = TypeVar("T")
+
+
+def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """`send`, with more headers on whatever answer goes through it."""
+    if not headers:
+        return send
+    added = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def forward(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *added]}
+        await send(message)
+
+    return forward
+
+
+class Attendance:
+    """The request's own task, awaiting `receive()` until the client is gone, or until `leave` is called elsewhere.
+
+    This is the disconnect detection; everything else hangs on it. The task waits here for the whole life of its answer, and
+    others send: that costs no second task while nothing is sent.
+    """
+
+    __slots__ = ("_left", "_receive", "_task")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task: asyncio.Task[Any] | None = None
+        self._left = False
+
+    async def until_gone(self) -> bool:
+        """True when the client is gone, False when `leave` was called."""
+        if self._left:
+            return False
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:
+            # Ours is taken back, as asyncio.timeout does; a cancellation from outside goes on its way.
+            if not self._left or task.uncancel() > before:
+                raise
+            return False
+        finally:
+            self._task = None
+        return True
+
+    def leave(self) -> None:
+        """End the wait. Called from a task or a callback other than the one that waits; calling it again does nothing."""
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+
+async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` while the client is there. If it goes, `work` is cancelled, and has ended when Disconnected is raised."""
+    attendance = Attendance(receive)
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _: attendance.leave())
+    try:
+        gone = await attendance.until_gone()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+    if gone and (task.cancelled() or task.exception() is not None):
+        raise Disconnected("before the answer was complete")
+    return task.result()
+
+
+async def lifespan(receive: Receive, send: Send, start: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:
+    """The lifespan protocol (asgiref `specs/lifespan.rst`). start: raises ValueError, whose text is the server's to print."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                start()
+            except ValueError as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
