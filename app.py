@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from handlers import access, basic, bench, chat, health, jobs, merge, page, publish, streams
+from handlers import access, basic, bench, chat, health, jobs, logs, merge, metrics, page, publish, streams
 from handlers.access import Right
-from handlers.service import Reply, Service, busy
+from handlers.replies import Reply
+from handlers.service import Service, busy
 from handlers.settings import Settings, from_environment
-from sse.asgi import Receive, Scope, Send, lifespan, with_headers
+from sse.asgi import Receive, Scope, Send, lifespan
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request, Response, problem_response
 
@@ -69,6 +70,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/bench", bench.load, Right.TOKEN, "curl -N '{url}/bench?events=1000&size=190&interval=0&burst=1'"),
     Route("GET", "/healthz", health.alive, Right.OPEN, "curl {url}/healthz"),
     Route("GET", "/readyz", health.ready, Right.OPEN, "curl {url}/readyz"),
+    Route("GET", "/metrics", metrics.show, Right.TOKEN, "curl {url}/metrics"),
 )
 
 
@@ -76,7 +78,7 @@ class Sidestream:
     """The ASGI application. settings: read from the environment when it starts, unless given."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self._service: Service | None = None
 
     @property
@@ -89,22 +91,23 @@ class Sidestream:
 
     def start(self) -> None:
         """Read the settings. Raises ValueError for one that is wrong."""
-        service = Service(self._settings or from_environment())
+        service = Service(self.settings or from_environment())
         service.state["routes"] = ROUTES
         chat.start(service)
         jobs.start(service)
+        logs.start(service)
+        metrics.start(service)
         self._service = service
 
-    async def drain(self, flush: float) -> None:
-        """Let streams finish, end those that don't in time, and give watchers `flush` seconds to receive it."""
-        service = self.service
-        await service.store.drain(service.settings.drain)
-        await service.store.unwatched(flush)
+    async def drain(self) -> None:
+        """Let what runs finish, and end what doesn't in time."""
+        await self.service.store.drain(self.service.settings.drain)
 
     async def stop(self) -> None:
         """End what still runs. Our server has drained before; under another one this is all there is."""
         if self._service is not None:
             await self._service.store.drain(0)
+            metrics.stop(self._service)
             await chat.stop(self._service)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,12 +119,18 @@ class Sidestream:
             raise NotImplementedError(f"Sidestream speaks HTTP, not {scope['type']}")
 
     async def _answer(self, request: Request, send: Send) -> None:
+        exchange, reply = logs.Exchange(request), None
         try:
             reply = await self._reply(request)
             headers = access.cors(self._service.settings, request) if self._service is not None else {}
-            await reply(request, with_headers(send, headers))
+            request.answer_headers = exchange.headers(headers)
+            await reply(request, send)
         except (Disconnected, OSError) as error:
-            logger.debug("%s %s: the client is gone: %r", request.method, request.path, error)
+            logger.debug("%s %s: the client is gone: %r", request.method, logs.short_path(request.path), error)
+        finally:
+            exchange.end(reply)
+            if self._service is not None and reply is not None:
+                self._service.counts.requests[reply.status] += 1
 
     async def _reply(self, request: Request) -> Reply:
         try:
@@ -136,7 +145,7 @@ class Sidestream:
         except Disconnected:
             raise
         except Exception:
-            logger.exception("%s %s failed", request.method, request.path)
+            logger.exception("%s %s failed", request.method, logs.short_path(request.path))
             return problem_response(Problem(500, "The request failed; the log says why."))
 
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from handlers.access import is_loopback
+from handlers import logs
 from handlers.settings import Settings, from_environment
+from heads import BoundedHeads
+from listener import check_exposure, fit_watchers, listener
 from sse.watch import CONNECTION
 
 if TYPE_CHECKING:
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sidestream")
 
 FLUSH = 2.0
-"""Seconds that watchers may take to receive the end, after the streams have ended."""
+"""Seconds that clients may take to receive the rest of their answers, after the streams have ended."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(BoundedHeads):
     """One client connection."""
 
     _streaming = False
@@ -112,7 +114,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain with the listener open: resumes, probes and cancels are still answered. Then what uvicorn does."""
-        self._drain = asyncio.ensure_future(self._app.drain(FLUSH))
+        self._drain = asyncio.ensure_future(self._finish())
         if self.force_exit:  # before there was a drain to cancel
             self._drain.cancel()
         await asyncio.wait((self._drain,))
@@ -123,13 +125,20 @@ class Server(uvicorn.Server):
         if self.force_exit:  # uvicorn would leave the application as it is; ending waits for nothing
             await self.lifespan.shutdown()
 
+    async def _finish(self) -> None:
+        """Let what runs finish, and every answer that it led to be sent."""
+        await self._app.drain()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=FLUSH)
+
 
 def main(app: "Sidestream") -> int:
     """Serve until told to stop; the exit status."""
     try:
         settings = from_environment()
         check_exposure(settings)
-        logging.basicConfig(level=settings.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        logs.configure(settings.log_level)
+        settings = app.settings = fit_watchers(settings)
         sock = listener(settings)
     except (ValueError, OSError) as error:
         print(f"sidestream: {error}", file=sys.stderr)
@@ -155,34 +164,7 @@ def configuration(app: "Sidestream", settings: Settings) -> uvicorn.Config:
         log_config=None,
         log_level="warning",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=1,
     )
-
-
-def check_exposure(settings: Settings) -> None:
-    """Without a token everything is open, and that stays on loopback. Raises ValueError unless `off` says otherwise."""
-    if not settings.token and not is_loopback(settings.host):
-        expected = "a loopback address, or SIDESTREAM_TOKEN set (off: open to whoever reaches it)"
-        raise ValueError(f"SIDESTREAM_HOST={settings.host!r}: expected {expected}")
-
-
-def listener(settings: Settings) -> socket.socket:
-    """The listening socket; accepted ones inherit its options. Raises OSError."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise OSError(f"SIDESTREAM_HOST={settings.host!r}: expected an address or a name of this machine: {error}") from None
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # The send timeout ends at the last event; behind it, and where the peer has vanished, the kernel gives up.
-            # Later than the send timeout, which tells the two apart.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.send_timeout * 1500))
-        sock.bind(address)
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
-    return sock

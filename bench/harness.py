@@ -65,7 +65,7 @@ class Running:
 
 @contextmanager
 def running(peer: Peer, **env: str) -> Iterator[Running]:
-    """Start a peer on the first core, wait until it takes connections, and end it."""
+    """Start a peer on the first core, wait until it takes connections, and end it. env: beside the peer's own."""
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SIDESTREAM_", "OPENAI_"))}
     settings = {"SIDESTREAM_PORT": str(port), "SIDESTREAM_LOG_LEVEL": "error", "SIDESTREAM_DRAIN": "0", "PYTHONPATH": str(ROOT)}
@@ -73,7 +73,7 @@ def running(peer: Peer, **env: str) -> Iterator[Running]:
         peer.command(port),
         cwd=ROOT,
         env={**clean, **settings, **peer.env, **env},
-        preexec_fn=lambda: pin(0),  # noqa: PLW1509  # one thread here
+        preexec_fn=lambda: pin(0),  # safe: this process has one thread
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -146,10 +146,14 @@ async def connect(port: int, path: str, on_data: Callable[[bytes], None], header
 
 
 class Counter:
-    """Counts the events of one connection by their `data:` lines, wherever the bytes are cut; checks the last one's number."""
+    """Counts the events of one connection by their `data:` lines, wherever the bytes are cut. in_order: each read ended with
+    the number that as many events end with."""
+
+    MARK = b'data: {"n":'
 
     def __init__(self) -> None:
         self.events = 0
+        self.in_order = True
         self._tail = b""
 
     def __call__(self, data: bytes) -> None:
@@ -158,8 +162,18 @@ class Counter:
         if end < 0:
             self._tail = data
             return
-        self.events += data.count(b'data: {"n":', 0, end)
+        last = data.rfind(self.MARK, 0, end)
+        if last >= 0:
+            self.events += data.count(self.MARK, 0, end)
+            self.in_order &= data.startswith(b"%d," % (self.events - 1), last + len(self.MARK))
         self._tail = data[end:]
+
+
+def check(counters: Sequence[Counter], events: int) -> None:
+    """End the benchmark unless every connection got this many events, in order."""
+    wrong = [counter.events for counter in counters if counter.events != events or not counter.in_order]
+    if wrong:
+        raise SystemExit(f"{len(wrong)} of {len(counters)} connections got other events than {events} in order: {wrong[:5]}…")
 
 
 def on_client_core(work: Coroutine[Any, Any, Any]) -> Any:
@@ -168,13 +182,13 @@ def on_client_core(work: Coroutine[Any, Any, Any]) -> Any:
     return uvloop.run(work)
 
 
-def in_turn(peers: Sequence[Peer], rounds: int, measure: Callable[[Peer], float]) -> dict[str, float]:
-    """The median of each peer's rounds, the peers taking turns."""
-    figures: dict[str, list[float]] = {peer.name: [] for peer in peers}
+def in_turn(peers: Sequence[Peer], rounds: int, measure: Callable[[Peer], Sequence[float]]) -> dict[str, list[float]]:
+    """The medians of each peer's rounds, figure by figure, the peers taking turns."""
+    figures: dict[str, list[Sequence[float]]] = {peer.name: [] for peer in peers}
     for _ in range(rounds):
         for peer in peers:
             figures[peer.name].append(measure(peer))
-    return {name: median(values) for name, values in figures.items()}
+    return {name: [median(column) for column in zip(*values, strict=True)] for name, values in figures.items()}
 
 
 def quantile(values: Sequence[float], share: float) -> float:

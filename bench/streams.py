@@ -3,9 +3,9 @@
 import asyncio
 import json
 import re
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from urllib.request import Request, urlopen
 
 from bench.harness import (
@@ -16,14 +16,13 @@ from bench.harness import (
     Counter,
     Peer,
     Running,
+    check,
     connect,
-    free_port,
     in_turn,
     on_client_core,
     quantile,
     running,
     table,
-    wait_for,
 )
 
 ROUNDS = 3
@@ -38,19 +37,16 @@ def burst(connections: int = 50, events: int = 6000) -> None:
         made = [await connect(port, f"/bench?events={events}&size=190", counter) for counter in counters]
         await asyncio.gather(*(connection.ended for connection in made))
         seconds = time.perf_counter() - begin
-        received = sum(counter.events for counter in counters)
-        if received != connections * events:
-            raise SystemExit(f"{received} events instead of {connections * events}")
+        check(counters, events)
         for connection in made:
             connection.close()
-        return received / seconds
+        return connections * events / seconds
 
-    def measure(peer: Peer) -> float:
+    def measure(peer: Peer) -> list[float]:
         with running(peer) as server:
-            return float(on_client_core(client(server.port)))
+            return [on_client_core(client(server.port))]
 
-    figures = in_turn(PEERS, ROUNDS, measure)
-    table(f"a source that never waits, {connections} streams", "events/s", {name: [figure] for name, figure in figures.items()})
+    table(f"a source that never waits, {connections} streams", "events/s", in_turn(PEERS, ROUNDS, measure))
 
 
 def paced(streams: int = 1000, rate: int = 20, seconds: int = 4) -> None:
@@ -60,26 +56,31 @@ def paced(streams: int = 1000, rate: int = 20, seconds: int = 4) -> None:
         latencies: list[float] = []
         made_at = re.compile(rb'"t":(\d+)')
 
-        def arrived(data: bytes) -> None:
-            now = time.monotonic_ns()
-            latencies.extend((now - int(match)) / 1000 for match in made_at.findall(data))
+        class Timing(Counter):
+            def __call__(self, data: bytes) -> None:
+                now = time.monotonic_ns()
+                latencies.extend((now - int(match)) / 1000 for match in made_at.findall(data))
+                super().__call__(data)
 
         path = f"/bench?events={rate * seconds}&size=190&interval={1 / rate}"
+        counters = [Timing() for _ in range(streams)]
         made: list[Connection] = []
-        for _ in range(streams):
-            made.append(await connect(port, path, arrived))
+        for counter in counters:
+            made.append(await connect(port, path, counter))
             await asyncio.sleep(1 / rate / streams * 10)  # spread over the interval, as real clients are
         await asyncio.gather(*(connection.ended for connection in made))
-        if len(latencies) != streams * rate * seconds:
-            raise SystemExit(f"{len(latencies)} events instead of {streams * rate * seconds}")
+        check(counters, rate * seconds)
         return latencies
 
-    rows: dict[str, list[float]] = {}
-    for peer in PEERS:
+    def measure(peer: Peer) -> list[float]:
         with running(peer) as server:
+            started = server.cpu()
             latencies = on_client_core(client(server.port))
-            rows[peer.name] = [quantile(latencies, 0.5), quantile(latencies, 0.99), server.cpu() / len(latencies) * 1e6]
-    table(f"latency, {streams} streams of {rate} events/s", "µs", rows, ("median", "p99", "CPU an event"))
+            cpu = (server.cpu() - started) / len(latencies) * 1e6
+            return [quantile(latencies, 0.5), quantile(latencies, 0.99), cpu]
+
+    rows = in_turn(PEERS, ROUNDS, measure)
+    table(f"latency, {streams:,} streams of {rate} events/s", "µs", rows, ("median", "p99", "CPU an event"))
 
 
 def _watch_path(server: Running) -> tuple[str, str, str]:
@@ -91,31 +92,49 @@ def _watch_path(server: Running) -> tuple[str, str, str]:
     return url, f"{url}/events", "application/x-ndjson"
 
 
-async def _watchers(port: int, path: str, count: int, received: list[int], news: asyncio.Event) -> list[Connection]:
-    """Open `count` watchers; each event that arrives at any of them counts up."""
-    begun: list[int] = [0]
+class Watchers:
+    """All who watch one stream, and how many events they have received in all."""
 
-    def watcher() -> Counter:
-        class Counting(Counter):
-            def __call__(self, data: bytes) -> None:
-                if not self.events and data.startswith(b"HTTP/1.1 200"):
-                    begun[0] += 1
-                before = self.events
-                super().__call__(data)
-                if self.events != before:
-                    received[0] += self.events - before
-                    news.set()
+    def __init__(self) -> None:
+        self.received = 0
+        self.begun = 0
+        self.news = asyncio.Event()
+        self.counters: list[Counter] = []
+        self._connections: list[Connection] = []
 
-        return Counting()
+    async def open(self, port: int, path: str, count: int) -> None:
+        """Until `count` more of them have the beginning of their answer."""
+        expected = self.begun + count
+        for _ in range(count):
+            self.counters.append(Watcher(self))
+            self._connections.append(await connect(port, path, self.counters[-1]))
+        while self.begun < expected:
+            await self.changed()
 
-    made = []
-    for number in range(count):
-        made.append(await connect(port, path, watcher()))
-        if number % 100 == 99:
-            await asyncio.sleep(0)
-    while begun[0] < count:
-        await asyncio.sleep(0.01)  # until every answer has begun
-    return made
+    async def changed(self) -> None:
+        self.news.clear()
+        await self.news.wait()
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+
+class Watcher(Counter):
+    """One of them."""
+
+    def __init__(self, all: Watchers) -> None:
+        super().__init__()
+        self._all = all
+        self._begun = False
+
+    def __call__(self, data: bytes) -> None:
+        before = self.events
+        super().__call__(data)
+        self._all.received += self.events - before
+        self._all.begun += not self._begun
+        self._begun = True
+        self._all.news.set()
 
 
 def fanout(watchers: int = 1000, events: int = 60) -> None:
@@ -123,8 +142,8 @@ def fanout(watchers: int = 1000, events: int = 60) -> None:
 
     async def client(server: Running) -> float:
         path, publish, content_type = _watch_path(server)
-        received, news = [0], asyncio.Event()
-        made = await _watchers(server.port, path, watchers, received, news)
+        all = Watchers()
+        await all.open(server.port, path, watchers)
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         begin = time.perf_counter()
         for number in range(events):
@@ -132,22 +151,20 @@ def fanout(watchers: int = 1000, events: int = 60) -> None:
             body = '{"data":' + body + "}" if server.peer is SIDESTREAM else body
             head = f"POST {publish} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-            while received[0] < (number + 1) * watchers:
-                news.clear()
-                await news.wait()
+            while all.received < (number + 1) * watchers:
+                await all.changed()
             await reader.read(4096)  # the answer to the publisher, which came with or before the deliveries
         seconds = time.perf_counter() - begin
         writer.close()
-        for connection in made:
-            connection.close()
-        return received[0] / seconds
+        all.close()
+        check(all.counters, events)
+        return watchers * events / seconds
 
-    def measure(peer: Peer) -> float:
+    def measure(peer: Peer) -> list[float]:
         with running(peer) as server:
-            return float(on_client_core(client(server)))
+            return [on_client_core(client(server))]
 
-    figures = in_turn(PEERS, ROUNDS, measure)
-    table(f"one event to {watchers:,} watchers", "deliveries/s", {name: [figure] for name, figure in figures.items()})
+    table(f"one event to {watchers:,} watchers", "deliveries/s", in_turn(PEERS, ROUNDS, measure))
 
 
 def idle(watchers: int = 5000) -> None:
@@ -155,58 +172,36 @@ def idle(watchers: int = 5000) -> None:
 
     async def client(server: Running) -> float:
         path, _, _ = _watch_path(server)
-        warm = await _watchers(server.port, path, 200, [0], asyncio.Event())
+        all = Watchers()
+        await all.open(server.port, path, 200)  # what the first ones cost once
         before = server.rss()
-        made = await _watchers(server.port, path, watchers, [0], asyncio.Event())
+        await all.open(server.port, path, watchers)
         grown = server.rss() - before
-        for connection in [*warm, *made]:
-            connection.close()
+        all.close()
         return grown / watchers / 1024
 
-    rows = {}
-    for peer in PEERS:
+    def measure(peer: Peer) -> list[float]:
         with running(peer) as server:
-            rows[peer.name] = [float(on_client_core(client(server)))]
-    table(f"memory of an idle watcher, {watchers:,} of them", "KiB", rows)
+            return [on_client_core(client(server))]
+
+    table(f"memory of an idle watcher, {watchers:,} of them", "KiB", in_turn(PEERS, 1, measure))
 
 
 def start() -> None:
     """Milliseconds from the start of the process to the first byte of a stream."""
 
-    def measure(peer: Peer) -> float:
-        port = free_port()
+    def measure(peer: Peer) -> list[float]:
         begin = time.perf_counter()
-        env = {"SIDESTREAM_PORT": str(port), "SIDESTREAM_LOG_LEVEL": "error", **peer.env}
-        process = subprocess.Popen(peer.command(port), env={**_clean(), **env}, stdout=subprocess.DEVNULL)
-        try:
-            wait_for(port, process)
-            with urlopen(f"http://127.0.0.1:{port}/bench?events=1") as response:
-                response.read(1)
-            return (time.perf_counter() - begin) * 1000
-        finally:
-            process.kill()
-            process.wait()
+        with running(peer) as server, urlopen(f"http://127.0.0.1:{server.port}/bench?events=1") as response:
+            response.read(1)
+            return [(time.perf_counter() - begin) * 1000]
 
     configured = Peer("with upstream", env={"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "none"})
-    figures = in_turn((SIDESTREAM, configured, BARE), 5, measure)
-    table("process start to first byte", "ms", {name: [figure] for name, figure in figures.items()})
+    table("process start to first byte", "ms", in_turn((SIDESTREAM, configured, BARE), 5, measure))
 
 
-def _clean() -> dict[str, str]:
-    import os
-
-    return {name: value for name, value in os.environ.items() if not name.startswith(("SIDESTREAM_", "OPENAI_"))}
-
-
-def main() -> None:
-    burst()
-    paced()
-    fanout()
-    idle()
-    start()
-
+BENCHMARKS: dict[str, Callable[[], None]] = {"burst": burst, "paced": paced, "fanout": fanout, "idle": idle, "start": start}
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or ["main"]
-    for name in names:
-        globals()[name]()
+    for name in sys.argv[1:] or BENCHMARKS:
+        BENCHMARKS[name]()

@@ -38,6 +38,7 @@ def check(settings: Settings, request: Request, right: Right, stream: Stream | N
     """Raise Problem 401 or 403 unless the request has this right. stream: the one that a key would be of."""
     if right is Right.OPEN:
         return
+    _check_exposure(settings, request)
     _check_host(settings, request)
     _check_origin(settings, request)
     if right is Right.CAPABILITY or not guarded(settings) or has_token(settings, request):
@@ -72,6 +73,16 @@ def is_loopback(host: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _check_exposure(settings: Settings, request: Request) -> None:
+    """Our own server refuses to start; another one may have been bound anywhere."""
+    try:
+        local = ip_address((request.scope.get("server") or ("",))[0])
+    except ValueError:  # a name, as in tests, or a Unix socket
+        return
+    if not settings.token and not local.is_loopback:
+        raise Problem(403, "Without SIDESTREAM_TOKEN this is served on loopback only.")
 
 
 def _check_host(settings: Settings, request: Request) -> None:

@@ -9,7 +9,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handlers.service import Reply, Service, last_event_id
+from handlers.replies import Reply
+from handlers.service import Service, last_event_id
 from sse.errors import Problem
 from sse.formats import Plain
 from sse.http import Request, Response

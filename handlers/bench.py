@@ -2,6 +2,8 @@
 
 Each event is a chunk as a model would send it, numbered, with the time at which it was made. `burst` events come at a time, and
 `interval` seconds lie between bursts; with 0 the source never waits.
+
+Where no token guards it, it is for clients on this machine only: a load that anybody may ask for is an attack.
 """
 
 import asyncio
@@ -9,7 +11,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handlers.service import Reply, Service, last_event_id
+from handlers.access import has_token, is_loopback
+from handlers.replies import Reply
+from handlers.service import Service, last_event_id
+from sse.errors import Problem
 from sse.formats import Plain
 from sse.http import Request, Response
 
@@ -26,6 +31,9 @@ async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIt
 
 
 async def load(service: Service, request: Request) -> Reply:
+    client = request.scope.get("client")  # none: a socket of this machine, or a server that doesn't know
+    if client and not is_loopback(client[0]) and not has_token(service.settings, request):
+        raise Problem(403, "Without a token, the load is for clients on this machine only.")
     if last_event_id(request) == "end":
         return Response(204)  # an EventSource that comes back after the end, and would begin again
     events = request.integer("events", 1000, minimum=0, maximum=100_000_000)

@@ -1,6 +1,7 @@
 """`GET /`: an index of the routes, with a line to try each."""
 
-from handlers.service import Reply, Service
+from handlers.replies import Reply
+from handlers.service import Service
 from sse import __version__
 from sse.http import Request, text_response
 

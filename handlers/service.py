@@ -5,23 +5,24 @@ an idempotency key, a new stream. Nothing in here awaits, so that no other reque
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
+from handlers.counts import Counts
+from handlers.replies import Head, Reply, Watching, gone, one_event
 from handlers.settings import Settings
-from sse.asgi import Send
 from sse.errors import Full, KeyReused, Problem
 from sse.formats import Format
 from sse.http import Request, Response, json_response
-from sse.resume import GONE_ID, Answer, Held, Verdict, decide
-from sse.sender import Followed, Outcome, Pace, Sender
+from sse.resume import Answer, Held, Verdict, decide
+from sse.sender import Followed, Pace
 from sse.state import State
 from sse.store import Claim, Limits, Opening, Store
 from sse.stream import Stream
-from sse.watch import EventStream, head
-from sse.wire.encoder import encode
+from sse.watch import EventStream
 from sse.wire.event import Event
 from sse.wire.payload import dumps
 
@@ -32,10 +33,8 @@ MAX_METADATA = 1024
 """Bytes of JSON that whoever opens a stream may have kept beside it."""
 
 
-class Reply(Protocol):
-    """What a handler returns, ready to be sent."""
-
-    def __call__(self, request: Request, send: Send) -> Awaitable[None]: ...
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the request that is answered, or that opened the stream whose source runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,16 @@ class Proposal:
 
 
 class Service:
-    """settings, store; and `state`, where a feature keeps what it makes once, under the handler's name."""
+    """settings, store, counts; and `state`, where a feature keeps what it makes once, under the handler's name.
+
+    on_end: called with each stream that ends. request_ids: of those that opened the streams that run, by stream id.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.counts = Counts()
+        self.on_end: list[Callable[[Stream], None]] = [self.counts.stream_ended]
+        self.request_ids: dict[str, str] = {}
         self.store = Store(
             Limits(
                 streams=settings.max_streams,
@@ -58,7 +63,8 @@ class Service:
                 events=settings.replay_events,
                 bytes=settings.replay_bytes,
                 memory=settings.memory,
-            )
+            ),
+            on_end=self._ended,
         )
         self.pace = Pace(settings.heartbeat, settings.send_timeout, settings.retry)
         self.state: dict[str, Any] = {}
@@ -68,7 +74,7 @@ class Service:
     def answer(self, request: Request, propose: Callable[[str], Proposal], *, body: bytes = b"") -> Reply:
         """The answer to a request that may open a stream. propose: called with what the request is, if one is to be opened."""
         if request.method == "HEAD":
-            return _Head()
+            return Head()
         identity = identify(request, body)
         answer = decide(last_event_id(request), lambda stream_id: self._held(stream_id, identity))
         if answer.verdict is not Verdict.OPEN:
@@ -100,7 +106,10 @@ class Service:
     def begin(self, proposal: Proposal) -> Stream:
         """Open what is proposed. Raises Problem 503; its source is then neither started nor closed."""
         self.admit()
-        return self.store.open(proposal.source(), proposal.opening)
+        stream = self.store.open(proposal.source(), proposal.opening)
+        if request_id := REQUEST_ID.get():
+            self.request_ids[stream.id] = request_id
+        return stream
 
     def follow(self, request: Request, answer: Answer) -> Reply:
         """Every row of `sse.resume` but the first."""
@@ -108,6 +117,7 @@ class Service:
         match answer.verdict:
             case Verdict.WATCH if stream is not None:
                 stream.resumes += 1
+                self.counts.resumes += 1
                 return self.watch(request, stream, answer.after)
             case Verdict.FINISHED:
                 return Response(204)
@@ -157,21 +167,13 @@ class Service:
         except Problem as problem:
             return self._later(request, problem)
         from_now = request.query.get("from") == "now"
-        response = EventStream(
-            followed,
-            after=after,
-            from_now=from_now,
-            newcomer=newcomer,
-            pace=self.pace,
-            headers=headers,
-            done=self._unwatched,
-        )
-        return _Counted(self.store, response)
+        response = EventStream(followed, after=after, from_now=from_now, newcomer=newcomer, pace=self.pace, headers=headers)
+        return Watching(self.store, self.counts, response)
 
     def private(self, request: Request, source: AsyncIterator[Any], format: Format, *, after: int | None = None) -> Reply:
         """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
         if request.method == "HEAD":
-            return _Head()
+            return Head()
         opening = Opening("", format, linger=0, keep=0, ids="", start=after or 0, listed=False)
         try:
             self.admit_watcher()
@@ -184,7 +186,7 @@ class Service:
         """There is no room. 503 would end an EventSource for good (9.2.3): one that comes back is told when to try again."""
         if last_event_id(request) is None or not request.accepts("text/event-stream"):
             raise problem
-        return _event_stream(Event(retry=max(self.settings.retry, 5000)))
+        return one_event(Event(retry=max(self.settings.retry, 5000)))
 
     def admit_watcher(self) -> None:
         """Raise Problem 503 if nobody more may watch now."""
@@ -225,25 +227,10 @@ class Service:
         except KeyReused:
             raise Problem(422, "This idempotency key was used for another request.", parameter="key") from None
 
-    def _unwatched(self, watcher: Sender, outcome: Outcome) -> None:
-        """One connection has ended."""
-
-
-class _Counted:
-    """An event stream response that counts as a watcher for as long as it lasts."""
-
-    def __init__(self, store: Store, response: EventStream) -> None:
-        self._store = store
-        self._response = response
-
-    async def __call__(self, request: Request, send: Send) -> None:
-        with self._store.watching():
-            await self._response(request, send)
-
-
-class _Head:
-    async def __call__(self, request: Request, send: Send) -> None:
-        await head(send)
+    def _ended(self, stream: Stream) -> None:
+        for listener in self.on_end:
+            listener(stream)
+        self.request_ids.pop(stream.id, None)
 
 
 def last_event_id(request: Request) -> str | None:
@@ -271,16 +258,3 @@ def check_metadata(metadata: Any) -> None:
 
 def busy(full: Full) -> Problem:
     return Problem(503, f"No room: {full.what}.", headers={"retry-after": str(full.retry_after)}, limit=full.what)
-
-
-def gone(request: Request) -> Response:
-    """A stream that isn't held. To an event stream client an event says so, and its reconnect is answered 204."""
-    message = "The stream is unknown or has expired."
-    if request.accepts("text/event-stream"):
-        data = dumps({"error": message, "code": "stream_gone", "fatal": True})
-        return _event_stream(Event(data, "error", GONE_ID))
-    raise Problem(404, message, code="stream_gone")
-
-
-def _event_stream(event: Event) -> Response:
-    return Response(200, encode(event), {"content-type": "text/event-stream"})

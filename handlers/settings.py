@@ -91,6 +91,14 @@ def _level(value: str) -> str:
     return value.lower()
 
 
+def _tokens(value: str) -> tuple[str, ...]:
+    read, _ = names(r"[\x21-\x2b\x2d-\x7e]+", "")
+    tokens: tuple[str, ...] = read(value)
+    if "off" in tokens and tokens != ("off",):
+        raise ValueError(value)
+    return tokens
+
+
 def knob(default: Any, reader: Reader) -> Any:
     return field(default=default, metadata={"reader": reader})
 
@@ -103,7 +111,7 @@ class Settings:
     port: int = knob(8090, integer(0, 65535))
     root_path: str = knob("", pattern(r"(/[A-Za-z0-9._~-]+)*", "a path such as /sidestream, without a slash at its end"))
 
-    token: tuple[str, ...] = knob((), names(r"[\x21-\x2b\x2d-\x7e]+", "one or more tokens, or off"))
+    token: tuple[str, ...] = knob((), (_tokens, "one or more tokens, or off alone"))
     origins: tuple[str, ...] = knob((), lowered(names(r"https?://[^/?#]+", "origins such as https://app.example")))
     hosts: tuple[str, ...] = knob((), lowered(names(r"[a-z0-9.:\[\]-]+", "host names")))
     trusted_proxies: tuple[str, ...] = knob((), names(r"[0-9A-Fa-f.:/]+", "addresses or networks"))

@@ -5,7 +5,7 @@ module, `http`, `sender` and `watch` await them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeVar
 
 from sse.errors import Disconnected
@@ -17,20 +17,6 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 T = TypeVar("T")
-
-
-def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
-    """`send`, with more headers on whatever answer goes through it."""
-    if not headers:
-        return send
-    added = [(name.encode(), value.encode()) for name, value in headers.items()]
-
-    async def forward(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *added]}
-        await send(message)
-
-    return forward
 
 
 class Attendance:

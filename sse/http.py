@@ -23,9 +23,12 @@ ALWAYS = ((b"cache-control", b"no-store, no-transform"), (b"x-content-type-optio
 
 
 class Request:
-    """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched."""
+    """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched.
 
-    __slots__ = ("_query", "method", "params", "path", "receive", "root_path", "scope")
+    answer_headers: what its answer says besides its own, whichever answer that will be.
+    """
+
+    __slots__ = ("_query", "answer_headers", "method", "params", "path", "receive", "root_path", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -34,6 +37,7 @@ class Request:
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.path = self._strip(scope["path"])
         self.params: dict[str, str] = {}
+        self.answer_headers: tuple[tuple[bytes, bytes], ...] = ()
         self._query: dict[str, str] | None = None
 
     def _strip(self, path: str) -> str:
@@ -144,7 +148,7 @@ class Response:
 
     async def __call__(self, request: Request, send: Send) -> None:
         headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
-        headers.extend(ALWAYS)
+        headers.extend((*ALWAYS, *request.answer_headers))
         if self.status not in (204, 304):  # RFC 9110, 8.6: no Content-Length on these
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

@@ -85,6 +85,11 @@ class EventLog:
         """Bytes held."""
         return self._total - self._base
 
+    @property
+    def written(self) -> int:
+        """Bytes appended, ever."""
+        return self._total
+
     # -- the producer's side
 
     @property
@@ -161,12 +166,18 @@ class EventLog:
             if not self.watchers:
                 self._wake_producers()
 
+    def ready(self, watcher: Watcher) -> bool:
+        """Whether there is something to take; if not, `watcher` will be woken when there is."""
+        if watcher.position < self.last:
+            return True
+        self._idle[watcher] = None
+        return False
+
     def take(self, watcher: Watcher) -> bytes:
         """What is ready for `watcher`, and move its position behind it; empty when nothing is, and then it will be woken."""
-        position = watcher.position
-        if position >= self.last:
-            self._idle[watcher] = None
+        if not self.ready(watcher):
             return b""
+        position = watcher.position
         if position + 1 < self.first:
             self.gaps += 1
             watcher.position = self.first - 1

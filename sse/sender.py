@@ -15,13 +15,11 @@ from enum import Enum
 from typing import Protocol
 
 from sse.asgi import Attendance, Message, Receive, Send
+from sse.eager import start
 from sse.log import Watcher
 from sse.wire.encoder import HEARTBEAT
 
 logger = logging.getLogger("sse")
-
-BREATH = 8 * 1024
-"""Bytes after which a sender lets others have their turn: `send` never waits below the server's high-water mark."""
 
 
 class Followed(Protocol):
@@ -41,6 +39,9 @@ class Followed(Protocol):
 
     def detach(self, watcher: Watcher) -> None:
         """It is gone."""
+
+    def ready(self, watcher: Watcher) -> bool:
+        """Whether there is something to take; if not, `watcher` will be woken when there is."""
 
     def take(self, watcher: Watcher) -> bytes:
         """What is ready for it; empty when nothing is."""
@@ -72,23 +73,29 @@ class Pace:
 
 
 class Sender:
-    """Follows one stream's log from `position` on. sent: bytes handed to the server so far."""
+    """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
-    __slots__ = ("_attendance", "_loop", "_outcome", "_pace", "_pending", "_ready", "_send", "_sender", "_stamp",
-                 "_timer", "position", "sent", "stream")  # fmt: skip
+    __slots__ = ("_attendance", "_begin", "_loop", "_outcome", "_pace", "_pending", "_send", "_sender", "_stamp",
+                 "_timer", "position", "send_time", "sent", "stream")  # fmt: skip
 
     def __init__(self, stream: Followed, position: int, send: Send, pace: Pace) -> None:
         self.stream = stream
         self.position = position
         self.sent = 0
+        self.send_time = 0.0
+        self._begin = position
         self._send = send
         self._pace = pace
         self._loop = asyncio.get_running_loop()
-        self._ready: list[Message] = []  # to be sent before what the log has: the start and the first body, a heartbeat
         self._sender: asyncio.Task[None] | None = None
         self._stamp = self._loop.time()  # when the pending send began, or the last one ended
         self._pending = False
         self._outcome: Outcome | None = None
+
+    @property
+    def events(self) -> int:
+        """How many it has taken, those that a gap stood for as well."""
+        return self.position - self._begin
 
     async def follow(self, receive: Receive, start: Message, first: bytes) -> Outcome:
         """Send all there is and will be, until the end, or until the client goes. No await before the watcher is attached."""
@@ -96,11 +103,12 @@ class Sender:
         self._timer = self._loop.call_later(min(self._pace.heartbeat, self._pace.send_timeout), self._tick)
         self.stream.attach(self)
         try:
-            self._ready = [start, {"type": "http.response.body", "body": first, "more_body": True}]
-            self.wake()
+            self._put(start, {"type": "http.response.body", "body": first, "more_body": True})
             await self._attendance.until_gone()
-            return self._outcome or Outcome.GONE
+            self._outcome = self._outcome or Outcome.GONE
+            return self._outcome
         finally:
+            self._outcome = self._outcome or Outcome.DROPPED
             self.stream.detach(self)
             self._timer.cancel()
             if self._sender is not None:
@@ -108,23 +116,34 @@ class Sender:
                 await asyncio.wait((self._sender,))
 
     def wake(self) -> None:
-        """There is something to take. Called by the log, and by ourselves."""
+        """There is something to take. Called by the log."""
         if self._sender is None and self._outcome is None:
-            self._sender = self._loop.create_task(self._flush())
+            self._put()
 
-    async def _flush(self) -> None:
+    def _go_on(self) -> None:
+        """Send what has gathered since the last message; without any, the log will wake us."""
+        if self._sender is None and self._outcome is None and self.stream.ready(self):
+            self._put()
+
+    def _take(self) -> tuple[Message, ...]:
+        body = self.stream.take(self)
+        return ({"type": "http.response.body", "body": body, "more_body": not self.stream.finished(self)},) if body else ()
+
+    def _put(self, *messages: Message) -> None:
+        task = start(self._flush(messages), self._loop)
+        if not task.done():
+            self._sender = task
+
+    async def _flush(self, messages: tuple[Message, ...]) -> None:
+        """Send these messages, or if there are none, what there is to take."""
         try:
-            for message in self._ready:
-                await self._put(message)
-            self._ready = []
-            while body := self.stream.take(self):
-                last = self.stream.finished(self)
-                await self._put({"type": "http.response.body", "body": body, "more_body": not last})
-                if last:
-                    self._finish(Outcome.COMPLETE)
-                    return
-                if len(body) >= BREATH:
-                    await asyncio.sleep(0)
+            more = True
+            for message in messages or self._take():
+                await self._send_one(message)
+                more = message.get("more_body", True)
+            if not more:
+                self._finish(Outcome.COMPLETE)
+            self._loop.call_soon(self._go_on)  # what comes in this turn of the loop gathers; and others have their turn
         except OSError:  # "send should raise a server-specific subclass of OSError" (asgiref specs/www.rst, since 2.4)
             self._finish(Outcome.GONE)
         except Exception:
@@ -133,18 +152,19 @@ class Sender:
         finally:
             self._sender = None
 
-    async def _put(self, message: Message) -> None:
-        self._stamp = self._loop.time()
+    async def _send_one(self, message: Message) -> None:
+        self._stamp = begin = self._loop.time()
         self._pending = True
         await self._send(message)
         self._stamp = self._loop.time()
         self._pending = False
+        self.send_time += self._stamp - begin
         self.sent += len(message.get("body", b""))
 
     async def _apologise(self) -> None:
         """The stream has begun, so that an error can only be told as an event; the client may come back for the rest."""
         try:
-            await self._put({"type": "http.response.body", "body": self.stream.apology()})
+            await self._send_one({"type": "http.response.body", "body": self.stream.apology()})
         except Exception as error:
             logger.warning("and could not be told: %r", error)
         self._finish(Outcome.FAILED)
@@ -161,8 +181,7 @@ class Sender:
             return
         else:
             if self._sender is None:  # otherwise something is about to be sent
-                self._ready = [{"type": "http.response.body", "body": HEARTBEAT, "more_body": True}]
-                self.wake()
+                self._put({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
             due = pace.heartbeat
         self._timer = self._loop.call_later(min(due, pace.heartbeat, pace.send_timeout), self._tick)
 

@@ -68,6 +68,7 @@ class Store:
     """streams: all that are held, oldest first. running: those that have not ended. watchers: connections that watch.
 
     requests: those that work towards an answer in one piece; a drain waits for them as it does for streams.
+    gaps: of streams that are held no more.
     """
 
     def __init__(self, limits: Limits | None = None, *, on_end: Callable[[Stream], None] = lambda _: None) -> None:
@@ -76,13 +77,13 @@ class Store:
         self.running: dict[str, Stream] = {}
         self.watchers = 0
         self.requests = 0
+        self.gaps = 0
         self.draining = False
         self.budget = Budget(self.limits.memory, self._relieve)
         self._claims: dict[tuple[str, str, str, str], tuple[str, str]] = {}
         self._openings: dict[str, Opening] = {}
         self._on_end = on_end
         self._quiet: asyncio.Future[None] | None = None  # done when nothing runs any more
-        self._empty: asyncio.Future[None] | None = None  # done when nobody watches any more
 
     def admit(self) -> None:
         """Raise Full if no stream may be opened now."""
@@ -140,6 +141,7 @@ class Store:
     def forget(self, stream: Stream) -> None:
         """Let an ended stream go, with its log."""
         stream.discard()
+        self.gaps, stream.log.gaps = self.gaps + stream.log.gaps, 0
         if self.streams.pop(stream.id, None) is not None and (claim := self._openings.pop(stream.id).claim):
             self._claims.pop((claim.caller, claim.method, claim.route, claim.key), None)
 
@@ -160,8 +162,6 @@ class Store:
             yield
         finally:
             self.watchers -= 1
-            if not self.watchers and self._empty is not None and not self._empty.done():
-                self._empty.set_result(None)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -172,12 +172,6 @@ class Store:
         finally:
             self.requests -= 1
             self._rest()
-
-    async def unwatched(self, seconds: float) -> None:
-        """Wait until nobody watches, but not longer than `seconds`."""
-        if self.watchers:
-            self._empty = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._empty,), timeout=seconds)
 
     def _ended(self, stream: Stream) -> None:
         self.running.pop(stream.id, None)

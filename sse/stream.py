@@ -145,12 +145,12 @@ class Stream:
             return False
         self.state, self.reason, self.failure = state, trigger.value, failure
         self.ended = time.time()
+        self._set_timer(self.keep, self._expire)  # before a watcher hears of the end, and leaves
         self.log.close(self._terminal(trigger))
         if self._task is not None and not self._task.done() and self._task is not asyncio.current_task(self._loop):
             self._cleanup = self._loop.call_later(CLEANUP, self._report_cleanup)
             if self._iterating:  # otherwise its first step sees the state: a task cancelled before that closes nothing
                 self._task.cancel()
-        self._set_timer(self.keep, self._expire)
         self._on_end(self)
         return True
 
@@ -212,6 +212,10 @@ class Stream:
         """Give the log's memory back: the stream has ended, and nobody can find it any more."""
         self._set_timer(None)
         self.log.clear()
+
+    def ready(self, watcher: Watcher) -> bool:
+        """Whether there is something to take; if not, `watcher` will be woken when there is."""
+        return self.log.ready(watcher)
 
     def take(self, watcher: Watcher) -> bytes:
         """What is ready for `watcher`; empty when nothing is, and then it will be woken."""

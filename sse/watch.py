@@ -33,8 +33,8 @@ class EventStream:
     """An HTTP answer that follows `stream`. after: the number of the last event that the client has; None: a newcomer.
 
     from_now: start at the live end instead of the oldest event held. newcomer: whether to say the format's opening; those are
-    newcomers who say no `after`, unless told otherwise. done: called once with the outcome,
-    and the number of bytes and body messages handed to the server.
+    newcomers who say no `after`, unless told otherwise. sender: what follows it, from the first moment on. done: called once,
+    with the sender and the outcome.
     """
 
     def __init__(
@@ -55,18 +55,20 @@ class EventStream:
         self.pace = pace
         self.headers = headers
         self.done = done
+        self.sender: Sender | None = None
 
     async def __call__(self, request: Request, send: Send) -> None:
         if request.method == "HEAD":
-            return await head(send, self.headers)
+            return await head(send, (*self.headers, *request.answer_headers))
         position = self.stream.position(self.from_now) if self.after is None else self.after
-        sender = Sender(self.stream, position, send, self.pace)
+        self.sender = sender = Sender(self.stream, position, send, self.pace)
         outcome = Outcome.DROPPED
         try:
             connection = request.scope.get("extensions", {}).get(CONNECTION, {})
             if "open" in connection:
                 connection["open"]()
-            start: Message = {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers]}
+            headers = [*HEADERS, *self.headers, *request.answer_headers]
+            start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
             first = self.stream.preamble(position, self.pace.retry, newcomer=self.newcomer)
             outcome = await sender.follow(request.receive, start, first)
             if outcome is Outcome.STALLED and "abort" in connection:

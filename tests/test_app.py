@@ -9,7 +9,8 @@ import pytest
 import app
 from app import Route, Sidestream
 from handlers.access import Right
-from handlers.service import Reply, Service
+from handlers.replies import Reply
+from handlers.service import Service
 from handlers.settings import Settings
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request
@@ -92,7 +93,7 @@ async def test_head_answers_as_get_without_a_body_and_starts_nothing(sidestream:
 async def test_head_of_an_event_stream_says_what_get_would(sidestream: Sidestream) -> None:
     async with open_stream(sidestream, "/stream?count=1", headers={"host": HOST}) as stream:
         got = stream.headers
-    answer = await ask(sidestream, "/stream?count=1", method="HEAD")
+    answer = await ask(sidestream, "/stream?count=1", method="HEAD", headers={"x-request-id": got["x-request-id"]})
     assert (answer.status, answer.headers) == (200, got)
 
 

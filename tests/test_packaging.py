@@ -26,7 +26,7 @@ PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[0-9][0-9.]*)")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
     """A wheel, built from a copy: building leaves files beside the source."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "app.py", "server.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "app.py", "heads.py", "listener.py", "server.py"):
         shutil.copy(ROOT / name, source)
     for name in ("sse", "handlers"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -79,8 +79,7 @@ def test_the_constraints_are_names_and_versions_and_nothing_else() -> None:
 
 
 def test_every_requirement_is_pinned_at_a_version_it_allows() -> None:
-    pins = {canonicalize_name(match["name"]): match["version"] for match in PIN.finditer((ROOT / "constraints.txt").read_text())}
-    loose = [
-        str(need) for need in requirements() if not need.specifier.contains(pins.get(canonicalize_name(need.name), "0"))
-    ]
+    constraints = (ROOT / "constraints.txt").read_text()
+    pins = {canonicalize_name(match["name"]): match["version"] for match in PIN.finditer(constraints)}
+    loose = [str(need) for need in requirements() if not need.specifier.contains(pins.get(canonicalize_name(need.name), "0"))]
     assert loose == []

@@ -20,7 +20,7 @@ async def chunks(query: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
     """The same load as `handlers.bench.chunks`."""
     loop = asyncio.get_running_loop()
     interval, burst = float(query.get("interval", 0)), int(query.get("burst", 1))
-    pad, begin = "x" * max(0, int(query.get("size", 190)) - 70), loop.time()
+    pad, begin = "x" * max(0, int(query.get("size", 190)) - 50), loop.time()
     for number in range(int(query["events"])):
         if interval and number and number % burst == 0:
             await asyncio.sleep(begin + number // burst * interval - loop.time())

@@ -1,6 +1,6 @@
 """No server at all: the openai SDK reads the upstream itself, as an application without a sidecar does.
 
-python -m bench.peers.sdk_client STREAMS MAX_TOKENS    prints {"seconds", "first": [µs], "added": [µs]}
+python -m bench.peers.sdk_client     a line `STREAMS MAX_TOKENS TIMES` in, a line of JSON out: `bench.chat.Figures`
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 
 
 async def read(client: AsyncOpenAI, max_tokens: int, first: list[float], added: list[float]) -> int:
-    """One answer; how many chunks of it had text. Its text is the time at which each was sent, where it is a number."""
+    """One answer; how many of its chunks had text, which may be the time at which it was sent."""
     begin, count = time.monotonic_ns(), 0
     messages: Any = [{"role": "user", "content": "Hello"}]
     stream = await client.chat.completions.create(model="test", messages=messages, max_tokens=max_tokens, stream=True)
@@ -24,18 +24,21 @@ async def read(client: AsyncOpenAI, max_tokens: int, first: list[float], added: 
             if not count:
                 first.append((now - begin) / 1000)
             count += 1
-            if text.isdecimal():
+            if len(text) > 10:
                 added.append((now - int(text)) / 1000)
     return count
 
 
-async def main(streams: int, max_tokens: int) -> None:
-    client, first, added = AsyncOpenAI(), list[float](), list[float]()
-    await read(client, 1, [], [])  # the SDK imports parts of itself at the first request
-    begin = time.perf_counter()
-    counts = await asyncio.gather(*(read(client, max_tokens, first, added) for _ in range(streams)))
-    seconds = time.perf_counter() - begin
-    print(json.dumps({"seconds": seconds, "chunks": sum(counts), "first": first, "added": added}))
+async def main() -> None:
+    client = AsyncOpenAI()
+    for line in sys.stdin:
+        streams, max_tokens, times = map(int, line.split())
+        first, added, chunks = list[float](), list[float](), 0
+        begin = time.perf_counter()
+        for _ in range(times):
+            chunks += sum(await asyncio.gather(*(read(client, max_tokens, first, added) for _ in range(streams))))
+        seconds = time.perf_counter() - begin
+        print(json.dumps({"chunks": chunks, "seconds": seconds, "first": first, "added": added}), flush=True)
 
 
-uvloop.run(main(int(sys.argv[1]), int(sys.argv[2])))
+uvloop.run(main())

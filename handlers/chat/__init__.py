@@ -24,7 +24,8 @@ from handlers.chat.request import ChatRequest, parse_request
 from handlers.chat.stages import Answer, Upstream
 from handlers.chat.tools import Toolbox, load
 from handlers.chat.upstream import OpenAIUpstream
-from handlers.service import Proposal, Reply, Service, check_metadata
+from handlers.replies import Reply
+from handlers.service import Proposal, Service, check_metadata
 from sse.asgi import attended
 from sse.errors import MissingExtra, Problem
 from sse.http import Request, Response, json_response
@@ -41,7 +42,7 @@ def start(service: Service) -> None:
     settings = service.settings
     try:
         tools = load(("handlers.chat.builtin", *settings.tools))
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise ValueError(f"SIDESTREAM_TOOLS: {error}") from None
     if settings.ascii:
         try:
@@ -93,6 +94,7 @@ def _openai_errors(handler: Handler) -> Handler:
         try:
             return await handler(service, request)
         except UpstreamFailed as failure:
+            service.counts.failures[failure.code] += 1
             return _failed(failure)
         except Problem as problem:
             return error_response(problem)
@@ -145,7 +147,7 @@ def _parse(service: Service, body: Any) -> ChatRequest:
 
 
 def _answer(service: Service, chat: ChatRequest) -> Answer:
-    return Answer(chat, _upstream(service), _toolbox(service))
+    return Answer(chat, _upstream(service), _toolbox(service), service.counts.first_token.observe)
 
 
 def _propose(service: Service, chat: ChatRequest) -> Callable[[str], Proposal]:

@@ -23,7 +23,6 @@ import orjson
 
 from handlers.chat.failures import UpstreamFailed, error_message
 from sse.errors import EventTooLong
-from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 
 
@@ -54,6 +53,7 @@ class ChunkReader:
         self.complete = False
         self.failure: UpstreamFailed | None = None
         self._parser = Parser()
+        self._between = True  # no event is begun
         self._bytes = False
         self._events = False
 
@@ -62,12 +62,12 @@ class ChunkReader:
         self._bytes = True
         chunks: list[Chunk] = []
         try:
-            for event in self._parser.feed(data):
+            for type, text in self._dispatch(data):
                 self._events = True
-                if event.data == "[DONE]":
+                if text == b"[DONE]":
                     self.done = self.complete = True
                     break
-                chunk = parse(event)
+                chunk = parse(text, type)
                 if chunk.finish_reason is not None:
                     self.complete = True
                 chunks.append(chunk)
@@ -76,6 +76,13 @@ class ChunkReader:
         except EventTooLong as error:
             self.failure = UpstreamFailed(f"the upstream sent too much in one event: {error}", "bad_chunk")
         return chunks
+
+    def _dispatch(self, data: bytes) -> list[tuple[str, bytes]]:
+        """The events that `data` completes: type and data. Events of one line, as nearly all are, need no parser."""
+        if self._between and (lines := _lone_lines(data)):
+            return lines
+        self._between = data.endswith(b"\n\n")
+        return [(event.type, event.data.encode()) for event in self._parser.feed(data)]
 
     def end(self) -> None:
         """The body has ended. Raises UpstreamFailed if the answer is not whole."""
@@ -88,10 +95,21 @@ class ChunkReader:
         raise UpstreamFailed("the upstream's answer ended before it was complete", "cut")
 
 
-def parse(event: MessageEvent) -> Chunk:
+def _lone_lines(data: bytes) -> list[tuple[str, bytes]] | None:
+    """The events, if each of them is a lone `data` line and nothing else is there."""
+    if not data.endswith(b"\n\n") or b"\r" in data:
+        return None
+    events = data[:-2].split(b"\n\n")
+    for event in events:
+        if not event.startswith(b"data: ") or b"\n" in event:
+            return None
+    return [("message", event[6:]) for event in events]
+
+
+def parse(data: bytes, type: str = "message") -> Chunk:
     """One event's chunk. Raises UpstreamFailed."""
-    value, raw = _loads(event.data)
-    if event.type == "error" or (isinstance(value, dict) and value.get("error")):
+    value, raw = _loads(data)
+    if type == "error" or (isinstance(value, dict) and value.get("error")):
         raise UpstreamFailed(f"the upstream reported an error: {error_message(value)}", "upstream_error")
     try:
         return _read(raw, value)
@@ -115,10 +133,10 @@ def _read(raw: bytes, value: dict[str, Any]) -> Chunk:
     return Chunk(raw, value, text, calls or None, finish_reason, usage if isinstance(usage, dict) else None)
 
 
-def _loads(data: str) -> tuple[Any, bytes]:
+def _loads(data: bytes) -> tuple[Any, bytes]:
     """The value, and the bytes to pass on: the same JSON in one line."""
     # JSON allows LF between its tokens (RFC 8259, 2) and nowhere else, so a space can stand for it.
-    raw = data.replace("\n", " ").encode()
+    raw = data.replace(b"\n", b" ")
     try:
         return orjson.loads(raw), raw
     except ValueError:
@@ -126,8 +144,9 @@ def _loads(data: str) -> tuple[Any, bytes]:
 
 
 def _loads_odd(raw: bytes) -> tuple[Any, bytes]:
-    """What orjson refuses and the rest of the world takes: lone surrogates, numbers over 1e308, and, not as it is, NaN."""
+    """What orjson refuses and others take: broken UTF-8, lone surrogates, numbers over 1e308; and NaN, though not as it is."""
     constants: list[str] = []
+    raw = raw.decode("utf-8", "replace").encode()
     try:
         value = json.loads(raw, parse_constant=constants.append)
     except (ValueError, RecursionError):

@@ -15,7 +15,6 @@ from typing import Any
 
 from handlers.chat.chunks import Chunk, parse, write
 from handlers.chat.failures import Reply
-from sse.wire.event import MessageEvent
 
 MODEL = "demo"
 
@@ -112,7 +111,7 @@ def _chunk(head: Mapping[str, Any], delta: dict[str, Any], finish_reason: str | 
 
 
 def _parsed(value: dict[str, Any]) -> Chunk:
-    return parse(MessageEvent("message", write(value).decode(), ""))
+    return parse(write(value))
 
 
 def _reply(value: dict[str, Any]) -> Reply:

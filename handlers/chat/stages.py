@@ -13,7 +13,8 @@ that `max_stages` allows. That is the end too; its finish_reason is then "length
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -46,13 +47,24 @@ class Upstream(Protocol):
 
 
 class Answer:
-    """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time."""
+    """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
-    def __init__(self, request: ChatRequest, upstream: Upstream, toolbox: Toolbox) -> None:
+    first_token: called for each stage with the seconds from asking to its first chunk.
+    """
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        upstream: Upstream,
+        toolbox: Toolbox,
+        first_token: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self.request = request
         self.stages: list[Stage] = []
         self._upstream = upstream
         self._toolbox = toolbox
+        self._first_token = first_token
+        self._asked = 0.0
         self._messages = list(request.messages)
         self._pending: tuple[Call, ...] = ()
         self._finish_reason: str | None = None
@@ -75,6 +87,7 @@ class Answer:
     async def open(self) -> ChunkStream:
         """Ask the model for the next stage; /v1 calls this before the iteration, to know the status. Raises UpstreamFailed."""
         body = await self._body() | {"stream": True}
+        self._asked = time.monotonic()
         self._chunks = await self._upstream.open(body, retry=self.request.format != "openai")
         return self._chunks
 
@@ -113,7 +126,11 @@ class Answer:
             stream = self._chunks or await self.open()
             stage = Stage(len(self.stages) + 1, Calls(f"call_{len(self.stages) + 1}_"))
             self.stages.append(stage)
+            waiting = True
             async for chunks in stream:
+                if waiting:
+                    waiting = False
+                    self._first_token(time.monotonic() - self._asked)
                 for chunk in chunks:
                     stage.add(chunk)
                     yield chunk

@@ -18,6 +18,7 @@ import orjson
 from handlers.chat.failures import Reply, UpstreamFailed, from_reply
 from handlers.chat.incoming import BROKEN, NOTHING_IN_TIME, Incoming
 from handlers.chat.patience import Patience
+from handlers.service import REQUEST_ID
 from sse.bridge import Bridge, Result
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ RETRIES = 2
 MAX_RETRY_AFTER = 2.5
 """Seconds that one retry may wait, 5 for both. Where the upstream asks for more, its failure is reported at once."""
 
-_PASSED_ON: Final = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "openai-")
+_PASSED_ON: Final = ("content-type", "retry-after", "x-ratelimit-", "openai-")  # x-request-id is ours, and told upstream
 _OPENAI = "https://api.openai.com/v1"
 _NO_KEY = "none"  # what the SDK sends to an upstream that needs none
 
@@ -146,7 +147,10 @@ async def _create(client: "AsyncOpenAI", body: Mapping[str, Any]) -> "AsyncAPIRe
     """Send the request as it stands: what the SDK has no parameter for goes the same way as what it has."""
     rest: Any = {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
     create: Any = client.chat.completions.with_streaming_response.create
-    request = create(model=body["model"], messages=body["messages"], stream=body.get("stream", False), extra_body=rest)
+    headers = {"x-request-id": REQUEST_ID.get()} if REQUEST_ID.get() else {}
+    request = create(
+        model=body["model"], messages=body["messages"], stream=body.get("stream", False), extra_body=rest, extra_headers=headers
+    )
     return await request.__aenter__()  # type: ignore[no-any-return]  # closed by whoever gets the response
 
 

@@ -11,9 +11,10 @@ A job is a stream (its id is the stream's) that goes on without watchers.
 
 from typing import Any
 
-from handlers.jobs.kinds import load
+from handlers.jobs.kinds import Kind, load
 from handlers.jobs.run import Job
-from handlers.service import Proposal, Reply, Service
+from handlers.replies import Reply
+from handlers.service import Proposal, Service
 from sse.bridge import Bridge
 from sse.errors import Full, Problem
 from sse.formats import Plain
@@ -30,7 +31,7 @@ def start(service: Service) -> None:
     """Load the kinds, make the threads' bridge. Raises ValueError for a module that can't be used."""
     try:
         service.state["kinds"] = load(service.settings.jobs)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise ValueError(f"SIDESTREAM_JOBS: {error}") from None
     service.state["bridge"] = Bridge(service.settings.job_threads, service.settings.job_queue)
 
@@ -38,32 +39,36 @@ def start(service: Service) -> None:
 async def create(service: Service, request: Request) -> Reply:
     """`POST /jobs`."""
     body = await request.json(limit=service.settings.max_body)
-    wishes = {"kind": "steps"} if body is None else body
-    if not isinstance(wishes, dict):
+    kind, params = _wishes(service, {} if body is None else body)
+
+    def propose(identity: str) -> Proposal:
+        opening = Opening(identity, Plain(ascii=service.settings.ascii), linger=None, keep=service.settings.keep)
+        return Proposal(lambda: Job(kind, params, service.state["bridge"]), opening)
+
+    try:
+        stream = service.open(request, propose, body=dumps([kind.name, params]))
+    except Full as full:
+        raise Problem(429, f"No room for another job: {full.what}.", headers={"retry-after": str(full.retry_after)}) from None
+    url = f"{service.base(request)}/jobs/{stream.id}"
+    status = describe(stream, _job(stream))["status"]
+    document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
+    return json_response(document, 202, {"location": url})
+
+
+def _wishes(service: Service, body: Any) -> tuple[Kind, dict[str, Any]]:
+    """What kind of job is asked for, and its parameters. Raises Problem 400, or 422 that names what is wrong."""
+    if not isinstance(body, dict):
         raise Problem(400, "The body must be an object with kind and params.")
-    kind = service.state["kinds"].get(wishes.get("kind", "steps"))
+    for name in body.keys() - {"kind", "params"}:
+        raise Problem(422, f"{name} is not known here.", parameter=name)
+    name, params = body.get("kind", "steps"), body.get("params", {})
+    kind = service.state["kinds"].get(name) if isinstance(name, str) else None
     if kind is None:
         raise Problem(422, "There is no such kind of job; GET /jobs lists them.", parameter="kind")
-    params = wishes.get("params") or {}
     if not isinstance(params, dict):
         raise Problem(422, "params must be an object.", parameter="params")
     kind.check(params)
-
-    def propose(identity: str) -> Proposal:
-        settings = service.settings
-        try:
-            job = Job(kind, params, service.state["bridge"])
-        except Full as full:
-            headers = {"retry-after": str(full.retry_after)}
-            raise Problem(429, "All job threads are busy and their queue is full.", headers=headers) from None
-        opening = Opening(identity, Plain(ascii=settings.ascii), linger=None, keep=settings.keep)
-        return Proposal(lambda: job, opening)
-
-    stream = service.open(request, propose, body=dumps(wishes))
-    url = f"{service.base(request)}/jobs/{stream.id}"
-    status = describe(stream, find_job(stream))["status"]
-    document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
-    return json_response(document, 202, {"location": url})
+    return kind, params
 
 
 async def index(service: Service, request: Request) -> Reply:  # noqa: ARG001
@@ -73,8 +78,8 @@ async def index(service: Service, request: Request) -> Reply:  # noqa: ARG001
 
 async def show(service: Service, request: Request) -> Reply:
     """`GET /jobs/{id}`."""
-    stream = find(service, request)
-    return json_response(describe(stream, find_job(stream)))
+    stream = _find(service, request)
+    return json_response(describe(stream, _job(stream)))
 
 
 async def progress(service: Service, request: Request) -> Reply:
@@ -86,28 +91,29 @@ async def progress(service: Service, request: Request) -> Reply:
 
 async def cancel(service: Service, request: Request) -> Reply:
     """`DELETE /jobs/{id}`."""
-    find(service, request).end(Trigger.DELETED)
+    _find(service, request).end(Trigger.DELETED)
     return Response(204)
 
 
-def find(service: Service, request: Request) -> Stream:
+def _find(service: Service, request: Request) -> Stream:
+    """The stream of the job that the path names. Raises Problem 404."""
     stream = service.store.find(request.params["id"])
     if stream is None or not isinstance(stream.source, Job):
         raise Problem(404, "The job is unknown or has expired.", code="stream_gone")
     return stream
 
 
-def find_job(stream: Stream) -> Job:
+def _job(stream: Stream) -> Job:
     assert isinstance(stream.source, Job)
     return stream.source
 
 
 def describe(stream: Stream, job: Job) -> dict[str, Any]:
-    """The state document."""
+    """The state document. Times: seconds since 1970. progress: 0 to 100."""
     document = {
         "job_id": stream.id,
         "kind": job.kind.name,
-        "status": "pending" if job.pending else _STATUS[stream.state],
+        "status": "pending" if stream.state is State.RUNNING and job.started is None else _STATUS[stream.state],
         "progress": job.progress,
         "step": job.step,
         "message": job.message,

@@ -12,8 +12,8 @@ A module for `SIDESTREAM_JOBS` is any module with kinds in it:
             ...
         return {"pages": pages}
 
-An async function runs in the event loop, any other in a thread (`sse.bridge`). Both get `on_progress(step, details)`; what they
-return is the result, what they raise is the failure.
+An async function runs in the event loop, and reports from there; any other runs in a thread (`sse.bridge`). Both get
+`on_progress(step, details)`; what they return is the result, what they raise is the failure.
 """
 
 import asyncio

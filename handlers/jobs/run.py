@@ -1,4 +1,4 @@
-"""One job: the source of its stream. In goes a kind with its parameters; out comes what each `on_progress` said, and the result.
+"""A job: the source of its stream. In goes a kind with its parameters; out come what each `on_progress` said, and the result.
 
     {"status": "running", "progress", "step", "message", "details"}    progress: 0 to 100, as far as the work has said
     {"status": "completed", "progress": 100, "result"}
@@ -10,15 +10,15 @@ Results, failures and the end never are.
 import asyncio
 import inspect
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
 from handlers.jobs.kinds import Kind
 from sse.bridge import Bridge, Progress, Result, Run
-from sse.bridge import State as RunState
 from sse.errors import SourceFailed
 
 logger = logging.getLogger("sidestream")
@@ -35,7 +35,7 @@ class Job:
         self.kind = kind
         self.params = params
         self.created = time.time()
-        self.started: float | None = None
+        self.started: float | None = None  # waits for a thread, or for its first turn of the loop
         self.progress: float = 0
         self.step: str | None = None
         self.message: Any = None
@@ -43,16 +43,14 @@ class Job:
         self.result: Any = None
         self._run: Run[Any] | None = None
         if not inspect.iscoroutinefunction(kind.function):
-            self._run = bridge.run(kind.function, params, buffer=BUFFER, latest=True)
+            self._run = bridge.run(self._call, params, buffer=BUFFER, latest=True)
         self._items = self._iterate()
 
-    @property
-    def pending(self) -> bool:
-        """Whether it waits for a thread."""
-        return self._run is not None and self._run.state is RunState.QUEUED
+    def __aiter__(self) -> Self:
+        return self
 
-    def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        return self._items
+    def __anext__(self) -> Awaitable[dict[str, Any]]:
+        return anext(self._items)
 
     async def aclose(self) -> None:
         """Stop the work: at its next `on_progress`, or at its next await."""
@@ -60,8 +58,13 @@ class Job:
         if self._run is not None:  # the iteration may never have begun
             await self._run.aclose()
 
+    def _call(self, **params: Any) -> Any:
+        """The work; in its thread, if it has one."""
+        self.started = time.time()
+        return self.kind.function(**params)
+
     async def _iterate(self) -> AsyncGenerator[dict[str, Any], None]:
-        work = self._run if self._run is not None else _awaited(self.kind, self.params)
+        work = self._run if self._run is not None else _awaited(self._call, self.params)
         async with aclosing(work):
             try:
                 async for item in work:
@@ -73,11 +76,10 @@ class Job:
                 raise SourceFailed(f"{type(error).__name__}: {error}", "job_failed") from error
 
     def _report(self, item: Progress) -> dict[str, Any]:
-        self.started = self.started or time.time()
         self.step, self.details = item
         self.message = self.details.get("message")
         progress = self.details.get("progress")
-        if isinstance(progress, int | float):
+        if isinstance(progress, int | float) and math.isfinite(progress):
             self.progress = min(max(progress, 0), 100)
         return {
             "status": "running",
@@ -92,16 +94,18 @@ class Job:
         return {"status": "completed", "progress": 100, "result": result}
 
 
-async def _awaited(kind: Kind, params: Mapping[str, Any]) -> AsyncGenerator[Progress | Result[Any], None]:
+async def _awaited(
+    function: Callable[..., Awaitable[Any]], params: Mapping[str, Any]
+) -> AsyncGenerator[Progress | Result[Any], None]:
     """An async function's progress and result; it is cancelled, and has ended, when this is closed."""
     reported: deque[Progress] = deque(maxlen=BUFFER)
     news = asyncio.Event()
 
     def on_progress(step: str, details: Mapping[str, Any]) -> None:
-        reported.append((step, dict(details)))
+        reported.append((step, {**details}))
         news.set()
 
-    task = asyncio.ensure_future(kind.function(on_progress=on_progress, **params))
+    task = asyncio.ensure_future(function(on_progress=on_progress, **params))
     task.add_done_callback(lambda _: news.set())
     try:
         while not task.done() or reported:
@@ -109,7 +113,11 @@ async def _awaited(kind: Kind, params: Mapping[str, Any]) -> AsyncGenerator[Prog
             news.clear()
             while reported:
                 yield reported.popleft()
+        if task.cancelled():  # not by us: its CancelledError would end the stream as if somebody had
+            raise RuntimeError("the work was cancelled")
         yield Result(task.result())
     finally:
         task.cancel()
         await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # how work ends that was let go concerns nobody

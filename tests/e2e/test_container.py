@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.nginx import free_ports
 from tests.support.require import missing, require
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +31,9 @@ def figures() -> dict[str, str]:
     """What deploy/build measured of the image that it has built."""
     require("podman")
     require("mmdebstrap")
-    build = subprocess.run(
-        [ROOT / "deploy/build", "debian"], env=os.environ | {"IMAGE": IMAGE}, capture_output=True, text=True, timeout=600
-    )
+    environ = os.environ | {"IMAGE": IMAGE, "PORT": str(free_ports(1)[0])}
+    command = [str(ROOT / "deploy/build"), "debian"]
+    build = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
     if build.returncode == 77:
         pytest.skip(build.stderr)
     assert build.returncode == 0, build.stdout + build.stderr

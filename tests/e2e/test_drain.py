@@ -87,6 +87,19 @@ async def test_a_drain_ends_as_soon_as_nothing_runs() -> None:
         assert time.monotonic() - begin < 1.5
 
 
+async def test_an_answer_that_is_not_a_stream_is_completed_too() -> None:
+    async with sidecar(SIDESTREAM_DRAIN="60", SIDESTREAM_DEMO_INTERVAL="0.05") as process, Client(process.port) as client:
+        body = b'{"model": "demo", "messages": [{"role": "user", "content": "and then?"}]}'
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Expect": "100-continue"}
+        await client.send(encode_request(process.port, "POST", "/v1/chat/completions", headers))
+        await client.until(b"100 Continue\r\n\r\n")  # it is being handled
+        process.process.send_signal(signal.SIGTERM)
+        await client.send(body)
+        answer = await client.answer()
+        assert (answer.status, (await answer.json())["choices"][0]["finish_reason"]) == (200, "stop")
+        assert await ended(process) == 0
+
+
 async def test_a_second_sigterm_changes_nothing() -> None:
     async with sidecar(command=NUMBERS, SIDESTREAM_DRAIN="0.5") as process, Client(process.port) as client:
         answer = await watch(client, LONG)
@@ -119,27 +132,28 @@ async def test_one_sigint_drains_as_sigterm_does() -> None:
         assert await ended(process) == 0
 
 
-IDLE: dict[str, bytes | None] = {
-    "kept alive": encode_request(0, "GET", "/healthz"),
-    "never used": b"",
-    "half a request": b"GET /healthz HT",
-    "half a body": b"POST /numbers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1234",
+IDLE = {
+    "kept alive": (encode_request(0, "GET", "/healthz"), 0),
+    "never used": (b"", 0),
+    "half a request": (b"GET /healthz HT", 0),
+    "half a body": (b"POST /numbers HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1234", 2),
 }
+"""What was sent on a connection on which nothing happens any more, and how many seconds it may hold the end."""
 
 
-@pytest.mark.parametrize("sent", IDLE.values(), ids=IDLE)
-async def test_connections_on_which_nothing_happens_hold_nobody(sent: bytes) -> None:
+@pytest.mark.parametrize(("sent", "seconds"), IDLE.values(), ids=IDLE)
+async def test_connections_on_which_nothing_happens_hold_nobody(sent: bytes, seconds: float) -> None:
     async with sidecar(command=NUMBERS, SIDESTREAM_DRAIN="60") as process:
         clients = [await Client(process.port).__aenter__() for _ in range(20)]
         for client in clients:
             await client.send(sent)
-            if sent == IDLE["kept alive"]:
+            if b"healthz HTTP" in sent:
                 await (await client.answer()).whole()
         await get_json(process.port, "/healthz")
         begin = time.monotonic()
         process.process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < seconds + 1.5
         for client in clients:
             await client.closed()
             client.close()

@@ -6,15 +6,18 @@ import json
 import re
 import shutil
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
+from examples.compose import application
 from tests.support.nginx import CONFIGURATION, Nginx, check, nginx, switched_on, work_switched_on
 from tests.support.require import missing
 from tests.support.servers import Server, serving, sidecar
@@ -271,6 +274,32 @@ async def only_alice(scope: Any, receive: Any, send: Any) -> None:
 async def no_content(send: Any, status: int = 204) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")] * (status != 204)})
     await send({"type": "http.response.body"})
+
+
+async def test_the_example_application_starts_a_job_that_is_watched_through_nginx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        sidecar(SIDESTREAM_TOKEN="secret", SIDESTREAM_ORIGINS="http://localhost:3000") as server,
+        nginx(tmp_path, sidecar=server.port) as proxy,
+    ):
+        monkeypatch.setattr(application, "SIDECAR", server.url)
+        monkeypatch.setattr(application, "TOKEN", "secret")
+        monkeypatch.setattr(application, "WATCH", "")
+        monkeypatch.setattr(application.Application, "log_message", lambda *_: None)
+        with ThreadingHTTPServer(("127.0.0.1", 0), application.Application) as backend:
+            threading.Thread(target=backend.serve_forever).start()
+            try:
+                status, page = await fetch(backend.server_port, "/")
+                assert (status, b"new EventSource" in page) == (200, True)
+                _, told = await fetch(backend.server_port, "/start", method="POST")
+            finally:
+                backend.shutdown()
+        async with Client(proxy.http) as client:
+            answer = await client.get(json.loads(told)["progress"], {"Origin": "http://localhost:3000"})
+            assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+            assert (await answer.event()).type == "connected"
+            assert json.loads((await answer.event()).data)["status"] == "running"
 
 
 # -- the private part

@@ -9,8 +9,10 @@ import app
 from app import Sidestream
 from handlers import access
 from handlers.access import Right
-from handlers.service import Reply, Service
+from handlers.replies import Reply
+from handlers.service import Service
 from handlers.settings import Settings
+from sse.asgi import Receive, Scope, Send
 from sse.formats import Plain
 from sse.http import Request, text_response
 from sse.store import Opening
@@ -305,3 +307,24 @@ async def test_an_answer_to_another_origin_varies_all_the_same(streams: Sidestre
     assert cors_headers((await ask(streams, "/streams")).headers) == {"vary": "Origin"}
     refused = await ask(streams, "/streams", headers={"origin": "https://evil.example"})
     assert (refused.status, cors_headers(refused.headers)) == (403, {"vary": "Origin"})
+
+
+@pytest.mark.parametrize(
+    ("server", "settings", "status"),
+    [
+        (("127.0.0.1", 8090), Settings(), 200),
+        (("::1", 8090), Settings(), 200),
+        (("10.0.0.5", 8090), Settings(), 403),
+        (("10.0.0.5", 8090), Settings(token=("off",)), 200),
+        (("/run/sidestream.sock", None), Settings(), 200),
+    ],
+)
+async def test_without_a_token_only_loopback_is_served_whoever_bound_the_socket(
+    server: tuple[str, int | None], settings: Settings, status: int
+) -> None:
+    sidestream = app.Sidestream(settings)
+
+    async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+        await sidestream({**scope, "server": server}, receive, send)
+
+    assert (await ask(elsewhere, "/streams")).status == status

@@ -35,7 +35,9 @@ async def test_the_whole_stream_byte_for_byte(sidestream: Sidestream) -> None:
     opening, _, rest = answer.body.partition(b"\n\n")
     assert opening.startswith(b'id: 0\nretry: 2000\nevent: connected\ndata: {"status":"ok","stream":"')
     assert rest == update(1) + update(2) + update(3) + END
+    assert len(answer.headers["x-request-id"]) == 16
     assert answer.headers == {
+        "x-request-id": answer.headers["x-request-id"],
         "content-type": "text/event-stream",
         "cache-control": "no-store, no-transform",
         "x-content-type-options": "nosniff",

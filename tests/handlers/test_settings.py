@@ -121,7 +121,7 @@ def test_a_line_break_in_a_wrong_value_does_not_break_the_line() -> None:
 def test_a_wrong_token_is_not_shown() -> None:
     with pytest.raises(ValueError, match="not shown") as raised:
         from_environment({variable("token"): "geheimnis-ä"})
-    assert str(raised.value) == "SIDESTREAM_TOKEN=(not shown): expected one or more tokens, or off, separated by commas"
+    assert str(raised.value) == "SIDESTREAM_TOKEN=(not shown): expected one or more tokens, or off alone"
 
 
 def test_the_first_wrong_knob_is_the_one_that_is_told() -> None:
@@ -145,3 +145,8 @@ def test_every_knob_has_a_case_here() -> None:
     names = {knob.name for knob in fields(Settings)}
     assert {name for name, _, _ in GOOD} == names
     assert {name for name, _, _ in BAD} | ANY_TEXT | {"token"} == names
+
+
+def test_off_stands_alone() -> None:
+    with pytest.raises(ValueError, match="or off alone"):
+        from_environment({"SIDESTREAM_TOKEN": "off,secret"})

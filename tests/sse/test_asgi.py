@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sse.asgi import Attendance, Message, Receive, Scope, Send, attended, lifespan, with_headers
+from sse.asgi import Attendance, Message, Receive, Scope, Send, attended, lifespan
 from sse.errors import Disconnected
 from sse.http import Request, Response, text_response
 from tests.support.asgi import Connection, communicator, http_scope
@@ -35,24 +35,6 @@ async def answered(response: Response, method: str = "GET") -> Connection:
     await response(get(method=method), connection.send)
     assert connection.complete
     return connection
-
-
-# -- headers
-
-
-async def test_headers_can_be_added_to_whatever_answer_goes_through() -> None:
-    connection, plain = Connection(), await answered(text_response("x"))
-
-    await text_response("x")(get(), with_headers(connection.send, {"vary": "origin", "x-more": "1"}))
-
-    assert connection.sent[0]["headers"] == [*plain.sent[0]["headers"], (b"vary", b"origin"), (b"x-more", b"1")]
-    assert connection.sent[1:] == plain.sent[1:]
-
-
-def test_where_there_are_none_to_add_nothing_stands_in_between() -> None:
-    send = Connection().send
-
-    assert with_headers(send, {}) is send
 
 
 # -- waiting for the client to go

@@ -436,36 +436,3 @@ async def test_a_watcher_that_fails_is_counted_no_longer() -> None:
         raise KeyError
 
     assert store.watchers == 0
-
-
-async def watch_for(store: Store, seconds: float) -> None:
-    with store.watching():
-        await asyncio.sleep(seconds)
-
-
-@pytest.mark.parametrize(
-    ("watches", "waits"),
-    [([], 0), ([1.5], 1.5), ([0.5, 1.5], 1.5), ([10], 2)],
-    ids=["nobody", "one", "two", "one that stays"],
-)
-async def test_waiting_for_the_last_watcher(watches: list[float], waits: float) -> None:
-    store = Store()
-    tasks = [asyncio.create_task(watch_for(store, seconds)) for seconds in watches]
-    await idle()
-
-    await store.unwatched(2)
-
-    assert now() == waits
-    await asyncio.gather(*tasks)
-
-
-async def test_a_watcher_that_comes_and_goes_after_the_wait_is_harmless() -> None:
-    store = Store()
-    task = asyncio.create_task(watch_for(store, 1))
-    await idle()
-    await store.unwatched(2)
-    await task
-
-    await watch_for(store, 1)
-
-    assert store.watchers == 0

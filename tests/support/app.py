@@ -19,9 +19,11 @@ from typing import Any
 import app
 from app import Sidestream
 from handlers.access import Right
-from handlers.service import Proposal, Reply, Service
+from handlers.replies import Reply
+from handlers.service import Proposal, Service
 from handlers.settings import Settings
-from server import Server, configuration, listener
+from listener import listener
+from server import Server, configuration
 from sse.formats import Plain
 from sse.http import Request, json_response
 from sse.store import Opening
@@ -41,6 +43,8 @@ async def serving(sidestream: Sidestream, settings: Settings) -> AsyncIterator[t
     sock = listener(replace(settings, port=0))
     server = Server(configuration(sidestream, settings), sidestream)
     serve = asyncio.ensure_future(server.serve([sock]))
+    while not server.started:
+        await asyncio.sleep(0)
     try:
         yield server, sock.getsockname()[1]
     finally:

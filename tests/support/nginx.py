@@ -30,7 +30,7 @@ class Nginx:
     private: int
 
     def log(self) -> list[dict[str, Any]]:
-        """The requests that have ended, in no certain order. To be read when nginx has stopped: it writes a line last of all."""
+        """The requests that have ended, in no certain order. To be read when nginx has stopped: it logs last of all."""
         return [json.loads(line) for line in (self.directory / "access.log").read_text().splitlines()]
 
 

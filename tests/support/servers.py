@@ -76,7 +76,7 @@ async def _read(server: Server, serving: "asyncio.Future[int]") -> None:
     async for raw in server.process.stderr:
         line = raw.decode(errors="replace").rstrip()
         server.stderr.append(line)
-        if not serving.done() and (match := re.search(r"http://127\.0\.0\.1:(\d+)", line)):
+        if not serving.done() and (match := re.search(r"http://[0-9.]+:(\d+)", line)):
             serving.set_result(int(match[1]))
     if not serving.done():
         serving.set_exception(AssertionError(f"the server ended instead of serving: {server.stderr}"))

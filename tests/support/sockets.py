@@ -10,6 +10,7 @@ Limit: bodies with a Content-Length or chunks, one request at a time; what a tes
 import asyncio
 import json
 import os
+import re
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,5 +230,5 @@ def descriptors(pid: int) -> int:
 
 
 def complaints(log: Sequence[str]) -> list[str]:
-    """The lines of a server's log that are not information."""
-    return [line for line in log if not line.startswith(("INFO", "DEBUG"))]
+    """The lines of a server's log that are not information, whether it is written for people or as JSON."""
+    return [line for line in log if not re.match(r'INFO|DEBUG|.*"level":"(info|debug)"', line)]

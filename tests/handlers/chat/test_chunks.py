@@ -39,6 +39,37 @@ def test_chunks_come_out_wherever_the_body_is_cut() -> None:
         assert read(body[:cut], body[cut:]) == whole
 
 
+A = b'data: {"choices":[{"delta":{"content":"a"}}]}'
+SPELLINGS: dict[str, bytes] = {
+    "one event": A + b"\n\n",
+    "several": (A + b"\n\n") * 3,
+    "without the blank": A.replace(b": {", b":{", 1) + b"\n\n",
+    "two blanks": A.replace(b": {", b":  {", 1) + b"\n\n",
+    "CR LF": A + b"\r\n\r\n",
+    "CR": A + b"\r\r",
+    "CR at the end of an event": A + b"\r\n\n",
+    "a byte order mark": b"\xef\xbb\xbf" + A + b"\n\n",
+    "comments between": b": ping\n\n" + A + b"\n\n: ping\n\n" + A + b"\n\n",
+    "a comment inside": b": ping\n" + A + b"\n: ping\n\n" + A + b"\n\n",
+    "other fields": b"event: x\nid: 1\n" + A + b"\nretry: 5\n\n",
+    "three line feeds": A + b"\n\n\n" + A + b"\n\n",
+    "two lines": A[:17] + b"\ndata: " + A[17:] + b"\n\n",
+    "broken UTF-8": A.replace(b'"a"', b'"\xff\xc3("') + b"\n\n",
+    "cut in the middle of a character": A.replace(b'"a"', '"é"'.encode()) + b"\n\n",
+}
+
+
+@pytest.mark.parametrize("body", SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_however_an_event_is_spelt_and_cut_the_chunks_are_the_same(body: bytes) -> None:
+    """What comes in whole events takes a shorter way than what doesn't."""
+    end = finish() + DONE
+    bit_by_bit = read(*(body[i : i + 1] for i in range(len(body))), end)
+    assert bit_by_bit[0].text in ("a", "é", "\ufffd\ufffd(")
+    assert read(body + end) == read(body, end) == bit_by_bit
+    for cut in range(1, len(body)):
+        assert read(body[:cut], body[cut:] + end) == bit_by_bit
+
+
 DIALECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "content null": (chunk_object({"content": None}), {"text": ""}),
     "content in parts, which is no text": (chunk_object({"content": [{"type": "text"}]}), {"text": ""}),

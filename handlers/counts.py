@@ -1,0 +1,61 @@
+"""What has happened since the start, as plain numbers: `/metrics` reads them, whether or not anybody ever does.
+
+Counted once for each request, connection and stream, when it ends; what is still going on is read where it goes on.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate
+
+from sse.sender import Outcome, Sender
+from sse.stream import Stream
+from sse.watch import EventStream
+
+
+class Histogram:
+    """bounds: upper ones, ascending, in seconds."""
+
+    def __init__(self, *bounds: float) -> None:
+        self.bounds = bounds
+        self.sum = 0.0
+        self._counts = [0] * (len(bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """(upper bound, how many were at or below it), as Prometheus has them: the last bound is infinite."""
+        return list(zip([*map(str, self.bounds), "+Inf"], accumulate(self._counts), strict=True))
+
+
+class Counts:
+    """watching: the connections that watch now. sent, events, send_time: of those that have ended."""
+
+    def __init__(self) -> None:
+        self.watching: set[EventStream] = set()
+        self.sent = 0
+        self.events = 0
+        self.send_time = 0.0
+        self.resumes = 0
+        self.outcomes = Counter({outcome.value: 0 for outcome in Outcome})
+        self.ended: Counter[tuple[str, str]] = Counter()  # by state and reason
+        self.failures: Counter[str] = Counter()  # by code
+        self.requests: Counter[int] = Counter()  # by status
+        self.first_token = Histogram(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+        self.loop_lag = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+    def stream_ended(self, stream: Stream) -> None:
+        self.ended[stream.state.value, stream.reason or ""] += 1
+        if stream.failure is not None:
+            self.failures[stream.failure.code] += 1
+
+    def unwatched(self, sender: Sender, outcome: Outcome) -> None:
+        self.outcomes[outcome.value] += 1
+        self.sent += sender.sent
+        self.events += sender.events
+        self.send_time += sender.send_time
+
+    def senders(self) -> list[Sender]:
+        """Those of the connections that watch now."""
+        return [response.sender for response in self.watching if response.sender is not None]

@@ -1,0 +1,123 @@
+"""What a publisher sends -> encoded events, without I/O.
+
+    application/json                           an event, or a list of them: all or nothing
+    application/jsonl, application/x-ndjson    an event a line; empty lines are skipped, the last one needs no line feed
+    text/event-stream                          as an EventSource would have dispatched it (HTML 9.2.6)
+
+An event is `{"event": name, "data": value}`, both optional: a text goes out as it is, anything else as JSON. `id` and `retry`
+are dropped: numbers are the log's to give. Names that the stream says itself are refused.
+
+Each event is limited (413), and a list; lines and event streams may be of any length. Raises Problem 400 for what can't be
+read, 422 that names the member that is wrong, EventTooLong.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from sse.errors import EventTooLong, Problem
+from sse.stream import MAX_EVENT
+from sse.wire.encoder import encode
+from sse.wire.event import Event
+from sse.wire.lines import LineSplitter
+from sse.wire.parser import Parser
+from sse.wire.payload import dumps
+
+MAX_LIST = 10_000
+"""Events of one list: they are added at once, and nothing else gets its turn meanwhile."""
+
+RESERVED = frozenset({"connected", "item_error", "gap", "end", "cancelled", "error"})
+"""Names that the stream itself says; a publisher can't say them for it."""
+
+
+class Reader(Protocol):
+    """A body that is read as it arrives."""
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The events that this chunk completes."""
+
+    def end(self) -> Iterator[bytes]:
+        """Those that the end of the body completes."""
+
+
+def from_json(value: Any) -> list[bytes]:
+    """The events of a JSON body."""
+    if not isinstance(value, list):
+        return [_event(value, "")]
+    if len(value) > MAX_LIST:
+        raise Problem(413, f"A list may have {MAX_LIST} events at the most; JSON lines have no limit.")
+    return [_event(item, f"[{index}].") for index, item in enumerate(value)]
+
+
+class JSONLines:
+    """One event a line."""
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter(MAX_EVENT)
+        self._number = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        for line in self._lines.feed(chunk):
+            self._number += 1
+            if line.strip():
+                yield _event(self._loads(line), f"line {self._number}: ")
+        try:
+            self._lines.check()
+        except EventTooLong:
+            raise EventTooLong(f"line {self._number + 1} is longer than {MAX_EVENT} bytes") from None
+
+    def end(self) -> Iterator[bytes]:
+        return self.feed(b"\n")
+
+    def _loads(self, line: bytes) -> Any:
+        try:
+            return orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise Problem(400, f"Line {self._number} is not JSON: {error}.") from None
+
+
+class EventStreamBody:
+    """Another server's events, or a file of them. An event without its empty line is none (9.2.6)."""
+
+    def __init__(self) -> None:
+        self._parser = Parser(MAX_EVENT)
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        for message in self._parser.feed(chunk):
+            yield _encode(message.data, None if message.type == "message" else message.type, "")
+
+    def end(self) -> Iterator[bytes]:
+        return self.feed(b"")  # an event that was over the limit is told one call later
+
+
+READERS: Mapping[str, Callable[[], Reader]] = {
+    "application/jsonl": JSONLines,
+    "application/x-ndjson": JSONLines,
+    "text/event-stream": EventStreamBody,
+}
+
+
+def _event(value: Any, where: str) -> bytes:
+    """One posted event. where: what stands before its members' names when one is wrong."""
+    if not isinstance(value, dict):
+        place = where.rstrip(".: ") or "The body"
+        raise Problem(422, f"{place} must be an object with event and data.", parameter=place)
+    for member in value.keys() - {"event", "data", "id", "retry"}:
+        raise Problem(422, f"{where}{member} is not known here.", parameter=f"{where}{member}")
+    data, name = value.get("data"), value.get("event")
+    if name is not None and not isinstance(name, str):
+        raise Problem(422, f"{where}event must be a text.", parameter=f"{where}event")
+    return _encode(data if isinstance(data, str) else dumps(data), name or None, where)
+
+
+def _encode(data: str | bytes, name: str | None, where: str) -> bytes:
+    if name in RESERVED:
+        raise Problem(422, f"{where}event: the name {name} is reserved.", parameter=f"{where}event")
+    try:
+        event = encode(Event(data, name))
+    except ValueError as error:  # the name holds CR or LF; JSON has no text that UTF-8 can't hold
+        raise Problem(422, f"{where}{error}.", parameter=f"{where}event") from None
+    if len(event) > MAX_EVENT:
+        raise EventTooLong(f"{where}an event of {len(event)} bytes is over the limit of {MAX_EVENT}")
+    return event

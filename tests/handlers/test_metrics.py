@@ -1,0 +1,192 @@
+"""What /metrics shows of what has happened, whom it is for, and what it is without its extra."""
+
+import builtins
+import threading
+import time
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import Sidestream
+from handlers.counts import Histogram
+from handlers.metrics import LagTimer
+from handlers.settings import Settings
+from sse.formats import Plain
+from sse.sender import Outcome
+from sse.state import State
+from sse.store import Opening
+from sse.testing import open_stream
+from tests.support.app import EVENT_STREAM, HOST, ask
+
+Samples = dict[tuple[str, ...], float]
+
+
+async def scrape(sidestream: Sidestream) -> Samples:
+    """(name, then label values in order of the labels' names) -> value."""
+    answer = await ask(sidestream, "/metrics")
+    assert answer.status == 200
+    return {
+        (sample.name.removeprefix("sidestream_"), *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def sidestream() -> Sidestream:
+    return Sidestream(Settings(demo_interval=0))
+
+
+async def test_names_have_our_prefix_and_counters_end_in_total(sidestream: Sidestream) -> None:
+    await ask(sidestream, "/stream?count=1")
+    answer = await ask(sidestream, "/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(answer.body.decode()))
+    assert len(families) > 20
+    for family in families:
+        assert family.name.startswith("sidestream_")
+        assert family.documentation
+        assert not family.name.endswith(("_ms", "_kb", "_milliseconds"))
+        if family.type == "counter":
+            assert all(sample.name.endswith("_total") for sample in family.samples)
+
+
+async def test_streams_are_counted_by_state_and_by_how_they_ended(sidestream: Sidestream) -> None:
+    store = sidestream.service.store
+    running, deleted, done = (store.open(None, Opening("", Plain())) for _ in range(3))
+    await ask(sidestream, f"/streams/{deleted.id}", method="DELETE")
+    await ask(sidestream, "/chat?prompt=hi")
+    found = await scrape(sidestream)
+    assert [found["streams", state.value] for state in State] == [2, 1, 1, 0]
+    assert found["streams_ended_total", "deleted", "cancelled"] == 1
+    assert found["streams_ended_total", "source_ended", "done"] == 1
+    assert (running.state, done.state) == (State.RUNNING, State.RUNNING)
+
+
+async def test_watchers_are_counted_while_they_watch_and_by_how_they_went(sidestream: Sidestream) -> None:
+    stream = sidestream.service.store.open(None, Opening("", Plain()))
+    async with open_stream(sidestream, f"/streams/{stream.id}", headers={"host": HOST}) as watching:
+        stream.emit("one")
+        while (await watching.next()).data != '"one"':
+            pass
+        during = await scrape(sidestream)
+        assert (during["watchers",], during["events_sent_total",]) == (1, 1)
+        assert during["sent_bytes_total",] == len(watching.raw)
+    after = await scrape(sidestream)
+    assert (after["watchers",], after["events_sent_total",]) == (0, 1)
+    assert after["sent_bytes_total",] == during["sent_bytes_total",]
+    assert [after["watchers_ended_total", outcome.value] for outcome in Outcome] == [0, 1, 0, 0, 0]
+
+
+async def test_resumes_and_gaps_are_counted_and_outlive_their_stream(sidestream: Sidestream) -> None:
+    stream = sidestream.service.store.open(None, Opening("", Plain()))
+    for number in range(5):
+        stream.emit(number)
+    stream.log.drop(3)
+    await ask(sidestream, f"/streams/{stream.id}/close", method="POST")
+    await ask(sidestream, f"/streams/{stream.id}", method="DELETE")
+    await ask(sidestream, f"/streams/{stream.id}", headers={**EVENT_STREAM, "last-event-id": f"{stream.id}.1"})
+    found = await scrape(sidestream)
+    assert (found["resumes_total",], found["gaps_total",]) == (1, 1)
+    sidestream.service.store.forget(stream)
+    assert (await scrape(sidestream))["gaps_total",] == 1
+
+
+async def test_failures_are_counted_by_code(sidestream: Sidestream) -> None:
+    async def source() -> Any:
+        yield 1
+        raise RuntimeError("boom")
+
+    await sidestream.service.store.open(source(), Opening("", Plain())).closed()
+    found = await scrape(sidestream)
+    assert (found["failures_total", "internal"], found["streams", "failed"]) == (1, 1)
+
+
+async def test_requests_are_counted_by_status(sidestream: Sidestream) -> None:
+    for path in ("/healthz", "/nothing", "/nothing", "/stream?count=x"):
+        await ask(sidestream, path)
+    found = await scrape(sidestream)
+    assert [found["requests_total", status] for status in ("200", "404", "400")] == [1, 2, 1]
+
+
+async def test_the_time_to_the_first_token_is_measured_for_every_stage(sidestream: Sidestream) -> None:
+    await ask(sidestream, "/chat?prompt=hi")
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    await ask(sidestream, "/v1/chat/completions", method="POST", json=body)
+    found = await scrape(sidestream)
+    assert found["upstream_first_token_seconds_count",] == 2
+    assert 0 <= found["upstream_first_token_seconds_sum",] < 1
+
+
+async def test_jobs_that_hold_a_thread_and_those_that_wait_are_counted() -> None:
+    sidestream = Sidestream(Settings(job_threads=1))
+    release = threading.Event()
+    runs = [sidestream.service.state["bridge"].run(lambda on_progress: release.wait(10)) for _ in range(2)]
+    before = await scrape(sidestream)
+    await runs[0].aclose()
+    after = await scrape(sidestream)
+    release.set()
+    await runs[1].aclose()
+    assert [before["jobs", state] for state in ("running", "queued", "abandoned")] == [1, 1, 0]
+    assert [after["jobs", state] for state in ("running", "queued", "abandoned")] == [0, 1, 1]
+
+
+async def test_a_late_event_loop_is_seen(sidestream: Sidestream, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = sidestream.service.counts
+    timer = LagTimer(counts)
+    monkeypatch.setattr(timer, "_due", timer._due - 1.2)  # as if its second had passed that long ago
+    timer._tick()
+    timer.cancel()
+    found = await scrape(sidestream)
+    assert found["event_loop_lag_seconds_count",] == 1
+    assert 0.1 < found["event_loop_lag_seconds_sum",] < 1
+
+
+async def test_the_timer_ends_with_the_application(sidestream: Sidestream) -> None:
+    timer = sidestream.service.state["lag"]._timer
+    assert not timer.cancelled()
+    await sidestream.stop()
+    assert timer.cancelled()
+
+
+async def test_limits_stand_beside_what_they_limit(sidestream: Sidestream) -> None:
+    found = await scrape(sidestream)
+    assert found["watchers_limit",] == sidestream.service.settings.max_watchers
+    assert found["log_bytes_limit",] == sidestream.service.settings.memory
+    assert found["process_open_fds",] > 0
+    assert found["process_start_time_seconds",] < time.time()
+
+
+async def test_it_is_for_those_with_the_token() -> None:
+    sidestream = Sidestream(Settings(token=("t",)))
+    assert (await ask(sidestream, "/metrics")).status == 401
+    assert (await ask(sidestream, "/metrics", headers={"authorization": "Bearer t"})).status == 200
+
+
+async def test_without_the_extra_the_answer_names_it(sidestream: Sidestream, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def fake(name: str, *args: Any) -> Any:
+        if name.startswith("prometheus_client"):
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", fake)
+    answer = await ask(sidestream, "/metrics")
+    assert (answer.status, answer.json["extra"]) == (501, "metrics")
+
+
+async def test_two_services_have_registries_of_their_own(sidestream: Sidestream) -> None:
+    other = Sidestream(Settings())
+    await ask(sidestream, "/nothing")
+    assert (await scrape(sidestream))["requests_total", "404"] == 1
+    assert ("requests_total", "404") not in await scrape(other)
+
+
+def test_a_histogram_counts_what_is_at_or_below_each_bound() -> None:
+    histogram = Histogram(0.1, 1, 10)
+    for value in (0.1, 0.2, 1, 5, 50):
+        histogram.observe(value)
+    assert histogram.buckets() == [("0.1", 1), ("1", 3), ("10", 4), ("+Inf", 5)]
+    assert histogram.sum == pytest.approx(56.3)
