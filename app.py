@@ -138,15 +138,17 @@ class Sidestream:
             route = find(request)
             access.check(service.settings, request, route.right, service.store.find(request.params.get("id", "")))
             return await route.handler(service, request)
-        except Problem as problem:
-            return problem_response(problem)
+        except Problem as raised:
+            problem = raised
         except Full as full:
-            return problem_response(busy(full))
+            problem = busy(full)
         except Disconnected:
             raise
         except Exception:
             logger.exception("%s %s failed", request.method, logs.short_path(request.path))
-            return problem_response(Problem(500, "The request failed; the log says why."))
+            problem = Problem(500, "The request failed; the log says why.")
+        # Clients of OpenAI's routes read OpenAI's error object.
+        return chat.error_response(problem) if request.path.startswith("/v1/") else problem_response(problem)
 
 
 def find(request: Request) -> Route:

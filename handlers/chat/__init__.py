@@ -86,8 +86,8 @@ async def get(service: Service, request: Request) -> Reply:
     return service.answer(request, _propose(service, chat))
 
 
-def _openai_errors(handler: Handler) -> Handler:
-    """Answer what a handler raises with OpenAI's error object instead of a problem document."""
+def _passing_on(handler: Handler) -> Handler:
+    """Pass on what the upstream answered instead of what was asked of it."""
 
     @wraps(handler)
     async def handle(service: Service, request: Request) -> Reply:
@@ -96,20 +96,18 @@ def _openai_errors(handler: Handler) -> Handler:
         except UpstreamFailed as failure:
             service.counts.failures[failure.code] += 1
             return _failed(failure)
-        except Problem as problem:
-            return error_response(problem)
 
     return handle
 
 
 def error_response(problem: Problem) -> Response:
-    """A problem as OpenAI's SDK expects it."""
+    """A problem on a route of OpenAI's, as its SDK expects it."""
     kind = "invalid_request_error" if problem.status < 500 else "server_error"
     error = error_object(problem.detail, None, type=kind, param=problem.members.get("parameter"))
     return json_response(error, problem.status, problem.headers)
 
 
-@_openai_errors
+@_passing_on
 async def completions(service: Service, request: Request) -> Reply:
     """`POST /v1/chat/completions`. No header goes out before the upstream's status is known; a client that goes cancels it.
 
@@ -134,7 +132,7 @@ async def completions(service: Service, request: Request) -> Reply:
     return service.watch(request, stream, None, key=stream.key)
 
 
-@_openai_errors
+@_passing_on
 async def models(service: Service, request: Request) -> Reply:
     """`GET /v1/models`."""
     return _whole(await attended(request.receive, _upstream(service).models()))

@@ -101,7 +101,6 @@ async def test_bad_clients_hurt_nobody() -> None:
         worst = await watcher
         assert faults == []
         assert statuses.keys() >= {b"", b"200", b"204", b"400", b"404", b"405", b"415", b"431"}, statuses
-        print(statuses, worst)
         assert worst < 1.0
         await settled(process, files + 2)  # its own connections
         metrics = (await fetch(process.port, "/metrics"))[1].decode()
