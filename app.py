@@ -1,7 +1,7 @@
 """Sidestream: the ASGI callable. A route table, the lifespan, and one boundary for errors.
 
-    uvicorn app:app      under any ASGI server
-    python app.py        under ours, which drains on SIGTERM and lets go of clients that stall (server.py)
+uvicorn app:app      under any ASGI server
+python app.py        under ours, which drains on SIGTERM and lets go of clients that stall (server.py)
 """
 
 import logging
@@ -47,10 +47,12 @@ class Route:
         return params
 
 
+ASK = 'curl -N -H content-type:application/json -d \'{"prompt": "Hello"}\' {url}/chat'
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", page.index, Right.OPEN),
     Route("GET", "/chat", chat.get, Right.TOKEN, "curl -N '{url}/chat?prompt=Hello'"),
-    Route("POST", "/chat", chat.post, Right.TOKEN, """curl -N -H content-type:application/json -d '{"prompt":"Hi"}' {url}/chat"""),
+    Route("POST", "/chat", chat.post, Right.TOKEN, ASK),
     Route("POST", "/v1/chat/completions", chat.completions, Right.TOKEN),
     Route("GET", "/v1/models", chat.models, Right.TOKEN, "curl {url}/v1/models"),
     Route("GET", "/stream", basic.stream, Right.TOKEN, "curl -N '{url}/stream?count=10&interval=0.5'"),

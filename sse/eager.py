@@ -2,8 +2,8 @@
 
 In:  a coroutine. Out: the task that carries it on, which may be done already.
 
-An event that is sent from its producer's own turn does not wait behind everything else that is due: with 1,000 streams that is the
-difference between microseconds and milliseconds.
+An event that is sent from its producer's own turn does not wait behind everything else that is due: with 1,000 streams that is
+the difference between microseconds and milliseconds.
 
 Limit: before Python 3.12 tasks can't begin at once, and this one begins in the next turn.
 """

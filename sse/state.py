@@ -1,8 +1,8 @@
 """The states of a stream, what ends it, and the one table of what follows: a missing row is a bug.
 
-    RUNNING ─► DONE        the source ended
-            ─► CANCELLED   somebody asked · nobody watched for as long as the linger · the server shuts down
-            ─► FAILED      the source raised, or its publisher vanished
+RUNNING ─► DONE        the source ended
+        ─► CANCELLED   somebody asked · nobody watched for as long as the linger · the server shuts down
+        ─► FAILED      the source raised, or its publisher vanished
 """
 
 from collections.abc import Mapping

@@ -122,7 +122,7 @@ class Stream:
                 self._cleanup.cancel()
 
     def emit(self, item: Any) -> int | None:
-        """Write what the source yielded. Returns its number, None where the format writes nothing. RuntimeError after the end."""
+        """Write what the source yielded. Returns its number, None where nothing is written. RuntimeError after the end."""
         if self.state is not State.RUNNING:
             raise RuntimeError("nothing follows the terminal event")
         try:
