@@ -137,6 +137,30 @@ async def test_every_request_is_offered_the_means_to_let_go(port: int, monkeypat
                 pass
 
 
+async def test_a_connection_that_is_gone_can_be_aborted_all_the_same(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stalls may also leave, at the same moment."""
+    offered = asyncio.get_running_loop().create_future()
+    gone = asyncio.Event()
+    real, lost = app.find, server.Connection.connection_lost
+
+    def find(request: Request) -> app.Route:
+        offered.set_result(request.scope["extensions"][CONNECTION])
+        return real(request)
+
+    def connection_lost(self: server.Connection, error: Exception | None) -> None:
+        lost(self, error)
+        gone.set()
+
+    monkeypatch.setattr(app, "find", find)
+    monkeypatch.setattr(server.Connection, "connection_lost", connection_lost)
+    async with Client(port) as client:
+        await (await client.get(LONG)).event()
+        client.reset()
+        async with asyncio.timeout(5):
+            await gone.wait()
+    (await offered)["abort"]()
+
+
 async def test_the_drain_comes_before_the_listener_closes(runs: Runs) -> None:
     settings = Settings(drain=60)
     sidestream = Sidestream(settings)

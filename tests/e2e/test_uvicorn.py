@@ -38,7 +38,7 @@ async def refused(*command: str, **settings: str) -> tuple[int, list[str]]:
         ({"SIDESTREAM_LINGER": "-1"}, "SIDESTREAM_LINGER='-1': expected seconds, from 0 to 86400, or none"),
         (
             {"SIDESTREAM_TOKEN": "geheim ä"},
-            "SIDESTREAM_TOKEN=(not shown): expected one or more tokens, or off, separated by commas",
+            "SIDESTREAM_TOKEN=(not shown): expected one or more tokens, or off alone",
         ),
         (
             {"SIDESTREAM_HOST": "0.0.0.0", "SIDESTREAM_PORT": "0"},

@@ -1,5 +1,6 @@
 """The state document, cancelling, and the list."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -78,7 +79,9 @@ async def test_each_watcher_is_shown_with_its_lag(sidestream: Sidestream) -> Non
             await watched.next()
         watched.stop_reading()
         stream.emit(3)
-        assert (await state(sidestream, stream))["watchers"] == [{"position": 4, "lag": 0}]  # handed to `send`, which waits
+        async with asyncio.timeout(5):
+            while (await state(sidestream, stream))["watchers"] != [{"position": 4, "lag": 0}]:
+                pass  # until it is handed to `send`, which waits; each look lets the sender go on
         stream.emit(4)
         stream.emit(5)
         assert (await state(sidestream, stream))["watchers"] == [{"position": 4, "lag": 2}]
