@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Protocol
 
 from sse.asgi import Attendance, Message, Receive, Send
-from sse.eager import start
+from sse.eager import begin
 from sse.log import Watcher
 from sse.wire.encoder import HEARTBEAT
 
@@ -75,16 +75,17 @@ class Pace:
 class Sender:
     """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
-    __slots__ = ("_attendance", "_begin", "_loop", "_outcome", "_pace", "_pending", "_send", "_sender", "_stamp",
+    __slots__ = ("_at_once", "_attendance", "_begin", "_loop", "_outcome", "_pace", "_pending", "_send", "_sender", "_stamp",
                  "_timer", "position", "send_time", "sent", "stream")  # fmt: skip
 
-    def __init__(self, stream: Followed, position: int, send: Send, pace: Pace) -> None:
+    def __init__(self, stream: Followed, position: int, send: Send, pace: Pace, *, at_once: bool = False) -> None:
         self.stream = stream
         self.position = position
         self.sent = 0
         self.send_time = 0.0
         self._begin = position
         self._send = send
+        self._at_once = at_once
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._sender: asyncio.Task[None] | None = None
@@ -130,9 +131,8 @@ class Sender:
         return ({"type": "http.response.body", "body": body, "more_body": not self.stream.finished(self)},) if body else ()
 
     def _put(self, *messages: Message) -> None:
-        task = start(self._flush(messages), self._loop)
-        if not task.done():
-            self._sender = task
+        work = self._flush(messages)
+        self._sender = begin(work, self._loop) if self._at_once else self._loop.create_task(work)
 
     async def _flush(self, messages: tuple[Message, ...]) -> None:
         """Send these messages, or if there are none, what there is to take."""

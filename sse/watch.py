@@ -23,7 +23,10 @@ HEADERS = (
 )
 
 CONNECTION = "sidestream.connection"
-"""The scope extension of our own server: {"open": called when an event stream begins, "abort": drops the connection}."""
+"""The scope extension of our own server: {"open": called when an event stream begins, "abort": drops the connection}.
+
+That it is there says also that nothing stands around the server's `send`, so that events may be sent at once (`eager`).
+"""
 
 
 DEFAULT_PACE = Pace()
@@ -60,11 +63,11 @@ class EventStream:
     async def __call__(self, request: Request, send: Send) -> None:
         if request.method == "HEAD":
             return await head(send, (*self.headers, *request.answer_headers))
+        connection = request.scope.get("extensions", {}).get(CONNECTION, {})
         position = self.stream.position(self.from_now) if self.after is None else self.after
-        self.sender = sender = Sender(self.stream, position, send, self.pace)
+        self.sender = sender = Sender(self.stream, position, send, self.pace, at_once=bool(connection))
         outcome = Outcome.DROPPED
         try:
-            connection = request.scope.get("extensions", {}).get(CONNECTION, {})
             if "open" in connection:
                 connection["open"]()
             headers = [*HEADERS, *self.headers, *request.answer_headers]

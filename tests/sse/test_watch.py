@@ -106,7 +106,7 @@ async def test_events_go_out_as_they_come_until_the_end() -> None:
     stream.end(Trigger.SOURCE_ENDED)
     await task
 
-    assert server.bodies[2:] == [b'id: s.3\ndata: "c"\n\n', b"id: s.end\ndata: [DONE]\n\n"]
+    assert server.bodies[-2:] == [b'id: s.3\ndata: "c"\n\n', b"id: s.end\ndata: [DONE]\n\n"]
     assert server.complete
     assert server.outcomes == [Outcome.COMPLETE]
     assert stream.log.watchers == {}
