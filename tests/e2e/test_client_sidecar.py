@@ -1,55 +1,19 @@
 """EventSource against the sidecar itself, `python app.py`: directly, and through a proxy that cuts every connection."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
 import pytest
 
 from sse.client import Backoff, EventSource, ReadyState
 from sse.following import until
 from sse.wire.event import MessageEvent
+from tests.support.cutting import cutting
 from tests.support.servers import sidecar
 
 
 async def no_pause(seconds: float) -> None:
     await asyncio.sleep(min(seconds, 0.02))
-
-
-@asynccontextmanager
-async def cutting(url: str, after: int) -> AsyncIterator[str]:
-    """The URL of a proxy before `url`, one request a connection, that closes it after `after` bytes of the body."""
-    target = httpx2.URL(url)
-    connections: set[asyncio.Task[None]] = set()
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, request = await asyncio.open_connection(target.host, target.port)
-        try:
-            request.write(await reader.read(65536))  # a request of a test arrives whole
-            writer.write(await upstream.readuntil(b"\r\n\r\n"))
-            left = after
-            while left and (chunk := await upstream.read(left)):
-                writer.write(chunk)
-                left -= len(chunk)
-        finally:
-            writer.close()
-            request.close()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.ensure_future(forward(reader, writer))
-        connections.add(connection)
-        connection.add_done_callback(connections.discard)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    finally:
-        server.close()
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
 
 
 async def follow(url: str, *ends: str, **options: Any) -> list[MessageEvent]:
@@ -91,9 +55,9 @@ async def test_an_answer_in_openai_s_shape_is_followed_to_its_end() -> None:
 async def test_cut_again_and_again_nothing_is_lost_or_doubled(path: str, after: int) -> None:
     async with sidecar(SIDESTREAM_DEMO_INTERVAL="0.002") as server:
         whole, states = await follow(f"{server.url}/{path}"), list[ReadyState]()
-        async with cutting(server.url, after) as proxy:
+        async with cutting(server.port, after) as proxy:
             options = {"headers": {"Connection": "close"}, "on_change": lambda state, why: states.append(state)}
-            pieces = await follow(proxy + path, **options)
+            pieces = await follow(f"{proxy}/{path}", **options)
     assert states.count(ReadyState.OPEN) >= 3
     assert [event.data for event in pieces[1:]] == [event.data for event in whole[1:]]  # the first names the stream
     assert len({event.last_event_id for event in pieces}) == len(whole)
