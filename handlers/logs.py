@@ -35,6 +35,8 @@ _LONGEST_NAME = 16
 class Exchange:
     """One request, from its first moment on: its id, and its line."""
 
+    __slots__ = ("_begin", "_request", "id")
+
     def __init__(self, request: Request) -> None:
         given = request.header(b"x-request-id") or ""
         self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)

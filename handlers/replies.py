@@ -28,6 +28,8 @@ class Reply(Protocol):
 class Watching:
     """An event stream response that counts as a watcher for as long as it lasts. outcome: how it ended, once it has."""
 
+    __slots__ = ("_counts", "_store", "outcome", "response")
+
     status = 200
 
     def __init__(self, store: Store, counts: Counts, response: EventStream) -> None:

@@ -105,6 +105,7 @@ class Sender:
         self.stream.attach(self)
         try:
             self._put(start, {"type": "http.response.body", "body": first, "more_body": True})
+            del start, first  # not kept for as long as we wait
             await self._attendance.until_gone()
             self._outcome = self._outcome or Outcome.GONE
             return self._outcome

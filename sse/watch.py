@@ -10,7 +10,7 @@ scope's extensions); under another one its memory is held until the kernel or a 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from sse.asgi import Message, Receive, Scope, Send
+from sse.asgi import Receive, Scope, Send
 from sse.formats import Format, Plain
 from sse.http import ALWAYS, Request, Response
 from sse.sender import Followed, Outcome, Pace, Sender
@@ -39,6 +39,8 @@ class EventStream:
     newcomers who say no `after`, unless told otherwise. sender: what follows it, from the first moment on. done: called once,
     with the sender and the outcome.
     """
+
+    __slots__ = ("after", "done", "from_now", "headers", "newcomer", "pace", "sender", "stream")
 
     def __init__(
         self,
@@ -70,10 +72,11 @@ class EventStream:
         try:
             if "open" in connection:
                 connection["open"]()
-            headers = [*HEADERS, *self.headers, *request.answer_headers]
-            start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
-            first = self.stream.preamble(position, self.pace.retry, newcomer=self.newcomer)
-            outcome = await sender.follow(request.receive, start, first)
+            outcome = await sender.follow(
+                request.receive,
+                {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *request.answer_headers]},
+                self.stream.preamble(position, self.pace.retry, newcomer=self.newcomer),
+            )
             if outcome is Outcome.STALLED and "abort" in connection:
                 connection["abort"]()
         finally:
