@@ -34,8 +34,8 @@ async def load(service: Service, request: Request) -> Reply:
     client = request.scope.get("client")  # none: a socket of this machine, or a server that doesn't know
     if client and not is_loopback(client[0]) and not has_token(service.settings, request):
         raise Problem(403, "Without a token, the load is for clients on this machine only.")
-    if last_event_id(request) == "end":
-        return Response(204)  # an EventSource that comes back after the end, and would begin again
+    if last_event_id(request) is not None:
+        return Response(204)  # nothing is kept: an EventSource that comes back would begin again
     events = request.integer("events", 1000, minimum=0, maximum=100_000_000)
     size = request.integer("size", 190, minimum=0, maximum=1 << 20)
     interval = request.number("interval", 0.0, minimum=0, maximum=3600)

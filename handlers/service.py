@@ -116,8 +116,8 @@ class Service:
         stream = self.store.find(answer.stream)
         match answer.verdict:
             case Verdict.WATCH if stream is not None:
-                stream.resumes += 1
-                self.counts.resumes += 1
+                stream.resumes += request.method != "HEAD"
+                self.counts.resumes += request.method != "HEAD"
                 return self.watch(request, stream, answer.after)
             case Verdict.FINISHED:
                 return Response(204)

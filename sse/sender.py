@@ -133,7 +133,8 @@ class Sender:
 
     def _put(self, *messages: Message) -> None:
         work = self._flush(messages)
-        self._sender = begin(work, self._loop) if self._at_once else self._loop.create_task(work)
+        # Not create_task: an eager task factory would bring it to its end before it is assigned.
+        self._sender = begin(work, self._loop) if self._at_once else asyncio.Task(work, loop=self._loop)
 
     async def _flush(self, messages: tuple[Message, ...]) -> None:
         """Send these messages, or if there are none, what there is to take."""
@@ -181,7 +182,7 @@ class Sender:
             self._finish(Outcome.STALLED)
             return
         else:
-            if self._sender is None:  # otherwise something is about to be sent
+            if self._sender is None and self._outcome is None:  # otherwise something is about to be sent, or nothing any more
                 self._put({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
             due = pace.heartbeat
         self._timer = self._loop.call_later(min(due, pace.heartbeat, pace.send_timeout), self._tick)

@@ -21,6 +21,9 @@ from sse.log import Budget, EventLog
 from sse.state import State, Trigger
 from sse.stream import Stream
 
+CLEAN_UP = 1.0
+"""Seconds that the sources of streams which a shutdown ends may take to clean up, all together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -151,8 +154,13 @@ class Store:
         if self.running or self.requests:
             self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._quiet,), timeout=seconds)
+        ending = [asyncio.ensure_future(stream.closed()) for stream in self.running.values()]
         for stream in list(self.running.values()):
             stream.end(Trigger.SHUTTING_DOWN)
+        if ending:  # their sources may clean up, and hold up nobody
+            _, still = await asyncio.wait(ending, timeout=CLEAN_UP)
+            for waiting in still:
+                waiting.cancel()
 
     @contextmanager
     def watching(self) -> Iterator[None]:

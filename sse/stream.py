@@ -82,7 +82,7 @@ class Stream:
         self._iterating = False
         self._cleanup: asyncio.TimerHandle | None = None
         self.log = EventLog(self._gap, start=start, max_events=max_events, max_bytes=max_bytes, budget=budget, replay=replay)
-        self._task = self._loop.create_task(self._run(source)) if source is not None else None
+        self._task = asyncio.Task(self._run(source), loop=self._loop) if source is not None else None
         self._begin_linger()
 
     # -- the run

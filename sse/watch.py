@@ -92,7 +92,7 @@ async def watch(
     format: Format | None = None,
     pace: Pace = DEFAULT_PACE,
 ) -> None:
-    """Answer one HTTP request with the events of `source`, in any ASGI app. When this returns, the source is closed.
+    """Answer one HTTP request with the events of `source`, in any ASGI app. A source that was started is closed at its return.
 
     The source lives as long as the connection: nothing is kept to be resumed. HEAD is answered without starting it, and so is
     an EventSource that comes back after the end, which has to be told to stop (204, 9.2.3).

@@ -118,6 +118,7 @@ async def completions(service: Service, request: Request) -> Reply:
     chat = parse_request(body, tools=_toolbox(service).tools, max_stages=settings.max_stages, openai=True)
     answer = _answer(service, chat)
     if not chat.stream:
+        service.admit()
         with service.store.working():
             return _whole(await attended(request.receive, complete(answer)))
     try:

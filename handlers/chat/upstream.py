@@ -155,7 +155,7 @@ async def _create(client: "AsyncOpenAI", body: Mapping[str, Any]) -> "AsyncAPIRe
 
 
 def _reply(response: "httpx2.Response", body: bytes, key: str = "") -> Reply:
-    headers = {name: value for name, value in response.headers.items() if name.startswith(_PASSED_ON)}
+    headers = {name: value for name, value in response.headers.items() if name.startswith(_PASSED_ON) and value.isascii()}
     return Reply(response.status_code, headers, body.replace(key.encode(), b"***") if key else body)
 
 
