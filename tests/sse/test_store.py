@@ -436,3 +436,23 @@ async def test_a_watcher_that_fails_is_counted_no_longer() -> None:
         raise KeyError
 
     assert store.watchers == 0
+
+
+@pytest.mark.parametrize(("cleaning", "returned"), [(0.5, 20.5), (60, 21)])
+async def test_a_drain_waits_a_moment_for_the_sources_that_it_ends(cleaning: float, returned: float) -> None:
+    closed = []
+
+    async def untidy() -> AsyncIterator[int]:
+        try:
+            await asyncio.sleep(100)
+            yield 1
+        finally:
+            await asyncio.sleep(cleaning)
+            closed.append(now())
+
+    store = Store()
+    stream = store.open(untidy(), opening())
+    await store.drain(20)
+    assert now() == returned
+    assert closed == ([20.5] if cleaning == 0.5 else [])
+    await stream.closed()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -957,3 +958,18 @@ async def test_through_asgirefs_communicator() -> None:
 
     assert client.output_queue.empty()
     assert source.happened == ["started", "closed"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks can begin at once since Python 3.12")
+@pytest.mark.parametrize("pause", [None, 1.0], ids=["a source that never waits", "one that does"])
+async def test_an_eager_task_factory_changes_nothing(pause: float | None) -> None:
+    async def source() -> AsyncIterator[int]:
+        for number in range(3):
+            if pause is not None:
+                await asyncio.sleep(pause)
+            yield number
+
+    loop, connection = asyncio.get_running_loop(), Connection()
+    loop.set_task_factory(vars(asyncio)["eager_task_factory"])
+    await asyncio.wait_for(watch(http_scope(), connection.receive, connection.send, source()), 60)
+    assert data(connection) == ["0", "1", "2", "[DONE]"]

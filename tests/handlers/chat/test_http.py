@@ -529,3 +529,12 @@ async def test_ascii_transliterates_typed_and_plain_but_not_v1() -> None:
 async def test_a_module_without_tools_is_an_error_at_the_start(module: str) -> None:
     with pytest.raises(ValueError, match=rf"SIDESTREAM_TOOLS.*{module}"):
         demo(tools=(module,)).start()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "in one piece"])
+async def test_while_draining_nothing_is_asked_of_the_upstream(stream: bool) -> None:
+    async with sidecar(HELLO) as sidestream:
+        sidestream.app.service.store.draining = True
+        answer = await sidestream.post({"messages": MESSAGES, "stream": stream}, V1)
+        assert (answer.status, answer.json["error"]["type"]) == (503, "server_error")
+        assert sidestream.asked == 0
