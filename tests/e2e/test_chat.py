@@ -424,4 +424,4 @@ async def test_what_cancels_an_answer_closes_the_upstreams_connection(moment: st
         print(f"  {f'drain over, the last of {TOGETHER}':<30}{drained * 1e3:>16.2f}")
     together = sorted(time for times in took.values() for time in times)
     assert together[int(len(together) * 0.99) - 1] < LIMIT
-    assert drained < LIMIT
+    assert drained < 2 * LIMIT  # when the drain began is known to within one request, which can take 40 ms
