@@ -1,7 +1,7 @@
 """Sidestream: the ASGI callable. A route table, the lifespan, and one boundary for errors.
 
 uvicorn app:app      under any ASGI server
-python app.py        under ours, which drains on SIGTERM and lets go of clients that stall (server.py)
+python app.py        under ours, which drains on SIGTERM and lets go of clients that stall (`sidecar.server`)
 """
 
 import logging
@@ -9,11 +9,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from handlers import access, basic, bench, chat, health, jobs, logs, merge, metrics, page, publish, streams
-from handlers.access import Right
-from handlers.replies import Reply
-from handlers.service import Service, busy
-from handlers.settings import Settings, from_environment
+from handlers import basic, bench, health, metrics, streams
+from handlers import index as page
+from handlers.chat import routes as chat
+from handlers.jobs import routes as jobs
+from handlers.merge import routes as merge
+from handlers.publish import routes as publish
+from sidecar import access, logs
+from sidecar.access import Right
+from sidecar.answers import Reply
+from sidecar.service import Service, busy
+from sidecar.settings import Settings, from_environment
 from sse.asgi import Receive, Scope, Send, lifespan
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request, Response, problem_response
@@ -183,7 +189,7 @@ if __name__ == "__main__":
     import signal
     import sys
 
-    import server
+    from sidecar import server
 
     # The image starts us with SIGTERM blocked (Containerfile): one that came while all this was imported arrives now.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

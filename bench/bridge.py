@@ -22,7 +22,7 @@ from typing import Any
 
 import uvloop
 
-from sse.bridge import Bridge, OnProgress, Progress, Result
+from sse.threads import Bridge, OnProgress, Progress, Result
 
 THREADS = 8
 CALLS = 100_000

@@ -9,8 +9,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handlers.replies import Reply
-from handlers.service import Service, last_event_id
+from sidecar.answers import Reply
+from sidecar.service import Service, last_event_id
 from sse.errors import Problem
 from sse.formats import Plain
 from sse.http import Request, Response

@@ -11,9 +11,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handlers.access import has_token, is_loopback
-from handlers.replies import Reply
-from handlers.service import Service, last_event_id
+from sidecar.access import has_token, is_loopback
+from sidecar.answers import Reply
+from sidecar.service import Service, last_event_id
 from sse.errors import Problem
 from sse.formats import Plain
 from sse.http import Request, Response

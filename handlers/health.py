@@ -1,7 +1,7 @@
 """`GET /healthz`: alive, and which version. `GET /readyz`: whether new streams are taken; 503 while the server drains."""
 
-from handlers.replies import Reply
-from handlers.service import Service
+from sidecar.answers import Reply
+from sidecar.service import Service
 from sse import __version__
 from sse.errors import Problem
 from sse.http import Request, json_response

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from handlers.counts import Counts, Histogram
-from handlers.replies import Reply
-from handlers.service import Service
+from sidecar.answers import Reply
+from sidecar.counts import Counts, Histogram
+from sidecar.service import Service
 from sse.errors import Problem
 from sse.http import Request, Response
 from sse.state import State

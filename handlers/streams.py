@@ -4,8 +4,8 @@ import asyncio
 import time
 from typing import Any
 
-from handlers.replies import Reply
-from handlers.service import Service
+from sidecar.answers import Reply
+from sidecar.service import Service
 from sse.errors import Problem
 from sse.http import Request, Response, json_response
 from sse.state import State, Trigger

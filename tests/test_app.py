@@ -8,10 +8,10 @@ import pytest
 
 import app
 from app import Route, Sidestream
-from handlers.access import Right
-from handlers.replies import Reply
-from handlers.service import Service
-from handlers.settings import Settings
+from sidecar.access import Right
+from sidecar.answers import Reply
+from sidecar.service import Service
+from sidecar.settings import Settings
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request
 from sse.state import State
@@ -220,7 +220,7 @@ async def test_an_error_while_the_headers_are_checked_is_answered_too(
     def broken(*_: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("handlers.access.check", broken)
+    monkeypatch.setattr("sidecar.access.check", broken)
     assert (await ask(sidestream, "/healthz")).status == 500
 
 

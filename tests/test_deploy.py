@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import app
-from handlers.settings import PREFIX, Settings
-from server import FLUSH
+from sidecar.server import FLUSH
+from sidecar.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 NGINX = (ROOT / "nginx.conf").read_text()
@@ -79,7 +79,7 @@ def test_all_that_is_copied_into_the_image_is_there_and_not_ignored() -> None:
     }
     kept = {line[1:] for line in (ROOT / ".containerignore").read_text().splitlines() if line.startswith("!")}
     assert copied == kept
-    assert {"app.py", "server.py", "handlers", "sse"} <= copied
+    assert {"app.py", "handlers", "sidecar", "sse"} <= copied
     assert all((ROOT / source).exists() for source in copied)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from handlers.chat import events
-from handlers.chat.calls import Call, Calls
-from handlers.chat.chunks import Chunk, joined
+from handlers.chat.formats import events
 from handlers.chat.tools import Outcome
+from handlers.chat.upstream.calls import Call, Calls
+from handlers.chat.upstream.chunks import Chunk, joined
 
 
 @dataclass(frozen=True, slots=True)

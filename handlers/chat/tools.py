@@ -10,7 +10,7 @@ the model sees it and the answer goes on. A module for `SIDESTREAM_TOOLS` is any
         "Find a word in the dictionary."
         return await dictionary.find(word, limit)
 
-An async callable runs in the event loop, any other in a daemon thread (`sse.bridge`).
+An async callable runs in the event loop, any other in a daemon thread (`sse.threads`).
 
 Limit: a thread can't be stopped from outside. A call that runs out of time is let go and keeps its place until it returns.
 Limit: an async tool that blocks the loop, or swallows its cancellation, holds up whoever waits for it.
@@ -27,9 +27,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.chat.chunks import joined
-from sse.bridge import Bridge, Result
+from handlers.chat.upstream.chunks import joined
 from sse.errors import Full
+from sse.threads import Bridge, Result
 from sse.wire.payload import dumps
 
 logger = logging.getLogger("handlers.chat")

@@ -12,7 +12,7 @@ A module for `SIDESTREAM_JOBS` is any module with kinds in it:
             ...
         return {"pages": pages}
 
-An async function runs in the event loop, and reports from there; any other runs in a thread (`sse.bridge`). Both get
+An async function runs in the event loop, and reports from there; any other runs in a thread (`sse.threads`). Both get
 `on_progress(step, details)`; what they return is the result, what they raise is the failure.
 """
 

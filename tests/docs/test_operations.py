@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import app
-import heads
-import listener
-from handlers.access import Right
 from handlers.chat.request import MAX_MESSAGES
-from handlers.merge import MAX_STREAMS
+from handlers.merge.routes import MAX_STREAMS
 from handlers.publish.bodies import MAX_LIST
-from handlers.service import MAX_METADATA
-from handlers.settings import PREFIX, Settings
+from sidecar import connection, listener
+from sidecar.access import Right
+from sidecar.service import MAX_METADATA
+from sidecar.settings import PREFIX, Settings
 from sse.http import BODY_TIMEOUT
 from sse.stream import MAX_EVENT
 
@@ -64,9 +63,9 @@ def test_every_metric_that_is_named_is_one() -> None:
 
 def test_the_limits_are_the_ones_of_the_code() -> None:
     for row in (
-        f"request target | {heads.MAX_TARGET >> 10} KiB | 414",
-        f"together | {heads.MAX_HEAD >> 10} KiB | 431",
-        f"after its answer | {heads.HEAD_TIMEOUT:g} s |",
+        f"request target | {connection.MAX_TARGET >> 10} KiB | 414",
+        f"together | {connection.MAX_HEAD >> 10} KiB | 431",
+        f"after its answer | {connection.HEAD_TIMEOUT:g} s |",
         f"`SIDESTREAM_MAX_BODY`, {BODY_TIMEOUT:g} s | 413, 408",
         f"one line of a body | {MAX_EVENT >> 20} MiB | 413",
         f"one posted list | {MAX_LIST:,} | 413",

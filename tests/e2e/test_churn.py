@@ -11,7 +11,7 @@ import pytest
 
 import app
 from app import Sidestream
-from handlers.settings import Settings
+from sidecar.settings import Settings
 from tests.support.app import NUMBERS, Runs, serving
 from tests.support.servers import sidecar
 from tests.support.sockets import Client, complaints, descriptors, encode_request, fetch, get_json

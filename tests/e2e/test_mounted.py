@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from app import Sidestream
-from handlers.settings import Settings
+from sidecar.settings import Settings
 from tests.support.servers import serving
 from tests.support.sockets import Client, fetch, get_json
 

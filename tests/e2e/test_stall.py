@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app import Sidestream
-from handlers.settings import Settings
+from sidecar.settings import Settings
 from sse.formats import Plain
 from sse.state import Trigger
 from sse.store import Opening

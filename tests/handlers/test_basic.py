@@ -7,7 +7,7 @@ import pytest
 
 from app import Sidestream
 from handlers import basic
-from handlers.settings import Settings
+from sidecar.settings import Settings
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
 from tests.support.clock import VIRTUAL_TIME, Backend, now

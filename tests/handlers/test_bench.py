@@ -7,7 +7,7 @@ import pytest
 
 from app import Sidestream
 from handlers import bench
-from handlers.settings import Settings
+from sidecar.settings import Settings
 from tests.support.app import EVENT_STREAM, ask
 from tests.support.clock import VIRTUAL_TIME, Backend, now
 

@@ -1,7 +1,7 @@
 """The two probes."""
 
 from app import Sidestream
-from handlers.settings import Settings
+from sidecar.settings import Settings
 from sse import __version__
 from sse.formats import Plain
 from sse.store import Opening

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import Sidestream
-from handlers.counts import Histogram
 from handlers.metrics import LagTimer
-from handlers.settings import Settings
+from sidecar.counts import Histogram
+from sidecar.settings import Settings
 from sse.formats import Plain
 from sse.sender import Outcome
 from sse.state import State

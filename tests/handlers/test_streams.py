@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app import Sidestream
-from handlers.settings import Settings
+from sidecar.settings import Settings
 from sse.errors import SourceFailed
 from sse.formats import Plain
 from sse.state import Trigger

@@ -18,12 +18,12 @@ from typing import Any
 
 import app
 from app import Sidestream
-from handlers.access import Right
-from handlers.replies import Reply
-from handlers.service import Proposal, Service
-from handlers.settings import Settings
-from listener import listener
-from server import Server, configuration
+from sidecar.access import Right
+from sidecar.answers import Reply
+from sidecar.listener import listener
+from sidecar.server import Server, configuration
+from sidecar.service import Proposal, Service
+from sidecar.settings import Settings
 from sse.formats import Plain
 from sse.http import Request, json_response
 from sse.store import Opening
@@ -147,7 +147,7 @@ class Runs:
 
 
 if __name__ == "__main__":
-    import server
+    from sidecar import server
 
     app.ROUTES += Runs().routes()
     sys.exit(server.main(app.app))

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from handlers.chat import builtin
-from handlers.chat.formats import format_for
+from handlers.chat.engine import Answer
+from handlers.chat.formats.typed import format_for
 from handlers.chat.items import Item
 from handlers.chat.request import parse_request
-from handlers.chat.stages import Answer
 from handlers.chat.tools import Tool, Toolbox
-from handlers.chat.upstream import OpenAIUpstream
+from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from tests.support.upstream import Script, Upstream, serve
 
 KEY = "sk-test-0123456789"

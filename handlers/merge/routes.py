@@ -1,0 +1,95 @@
+"""`GET /merge?streams=a,b,c`: several streams watched over one connection; a browser has only six (HTTP/1.1).
+
+An event's id holds one position for each stream, in the order of the query, so that the whole is resumed like any other stream:
+
+    position-list = position *31( "-" position )        17-5-end: events up to 17 of the first, up to 5 of the second, all of
+    position      = 1*15DIGIT / "end"                   the third, its terminal event included
+
+A stream that isn't held any more is reported by an `error` event of its own and the others go on. The body ends when all have;
+an id of nothing but `end` is answered 204. Going away lets go of the streams and cancels none.
+
+`GET /merge` alone is a demonstration of `sse.merge`: two sources at different paces as one plain stream.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from handlers.merge.merged import Merged, Part
+from sidecar import access
+from sidecar.access import Right
+from sidecar.answers import Reply
+from sidecar.service import Proposal, Service, last_event_id
+from sse.errors import Problem
+from sse.formats import Plain
+from sse.http import Request, Response
+from sse.merge import Item, merge
+from sse.state import State
+from sse.store import Opening
+
+MAX_STREAMS = 32
+PACES = {"A": (10, 0.3), "B": (10, 0.5)}
+"""The demonstration: how many values each source has, and the seconds between them."""
+
+_POSITIONS = re.compile(r"(?:[0-9]{1,15}|end)(?:-(?:[0-9]{1,15}|end))*")
+
+
+async def watch(service: Service, request: Request) -> Reply:
+    """`GET /merge`."""
+    if "streams" not in request.query:
+        access.check(service.settings, request, Right.TOKEN, None)  # this opens a stream; the rest only watches
+        return service.answer(request, lambda identity: _demonstration(service, identity))
+    names = request.query["streams"].split(",")
+    if len(names) > MAX_STREAMS or len(set(names)) != len(names) or not all(names):
+        detail = f"streams must be 1 to {MAX_STREAMS} different stream ids, separated by commas."
+        raise Problem(400, detail, parameter="streams")
+    last = last_event_id(request)
+    positions = _positions(last, len(names))
+    if all(position is None for position in positions):
+        return Response(204)
+    parts = [_part(service, name, position) for name, position in zip(names, positions, strict=True)]
+    return service.follow_along(request, Merged(parts), None if last is None else 0, newcomer=last is None)
+
+
+def _positions(last: str | None, count: int) -> list[int | None]:
+    """The position of each stream, None for one that is over. Raises Problem 400."""
+    if last is None:
+        return [0] * count
+    if _POSITIONS.fullmatch(last) is None or last.count("-") != count - 1:
+        raise Problem(400, "The last event ID must hold one position for each stream.", parameter="last_event_id")
+    return [None if text == "end" else int(text) for text in last.split("-")]
+
+
+def _part(service: Service, name: str, position: int | None) -> Part:
+    stream = service.store.find(name)
+    if position is None:
+        return Part(name, stream, 0, over=True)
+    if stream is not None:
+        if not stream.format.ids:
+            raise Problem(409, f"Stream {name} has no ids, so that it can't be merged.", parameter="streams")
+        last = stream.log.last - stream.log.closed
+        if position > last and stream.state is State.RUNNING:
+            raise Problem(409, "The last event ID is ahead of its stream.", parameter="last_event_id")
+        position = min(position, last)
+    return Part(name, stream, position, over=False)
+
+
+def _demonstration(service: Service, identity: str) -> Proposal:
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        counters = {name: _counter(count, interval) for name, (count, interval) in PACES.items()}
+        async with aclosing(merge(counters)) as merged:
+            async for record in merged:
+                if isinstance(record, Item):
+                    yield {"source": record.source, "value": record.value}
+
+    settings = service.settings
+    opening = Opening(identity, Plain(ascii=settings.ascii), linger=settings.linger, keep=settings.keep)
+    return Proposal(source, opening)
+
+
+async def _counter(count: int, interval: float) -> AsyncIterator[int]:
+    for value in range(count):
+        await asyncio.sleep(interval)
+        yield value

@@ -1,0 +1,111 @@
+"""Events from outside: an application opens a stream, posts events to it, and closes it, in any language.
+
+    POST /streams                 {"linger", "ttl", "metadata"}, all optional        201 {"stream_id", "url", "key"}
+    POST /streams/{id}/events     one event, a list, JSON lines or an event stream   200 {"first", "last", "events", "skipped"}
+    POST /streams/{id}/close                                                         204, once more as well
+
+What a body may hold is in `bodies`. The answer, also one in the middle of a body that went wrong, has the number of the first
+event that this request added, the last number there is, and how many were added and skipped.
+
+`?first=N` numbers the body's first event: what is there already is skipped, a hole is 409. So a publisher can send again what
+it had no answer for, without doubling.
+
+Whoever publishes faster than the watchers read is made to wait by its connection: nothing is read from it meanwhile. A stream
+that has ended answers 410 and closes the connection, in the middle of a body too: so the application learns to stop.
+"""
+
+from typing import Any
+
+from handlers.publish.bodies import READERS
+from handlers.publish.source import Appending, Publication, Published, ended
+from sidecar.answers import Reply
+from sidecar.service import Proposal, Service, check_metadata
+from sse.errors import EventTooLong, Problem
+from sse.http import Request, Response, json_response
+from sse.state import State, Trigger
+from sse.store import Opening
+from sse.stream import Stream
+from sse.wire.payload import dumps
+
+DEFAULT_TTL = 300.0
+MAX_DURATION = 86400.0
+ACCEPT = ", ".join(["application/json", *READERS])
+
+
+async def open(service: Service, request: Request) -> Reply:
+    """`POST /streams`. linger: seconds it goes on unwatched, none: for ever; ttl: seconds, see `source`; metadata: any JSON."""
+    body = await request.json(limit=service.settings.max_body)
+    wishes = {} if body is None else body
+    if not isinstance(wishes, dict):
+        raise Problem(400, "The body must be an object.")
+    for name in wishes.keys() - {"linger", "ttl", "metadata"}:
+        raise Problem(422, f"{name} is not known here.", parameter=name)
+    linger, ttl = _seconds(wishes, "linger", None), _seconds(wishes, "ttl", DEFAULT_TTL)
+    metadata = wishes.get("metadata")
+    check_metadata(metadata)
+
+    def propose(identity: str) -> Proposal:
+        opening = Opening(identity, Published(), linger=linger, keep=service.settings.keep, metadata=metadata)
+        return Proposal(lambda: Publication(ttl), opening)
+
+    stream = service.open(request, propose, body=dumps(wishes))
+    return service.opened(request, stream, 201)
+
+
+async def publish(service: Service, request: Request) -> Reply:
+    """`POST /streams/{id}/events`; PUT is the same, for `curl -T -`."""
+    stream = _find(service, request)
+    assert isinstance(stream.source, Publication)
+    if stream.state is not State.RUNNING:
+        raise ended(stream)
+    number = request.integer("first", 0, minimum=1, maximum=10**15 - 1) if "first" in request.query else None
+    appending = Appending(stream, number)
+    content_type = (request.header(b"content-type") or "").split(";")[0].strip().lower()
+    if content_type == "application/json":
+        work = appending.whole(request, service.settings.max_body)
+    elif content_type in READERS:
+        work = appending.streamed(request, READERS[content_type]())
+    else:
+        raise Problem(415, f"The body must be one of {ACCEPT}.", headers={"accept": ACCEPT})
+    try:
+        if not await stream.source.publish(work):
+            raise ended(stream)
+    except EventTooLong as error:
+        raise _interrupted(Problem(413, f"{error}."), appending) from None
+    except Problem as problem:
+        raise _interrupted(problem, appending) from None
+    return json_response(appending.answer())
+
+
+async def close(service: Service, request: Request) -> Reply:
+    """`POST /streams/{id}/close`: end it well. Once more does nothing more."""
+    stream = _find(service, request)
+    if not stream.end(Trigger.SOURCE_ENDED) and stream.state is not State.DONE:
+        raise ended(stream)
+    return Response(204)
+
+
+def _find(service: Service, request: Request) -> Stream:
+    """The published stream that the request's path names, ended or not. Raises Problem 404, 409."""
+    stream = service.store.find(request.params["id"])
+    if stream is None:
+        raise Problem(404, "The stream is unknown or has expired.", code="stream_gone")
+    if not isinstance(stream.source, Publication):
+        raise Problem(409, "This stream has a source of its own; nothing can be published to it.")
+    return stream
+
+
+def _interrupted(problem: Problem, appending: Appending) -> Problem:
+    """An error while a body was read: what is left of it isn't wanted, and what was added stays."""
+    problem.headers["connection"] = "close"
+    problem.members |= appending.answer()
+    return problem
+
+
+def _seconds(wishes: dict[str, Any], name: str, default: Any) -> Any:
+    value = wishes.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_DURATION:
+        raise Problem(422, f"{name} must be seconds, from 0 to {MAX_DURATION:g}.", parameter=name)
+    return value

@@ -1,0 +1,82 @@
+"""The listening socket, and how many files the process may have open.
+
+Accepted sockets inherit the listening one's options (Linux: `tcp(7)`, `socket(7)`):
+
+    TCP_NODELAY          an event goes out when it is written, not when the one before is acknowledged
+    TCP_NOTSENT_LOWAT    the kernel takes this much that it can't send yet, and no more: what a stalled client costs. Unlike
+                         SO_SNDBUF it leaves what is on its way as large as a long line needs
+    TCP_USER_TIMEOUT     a peer that acknowledges nothing for so long is gone
+    SO_KEEPALIVE         a peer that is silent, on a connection that is silent, is asked whether it still exists
+"""
+
+import logging
+import resource
+import socket
+from dataclasses import replace
+from typing import Final
+
+from sidecar.access import is_loopback
+from sidecar.settings import Settings
+
+logger = logging.getLogger("sidestream")
+
+UNSENT: Final = 128 * 1024
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times: 50 s in all
+RESERVE: Final = 128
+"""Files beside watchers and upstreams: listener, event loop, logs, requests that are answered at once."""
+
+
+def check_exposure(settings: Settings) -> None:
+    """Without a token everything is open, and that stays on loopback. Raises ValueError unless `off` says otherwise."""
+    if not settings.token and not is_loopback(settings.host):
+        expected = "a loopback address, or SIDESTREAM_TOKEN set (off: open to whoever reaches it)"
+        raise ValueError(f"SIDESTREAM_HOST={settings.host!r}: expected {expected}")
+
+
+def listener(settings: Settings) -> socket.socket:
+    """The listening socket; accepted ones inherit its options. Raises OSError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise OSError(f"SIDESTREAM_HOST={settings.host!r}: expected an address or a name of this machine: {error}") from None
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options(settings).items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sock.bind(address)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    return sock
+
+
+def options(settings: Settings) -> dict[str, int]:
+    """The options of TCP, by name; those that a system doesn't have are left out."""
+    # The send timeout ends at the last event; behind it, and where the peer has vanished, the kernel gives up. Later than the
+    # send timeout, which tells the two apart.
+    return {
+        "TCP_NODELAY": 1,
+        "TCP_NOTSENT_LOWAT": UNSENT,
+        "TCP_USER_TIMEOUT": int(settings.send_timeout * 1500),
+        **KEEPALIVE,
+    }
+
+
+def fit_watchers(settings: Settings) -> Settings:
+    """Raise the soft limit of open files to the hard one, and fit MAX_WATCHERS to it: each watcher is a socket.
+
+    A running stream may hold another one, to its upstream; where there is little, watchers get half of it.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return settings
+    room = max(hard // 2, hard - settings.max_streams - RESERVE)
+    if room >= settings.max_watchers:
+        return settings
+    logger.warning("%d watchers at the most, not %d: this process may have %d files open", room, settings.max_watchers, hard)
+    return replace(settings, max_watchers=room)

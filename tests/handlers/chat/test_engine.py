@@ -1,0 +1,278 @@
+"""The tool loop, in front of a real server."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from handlers.chat.formats.typed import Typed
+from handlers.chat.items import StageBegun, StageDone, ToolResult, ToolSummary, add_usage
+from handlers.chat.tools import tool
+from handlers.chat.upstream.chunks import Chunk
+from sse.state import State, Trigger
+from sse.stream import Stream
+from tests.support.chat import chat
+from tests.support.upstream import DONE, HANG, call, chunk, finish, reply, usage
+
+SUM = call("calculate", '{"expression": "6*7"}')
+CALLED = reply(chunk("Let me see. "), SUM, finish("tool_calls"), usage(1, 2), DONE)
+ANSWERED = reply(chunk("42"), finish(), usage(3, 4), DONE)
+CLIENTS = {"type": "function", "function": {"name": "lookup"}}
+
+
+def kinds(items: list[Any]) -> list[str]:
+    return [type(item).__name__ for item in items if not isinstance(item, Chunk)]
+
+
+async def test_an_answer_in_one_stage() -> None:
+    async with chat(ANSWERED) as c:
+        items = await c.items({"temperature": 0.5, "seed": 7})
+    assert kinds(items) == ["StageBegun", "StageDone"]
+    assert items[-1] == StageDone("stop", {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, True, ())
+    sent = c.upstream.requests[0].body
+    assert (sent["model"], sent["stream"], sent["temperature"], sent["seed"]) == ("test", True, 0.5, 7)
+    assert sent["stream_options"] == {"include_usage": True}
+
+
+async def test_a_tool_leads_to_the_next_stage() -> None:
+    async with chat(CALLED, ANSWERED) as c:
+        answer = c.answer({"tools": ["calculate"]})
+        items = [item async for item in answer]
+    assert kinds(items) == ["StageBegun", "ToolResult", "ToolSummary", "StageDone", "StageBegun", "StageDone"]
+    assert [item.final for item in items if isinstance(item, StageDone)] == [False, True]
+    first, second = (request.body for request in c.upstream.requests)
+    assert [tool["function"]["name"] for tool in first["tools"]] == ["calculate"]
+    assert second["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": "Let me see. ",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "calculate", "arguments": '{"expression": "6*7"}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+    ]
+    result = answer.result
+    assert (result["text"], result["finish_reason"], result["tool_calls"]) == ("Let me see. 42", "stop", [])
+    assert result["usage"] == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+    assert [stage["text"] for stage in result["stages"]] == ["Let me see. ", "42"]
+
+
+async def test_tools_run_in_parallel_and_come_out_as_they_finish() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    @tool()
+    async def one() -> str:
+        first.set()
+        await second.wait()
+        return "one"
+
+    @tool()
+    async def two() -> str:
+        await first.wait()
+        second.set()
+        return "two"
+
+    calls = reply(call("one", "{}", id="a"), call("two", "{}", id="b"), finish("tool_calls"), DONE)
+    async with chat(calls, ANSWERED, tools=(one, two)) as c:
+        items = await c.items({"tools": ["one", "two"]})
+        messages = c.upstream.requests[1].body["messages"]
+    assert {item.outcome.value for item in items if isinstance(item, ToolResult)} == {"one", "two"}
+    [summary] = [item for item in items if isinstance(item, ToolSummary)]
+    assert [entry["id"] for entry in summary.calls] == ["a", "b"]
+    assert [message["content"] for message in messages[-2:]] == ["one", "two"]
+
+
+WRONG = {
+    "bad json": ('{"expression": ', "not JSON"),
+    "wrong parameters": ('{"formula": "1"}', "missing a required argument"),
+    "raised": ('{"expression": "1/0"}', "division by zero"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "error"), WRONG.values(), ids=WRONG.keys())
+async def test_the_model_is_told_what_went_wrong_and_the_answer_goes_on(arguments: str, error: str) -> None:
+    async with chat(reply(call("calculate", arguments), finish("tool_calls"), DONE), ANSWERED) as c:
+        items = await c.items({"tools": ["calculate"]})
+        messages = c.upstream.requests[1].body["messages"]
+    [summary] = [item for item in items if isinstance(item, ToolSummary)]
+    assert summary.calls[0]["ok"] is False
+    assert error in summary.calls[0]["error"]
+    assert error in messages[-1]["content"]
+    if error == "not JSON":
+        assert messages[-2]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+async def test_surrogates_that_were_cut_apart_are_joined_before_they_go_back() -> None:
+    @tool()
+    def echo(text: str) -> str:
+        return text
+
+    script = reply(call("echo", '{"text": "\ud83d'), call("echo", '\ude00"}'), finish("tool_calls"), DONE)
+    async with chat(script, ANSWERED, tools=(echo,)) as c:
+        await c.items({"tools": ["echo"]})
+        *_, asked, told = c.upstream.requests[1].body["messages"]
+    assert asked["tool_calls"][0]["function"]["arguments"] == '{"text": "😀"}'
+    assert told["content"] == "😀"
+
+
+async def test_a_tool_that_was_not_offered_is_unknown() -> None:
+    async with chat(reply(call("current_time", "{}"), finish("tool_calls"), DONE), ANSWERED) as c:
+        answer = c.answer({"tools": ["calculate"]})
+        assert kinds([item async for item in answer])[-1] == "StageDone"
+    assert answer.result["stages"][0]["calls"][0]["error"] == "there is no tool named 'current_time'"
+
+
+async def test_the_clients_calls_end_the_answer_as_pending() -> None:
+    async with chat(reply(call("lookup", '{"a": 1}'), finish("tool_calls"), DONE)) as c:
+        answer = c.answer({"tools": ["calculate", CLIENTS]})
+        items = [item async for item in answer]
+    assert kinds(items) == ["StageBegun", "StageDone"]
+    done = items[-1]
+    assert isinstance(done, StageDone)
+    assert (done.final, [call.name for call in done.pending]) == (True, ["lookup"])
+    assert answer.result["tool_calls"][0]["function"] == {"name": "lookup", "arguments": '{"a": 1}'}
+
+
+BOTH = reply(SUM, call("lookup", "{}", id="b", index=1), finish("tool_calls"), DONE)
+
+
+@pytest.mark.parametrize(("openai", "ran"), [(False, 1), (True, 0)], ids=["chat runs the sidecar's", "v1 runs none"])
+async def test_a_stage_with_calls_of_both_kinds(openai: bool, ran: int) -> None:
+    async with chat(BOTH) as c:
+        answer = c.answer({"tools": ["calculate", CLIENTS], "stream": True}, openai=openai)
+        items = [item async for item in answer]
+    assert sum(isinstance(item, ToolResult) for item in items) == ran
+    assert [call["function"]["name"] for call in answer.result["tool_calls"]] == ["lookup"]
+    assert len(c.upstream.requests) == 1
+
+
+async def test_max_stages_is_the_end_and_does_not_pass_for_success() -> None:
+    async with chat(CALLED) as c:
+        answer = c.answer({"tools": ["calculate"], "max_stages": 3})
+        items = [item async for item in answer]
+    assert len(c.upstream.requests) == 3
+    assert sum(isinstance(item, ToolResult) for item in items) == 2
+    assert answer.result["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_calls_of_an_answer_that_was_broken_off_are_not_run(reason: str) -> None:
+    async with chat(reply(SUM, finish(reason), DONE)) as c:
+        items = await c.items({"tools": ["calculate"]})
+    assert kinds(items) == ["StageBegun", "StageDone"]
+    assert items[-1] == StageDone(reason, None, True, ())
+
+
+@pytest.mark.parametrize("end", [(finish("stop"), DONE), (DONE,)], ids=["stop", "no finish_reason"])
+async def test_calls_are_run_whatever_the_finish_reason_calls_them(end: tuple[bytes, ...]) -> None:
+    async with chat(reply(SUM, *end), ANSWERED) as c:
+        assert "ToolResult" in kinds(await c.items({"tools": ["calculate"]}))
+
+
+async def test_a_choice_that_forces_a_call_holds_for_the_first_stage_only() -> None:
+    async with chat(CALLED, ANSWERED) as c:
+        await c.items({"tools": ["calculate"], "tool_choice": "required"})
+    assert [request.body.get("tool_choice") for request in c.upstream.requests] == ["required", None]
+
+
+async def test_the_result_can_be_read_while_the_answer_runs() -> None:
+    go = asyncio.Event()
+    async with chat(reply(chunk("Hel"), go, chunk("lo"), finish(), DONE)) as c:
+        answer = c.answer()
+        assert answer.result["text"] == ""
+        assert isinstance(await anext(answer), StageBegun)
+        await anext(answer)
+        assert (answer.result["text"], answer.result["finish_reason"]) == ("Hel", None)
+        go.set()
+        [item async for item in answer]
+    assert (answer.result["text"], answer.result["finish_reason"]) == ("Hello", "stop")
+
+
+async def test_an_answer_that_was_opened_and_never_read_is_closed() -> None:
+    async with chat(reply(chunk("a"), HANG)) as c:
+        answer = c.answer(openai=True)
+        await answer.open()
+        assert c.upstream.running == 1
+        await answer.aclose()
+        await c.upstream.wait_for(running=0)
+
+
+class Noticing(Typed):
+    """Says when a chunk is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunk = asyncio.Event()
+
+    def item(self, item: Any) -> bytes | None:
+        if isinstance(item, Chunk):
+            self.chunk.set()
+        return super().item(item)
+
+
+MOMENTS = {
+    "before the headers": (reply(HANG), False),
+    "before the first token": (reply(b": wait\n\n", HANG), False),
+    "between tokens": (reply(chunk("a"), HANG), True),
+}
+
+
+@pytest.mark.parametrize(("script", "begun"), MOMENTS.values(), ids=MOMENTS.keys())
+async def test_cancelling_closes_the_upstreams_connection(script: Any, begun: bool) -> None:
+    loop = asyncio.get_running_loop()
+    async with chat(script) as c:
+        times = []
+        for _ in range(10):
+            format = Noticing()
+            stream = Stream(c.answer(), format, linger=None)
+            await c.upstream.wait_for(running=1)
+            if begun:
+                await format.chunk.wait()
+            began = loop.time()
+            stream.end(Trigger.DELETED)
+            await c.upstream.wait_for(running=0)
+            times.append(loop.time() - began)
+            await stream.closed()
+            assert stream.state is State.CANCELLED
+    assert sorted(times)[-2] < 0.05
+
+
+async def test_cancelling_during_a_tool_cancels_the_tool() -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    @tool()
+    async def hang() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with chat(reply(call("hang", "{}"), finish("tool_calls"), DONE), tools=(hang,)) as c:
+        stream = Stream(c.answer({"tools": ["hang"]}), Typed(), linger=None)
+        await begun.wait()
+        await c.upstream.wait_for(running=0)  # nothing is kept open while tools run
+        stream.end(Trigger.DELETED)
+        await stream.closed()
+    assert cancelled.is_set()
+
+
+SUMS: dict[str, tuple[list[Any], Any]] = {
+    "none": ([None, None], None),
+    "one": ([{"a": 1}, None], {"a": 1}),
+    "two": ([{"a": 1, "d": {"x": 1}}, {"a": 2, "b": 3, "d": {"x": 2, "y": 1}}], {"a": 3, "b": 3, "d": {"x": 3, "y": 1}}),
+    "null details": ([{"a": 1, "d": None}, {"a": 1, "d": {"x": 1}}], {"a": 2, "d": {"x": 1}}),
+}
+
+
+@pytest.mark.parametrize(("usages", "total"), SUMS.values(), ids=SUMS.keys())
+def test_usage_is_summed(usages: list[Any], total: Any) -> None:
+    so_far = None
+    for one in usages:
+        so_far = add_usage(so_far, one)
+    assert so_far == total

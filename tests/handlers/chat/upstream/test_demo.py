@@ -1,0 +1,90 @@
+"""The model that answers where none is configured."""
+
+import json
+import subprocess
+import sys
+from contextlib import aclosing
+from typing import Any
+
+from handlers.chat import builtin
+from handlers.chat.engine import Answer
+from handlers.chat.formats.typed import format_for
+from handlers.chat.items import ToolSummary
+from handlers.chat.request import parse_request
+from handlers.chat.tools import Toolbox
+from handlers.chat.upstream.demo import DemoUpstream
+
+
+def answer(body: dict[str, Any], *, openai: bool = False) -> Answer:
+    toolbox = Toolbox([builtin.current_time, builtin.calculate])
+    return Answer(parse_request(body, tools=toolbox.tools, openai=openai), DemoUpstream(0), toolbox)
+
+
+async def run(body: dict[str, Any]) -> Answer:
+    done = answer(body)
+    async with aclosing(done):
+        async for _ in done:
+            pass
+    return done
+
+
+async def test_it_says_what_it_is() -> None:
+    done = await run({"prompt": "Hello  there"})
+    assert done.result["text"] == "This is a mock response to: Hello  there"
+    assert done.result["finish_reason"] == "stop"
+    assert done.stages[0].head["model"] == "demo"
+    assert done.result["usage"] == {"prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10}
+
+
+async def test_it_answers_word_by_word() -> None:
+    done = answer({"prompt": "one two"})
+    pieces = [text async for item in done if (text := getattr(item, "text", ""))]
+    assert pieces == ["This", " is", " a", " mock", " response", " to:", " one", " two"]
+
+
+async def test_it_calls_a_tool_that_the_prompt_names() -> None:
+    done = await run({"prompt": "calculate 6*7", "tools": ["current_time", "calculate"]})
+    assert [(call["name"], call["arguments"], call.get("result")) for call in done.result["stages"][0]["calls"]] == [
+        ("calculate", {"expression": "6*7"}, 42)
+    ]
+    assert done.result["text"] == "This is a mock response to: calculate 6*7 (42)"
+
+
+async def test_it_calls_no_tool_that_was_not_named_or_not_offered() -> None:
+    assert len((await run({"prompt": "What is recalculated?", "tools": ["calculate"]})).stages) == 1
+    assert len((await run({"prompt": "calculate 1"})).stages) == 1
+
+
+async def test_it_calls_the_clients_tools_too() -> None:
+    tool = {"type": "function", "function": {"name": "lookup"}}
+    done = await run({"messages": [{"role": "user", "content": [{"type": "text", "text": "lookup it"}]}], "tools": [tool]})
+    assert [call["function"] for call in done.result["tool_calls"]] == [{"name": "lookup", "arguments": "{}"}]
+
+
+async def test_its_answer_in_one_piece() -> None:
+    reply = await DemoUpstream(0).complete({"messages": [{"role": "user", "content": "Hi"}]})
+    body = json.loads(reply.body)
+    assert body["choices"][0]["message"]["content"] == "This is a mock response to: Hi"
+    assert body["object"] == "chat.completion"
+    asked = {
+        "messages": [{"role": "user", "content": "lookup it"}],
+        "tools": [{"type": "function", "function": {"name": "lookup"}}],
+    }
+    [choice] = json.loads((await DemoUpstream(0).complete(asked)).body)["choices"]
+    assert (choice["finish_reason"], choice["message"]["tool_calls"][0]["function"]["name"]) == ("tool_calls", "lookup")
+    assert json.loads((await DemoUpstream(0).models()).body)["data"][0]["id"] == "demo"
+
+
+async def test_typed_events_have_everything() -> None:
+    items = [item async for item in answer({"prompt": "current_time please", "tools": ["current_time"]})]
+    assert sum(isinstance(item, ToolSummary) for item in items) == 1
+    format = format_for(parse_request({"prompt": "x"}), ascii=False)
+    written = b"".join(format.item(item) or b"" for item in items) + format.done()
+    names = [line[7:].decode() for line in written.split(b"\n") if line.startswith(b"event: ")]
+    assert names.count("done") == 2
+    assert names[-1] == "done"
+
+
+def test_nothing_of_it_imports_openai() -> None:
+    script = "import sys, handlers.chat.routes\nassert 'openai' not in sys.modules and 'httpx2' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)

@@ -1,0 +1,179 @@
+"""Our server: what it refuses to start with, its signals, and what its connections do beyond uvicorn's."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+import app
+from app import Sidestream
+from sidecar import server
+from sidecar.settings import Settings
+from sse.formats import Plain
+from sse.http import Request
+from sse.store import Opening
+from sse.watch import CONNECTION
+from tests.support.app import Runs, serving
+from tests.support.sockets import Client, encode_request
+
+# -- what it refuses
+
+
+def test_a_wrong_setting_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SIDESTREAM_KEEP", "long")
+    assert server.main(Sidestream()) == 2
+    assert capsys.readouterr() == ("", "sidestream: SIDESTREAM_KEEP='long': expected seconds, from 0 to 86400\n")
+
+
+# -- signals
+
+
+@pytest.mark.parametrize(
+    ("signals", "forced"),
+    [
+        ([signal.SIGTERM], False),
+        ([signal.SIGINT], False),
+        ([signal.SIGTERM, signal.SIGTERM], False),
+        ([signal.SIGINT, signal.SIGTERM], False),
+        ([signal.SIGINT, signal.SIGINT], True),
+        ([signal.SIGTERM, signal.SIGINT], True),
+    ],
+    ids=str,
+)
+def test_a_signal_drains_and_a_sigint_after_it_ends(signals: list[int], forced: bool) -> None:
+    settings = Settings()
+    sidestream = Sidestream(settings)
+    served = server.Server(server.configuration(sidestream, settings), sidestream)
+    for number in signals:
+        served.handle_exit(number, None)
+    assert (served.should_exit, served.force_exit) == (True, forced)
+    assert served._captured_signals == []  # uvicorn would raise them again, and the exit status be theirs
+
+
+async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
+    """Two signals may come between two of uvicorn's looks at its flags."""
+    settings = Settings(drain=60)
+    sidestream = Sidestream(settings)
+    async with asyncio.timeout(5):
+        async with serving(sidestream, settings) as (served, port), Client(port) as client:
+            stream = sidestream.service.store.open(None, Opening("", Plain()))
+            await (await client.get(f"/streams/{stream.id}")).event()
+            served.handle_exit(signal.SIGINT, None)
+            served.handle_exit(signal.SIGINT, None)
+            await client.closed()
+    assert stream.reason == "shutting_down"
+
+
+# -- connections
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    runs = Runs()
+    monkeypatch.setattr(app, "ROUTES", (*app.ROUTES, *runs.routes()))
+    return runs
+
+
+@pytest.fixture
+async def port(runs: Runs) -> AsyncIterator[int]:
+    settings = Settings(linger=0, drain=0)
+    async with serving(Sidestream(settings), settings) as (_, port):
+        yield port
+
+
+LONG = "/numbers?count=2&interval=3600&run=long"
+
+
+async def closed(runs: Runs) -> None:
+    async with asyncio.timeout(5):
+        while "long" not in runs.closed:
+            await runs.one_closed()
+
+
+@pytest.mark.parametrize("behind", [1, 3])
+async def test_a_pipelined_request_ends_the_stream_before_it(port: int, runs: Runs, behind: int) -> None:
+    async with Client(port) as client:
+        await (await client.get(LONG)).event()
+        await client.send(encode_request(port, "GET", "/healthz") * behind)
+        await client.closed()
+    await closed(runs)
+
+
+async def test_a_stream_with_a_request_already_behind_it_ends_too(port: int, runs: Runs) -> None:
+    async with Client(port) as client:
+        await client.send(encode_request(port, "GET", LONG) + encode_request(port, "GET", "/healthz"))
+        await client.closed()
+    await closed(runs)
+
+
+async def test_a_stream_may_stand_behind_whole_answers(port: int) -> None:
+    whole, stream = encode_request(port, "GET", "/healthz"), encode_request(port, "GET", "/stream?count=1&interval=0")
+    async with Client(port) as client:
+        await client.send(whole + whole + stream)
+        for _ in range(2):
+            assert (await (await client.answer()).json())["status"] == "ok"
+        assert [event.last_event_id for event in await (await client.answer()).events()] == ["0", "1", "end"]
+
+
+async def test_every_request_is_offered_the_means_to_let_go(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reset, so that the kernel keeps nothing for the client either."""
+    offered = asyncio.get_running_loop().create_future()
+    real = app.find
+
+    def find(request: Request) -> app.Route:
+        offered.set_result(request.scope["extensions"][CONNECTION])
+        return real(request)
+
+    monkeypatch.setattr(app, "find", find)
+    async with Client(port) as client:
+        await client.send(encode_request(port, "GET", LONG))
+        connection = await offered
+        assert set(connection) == {"open", "abort"}
+        await (await client.answer()).event()
+        connection["abort"]()
+        with pytest.raises(ConnectionResetError):
+            while await client.receive():
+                pass
+
+
+async def test_a_connection_that_is_gone_can_be_aborted_all_the_same(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stalls may also leave, at the same moment."""
+    offered = asyncio.get_running_loop().create_future()
+    gone = asyncio.Event()
+    real, lost = app.find, server.Connection.connection_lost
+
+    def find(request: Request) -> app.Route:
+        offered.set_result(request.scope["extensions"][CONNECTION])
+        return real(request)
+
+    def connection_lost(self: server.Connection, error: Exception | None) -> None:
+        lost(self, error)
+        gone.set()
+
+    monkeypatch.setattr(app, "find", find)
+    monkeypatch.setattr(server.Connection, "connection_lost", connection_lost)
+    async with Client(port) as client:
+        await (await client.get(LONG)).event()
+        client.reset()
+        async with asyncio.timeout(5):
+            await gone.wait()
+    (await offered)["abort"]()
+
+
+async def test_the_drain_comes_before_the_listener_closes(runs: Runs) -> None:
+    settings = Settings(drain=60)
+    sidestream = Sidestream(settings)
+    async with serving(sidestream, settings) as (served, port), Client(port) as client:
+        answer = await client.get(LONG)
+        await answer.event()
+        served.should_exit = True
+        async with asyncio.timeout(5):
+            while sidestream.service.store.draining is False:
+                async with Client(port) as probe:
+                    await (await probe.get("/readyz")).whole()
+        async with Client(port) as other:
+            assert (await other.get("/readyz")).status == 503
+        async with Client(port) as other:
+            assert (await other.request("DELETE", answer.headers["location"])).status == 204
+        assert (await answer.events())[-1].data == '{"reason":"deleted"}'
