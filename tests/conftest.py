@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.clock import VIRTUAL_TIME, Backend
+
 settings.register_profile("quick", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
@@ -14,8 +16,9 @@ E2E = Path(__file__).parent / "e2e"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend(request: pytest.FixtureRequest) -> str | Backend:
+    """asyncio's event loop; with the mark `virtual_time`, the one whose time doesn't pass by itself."""
+    return VIRTUAL_TIME if request.node.get_closest_marker("virtual_time") else "asyncio"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

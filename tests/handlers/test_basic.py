@@ -10,12 +10,9 @@ from handlers import basic
 from sidecar.settings import Settings
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
-from tests.support.clock import VIRTUAL_TIME, Backend, now
+from tests.support.clock import now
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
+pytestmark = pytest.mark.virtual_time
 
 
 @pytest.fixture

@@ -9,12 +9,9 @@ from app import Sidestream
 from handlers import bench
 from sidecar.settings import Settings
 from tests.support.app import EVENT_STREAM, ask
-from tests.support.clock import VIRTUAL_TIME, Backend, now
+from tests.support.clock import now
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
+pytestmark = pytest.mark.virtual_time
 
 
 @pytest.fixture

@@ -10,12 +10,9 @@ from sse.asgi import Attendance, Message, Receive, Scope, Send, attended, lifesp
 from sse.errors import Disconnected
 from sse.http import Request, Response, text_response
 from tests.support.asgi import Connection, communicator, http_scope
-from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
+from tests.support.clock import idle, now
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
+pytestmark = pytest.mark.virtual_time
 
 
 async def nothing() -> Message:

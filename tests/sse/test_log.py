@@ -10,23 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sse.log import AHEAD, GATHER, Budget, EventLog
-from tests.support.clock import VIRTUAL_TIME, Backend, idle
+from tests.support.clock import idle
+from tests.support.streams import Follower, all_ready
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
-
-
-class Follower:
-    """A watcher as the log sees it. woken: how often it was told that there is more."""
-
-    def __init__(self, position: int = 0) -> None:
-        self.position = position
-        self.woken = 0
-
-    def wake(self) -> None:
-        self.woken += 1
+pytestmark = pytest.mark.virtual_time
 
 
 def gap(first: int, last: int) -> bytes:
@@ -51,11 +38,6 @@ def attached(log: EventLog, position: int = 0) -> Follower:
     follower = Follower(position)
     log.attach(follower)
     return follower
-
-
-def all_ready(log: EventLog, follower: Follower) -> list[bytes]:
-    """Every body message that is ready."""
-    return list(iter(lambda: log.take(follower), b""))
 
 
 # -- numbers and bounds

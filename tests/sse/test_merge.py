@@ -8,38 +8,10 @@ from contextlib import aclosing
 import pytest
 
 from sse.merge import Ended, Item, Merge, merge
+from tests.support.clock import idle
+from tests.support.streams import Bare, Source, for_ever, raising
 
-
-class Source:
-    """Yields values (an exception is raised), then ends or waits for ever; counts how often it is asked and closed."""
-
-    def __init__(self, *values: int | BaseException, endless: bool = False, on_close: BaseException | None = None) -> None:
-        self.values = list(values)
-        self.endless = endless
-        self.on_close = on_close
-        self.asked = 0
-        self.closed = 0
-        self.waits = asyncio.Event()
-
-    def __aiter__(self) -> AsyncIterator[int]:
-        return self
-
-    async def __anext__(self) -> int:
-        self.asked += 1
-        if self.values:
-            value = self.values.pop(0)
-            if isinstance(value, BaseException):
-                raise value
-            return value
-        if self.endless:
-            self.waits.set()
-            await asyncio.Event().wait()
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        self.closed += 1
-        if self.on_close is not None:
-            raise self.on_close
+pytestmark = pytest.mark.virtual_time
 
 
 async def first(merged: Merge[int]) -> Item[int] | Ended:
@@ -56,7 +28,7 @@ async def until_from(merged: AsyncIterator[Item[int] | Ended], source: str) -> A
 
 
 async def test_every_item_comes_with_its_name_and_each_source_ends_once() -> None:
-    records = [record async for record in merge({"a": Source(1, 2), "b": Source(3)})]
+    records = [record async for record in merge({"a": Source([1, 2]), "b": Source([3])})]
     assert [record for record in records if record.source == "a"] == [Item("a", 1), Item("a", 2), Ended("a")]
     assert [record for record in records if record.source == "b"] == [Item("b", 3), Ended("b")]
 
@@ -68,7 +40,7 @@ async def test_no_sources_end_at_once() -> None:
 
 async def test_a_source_that_fails_is_reported_and_the_others_go_on() -> None:
     error = ValueError("of the source")
-    bad, good = Source(1, error), Source(1, 2, 3, 4)
+    bad, good = Source([1, error]), Source([1, 2, 3, 4])
     records = [record async for record in merge({"bad": bad, "good": good})]
     assert Ended("bad", error) in records
     assert [record for record in records if record.source == "good"] == [
@@ -79,14 +51,14 @@ async def test_a_source_that_fails_is_reported_and_the_others_go_on() -> None:
 
 
 async def test_a_source_that_cancels_itself_is_reported_as_failed() -> None:
-    records = [record async for record in merge({"a": Source(asyncio.CancelledError()), "b": Source(1)})]
+    records = [record async for record in merge({"a": Source([asyncio.CancelledError()]), "b": Source([1])})]
     (ended,) = (record for record in records if isinstance(record, Ended) and record.source == "a")
     assert isinstance(ended.error, RuntimeError)
     assert Ended("b") in records
 
 
 async def test_sources_that_never_wait_take_turns() -> None:
-    sources = {name: Source(*range(10)) for name in "abc"}
+    sources = {name: Source(range(10)) for name in "abc"}
     async with aclosing(merge(sources)) as merged:
         names = [(await anext(merged)).source for _ in range(30)]
     assert names == ["a", "b", "c"] * 10
@@ -113,15 +85,15 @@ async def test_a_source_that_never_waits_does_not_crowd_out_one_that_does() -> N
 
 
 async def test_the_next_item_is_asked_for_only_when_the_last_is_taken() -> None:
-    ahead, behind = Source(1, 2, 3), Source(1, endless=True)
+    ahead, behind = Source([1, 2, 3]), Source([1], for_ever)
     async with aclosing(merge({"behind": behind, "ahead": ahead})) as merged:
         assert await anext(merged) == Item("behind", 1)
-        await behind.waits.wait()  # by now the other one has had its turn, too
+        await idle()  # by now the other one has had its turn, too
         assert ahead.asked == 1
 
 
 async def test_nothing_is_asked_of_a_source_before_the_merge_is_iterated() -> None:
-    source = Source(1)
+    source = Source([1])
     merged = merge({"a": source})
     await merged.aclose()
     assert (source.asked, source.closed) == (0, 1)
@@ -129,7 +101,7 @@ async def test_nothing_is_asked_of_a_source_before_the_merge_is_iterated() -> No
 
 
 async def test_closing_closes_every_source_and_awaits_every_task() -> None:
-    sources = {"waiting": Source(endless=True), "holding": Source(1, 2), "unread": Source(1)}
+    sources = {"waiting": Source(then=for_ever), "holding": Source([1, 2]), "unread": Source([1])}
     before = asyncio.all_tasks()
     merged = merge(sources)
     assert await anext(merged) == Item("holding", 1)
@@ -146,7 +118,7 @@ async def test_generators_are_closed_by_the_task_that_iterates_them() -> None:
         tasks.append(asyncio.current_task())
         try:
             yield 1
-            await asyncio.Event().wait()
+            await for_ever()
         finally:
             tasks.append(asyncio.current_task())
 
@@ -157,9 +129,9 @@ async def test_generators_are_closed_by_the_task_that_iterates_them() -> None:
 
 
 async def test_cancelled_while_it_waits_it_closes_every_source() -> None:
-    sources = {"a": Source(endless=True), "b": Source(endless=True)}
+    sources = {"a": Source(then=for_ever), "b": Source(then=for_ever)}
     reader = asyncio.create_task(first(merge(sources)))
-    await asyncio.gather(*(source.waits.wait() for source in sources.values()))
+    await idle()
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
@@ -167,7 +139,7 @@ async def test_cancelled_while_it_waits_it_closes_every_source() -> None:
 
 
 async def test_closed_before_its_tasks_had_a_turn_it_closes_the_sources_all_the_same() -> None:
-    source = Source(endless=True)
+    source = Source(then=for_ever)
     merged = merge({"a": source})
     reader = asyncio.create_task(first(merged))
     await asyncio.sleep(0)  # the reader's first step: tasks are made and have not run
@@ -182,7 +154,7 @@ async def test_a_source_that_fails_to_close_is_logged_and_the_others_are_closed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     error = OSError("won't close")
-    sources = {"bad": Source(endless=True, on_close=error), "good": Source(1, endless=True)}
+    sources = {"bad": Source(then=for_ever, on_close=raising(error)), "good": Source([1], for_ever)}
     merged = merge(sources)
     assert await anext(merged) == Item("good", 1)
     await merged.aclose()
@@ -197,7 +169,7 @@ async def test_an_error_raised_on_cancellation_is_logged(caplog: pytest.LogCaptu
     async def source() -> AsyncGenerator[int, None]:
         try:
             begun.set()
-            await asyncio.Event().wait()
+            await for_ever()
             yield 1
         finally:
             raise OSError("won't close")
@@ -218,7 +190,7 @@ async def test_a_source_that_swallows_its_cancellation_is_closed_at_its_next_ite
             while True:
                 begun.set()
                 try:
-                    await asyncio.Event().wait()
+                    await for_ever()
                 except asyncio.CancelledError:
                     yield 1
         finally:
@@ -234,11 +206,4 @@ async def test_a_source_that_swallows_its_cancellation_is_closed_at_its_next_ite
 
 
 async def test_a_source_without_aclose_is_fine() -> None:
-    class Bare:
-        def __aiter__(self) -> "Bare":
-            return self
-
-        async def __anext__(self) -> int:
-            raise StopAsyncIteration
-
     assert [record async for record in merge({"a": Bare()})] == [Ended("a")]

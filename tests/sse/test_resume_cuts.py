@@ -16,7 +16,6 @@ from sse.watch import EventStream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 from tests.support.asgi import Connection, http_scope
-from tests.support.clock import VIRTUAL_TIME, Backend
 
 COUNT = 300
 TEXTS = (
@@ -31,10 +30,7 @@ TEXTS = (
     "x" * 300,
 )
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
+pytestmark = pytest.mark.virtual_time
 
 
 @dataclass

@@ -13,20 +13,10 @@ from sse.log import GATHER
 from sse.state import State, Trigger
 from sse.store import Claim, Limits, Opening, Store
 from sse.stream import Stream
-from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
+from tests.support.clock import idle, now
+from tests.support.streams import Follower, for_ever
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
-
-
-class Follower:
-    def __init__(self, position: int = 0) -> None:
-        self.position = position
-
-    def wake(self) -> None:
-        pass
+pytestmark = pytest.mark.virtual_time
 
 
 def opening(**changes: Any) -> Opening:
@@ -43,7 +33,7 @@ def filled(store: Store, events: int, size: int = 1000, **changes: Any) -> Strea
 
 async def endless() -> AsyncIterator[int]:
     yield 1
-    await asyncio.Event().wait()
+    await for_ever()
 
 
 # -- opening and finding

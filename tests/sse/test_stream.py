@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from itertools import product
 from typing import Any
 
@@ -16,67 +16,20 @@ from sse.state import TRANSITIONS, State, Trigger
 from sse.stream import CLEANUP, MAX_EVENT, Stream, new_id
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
-from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
+from tests.support.clock import idle, now
+from tests.support.streams import Bare, Follower, Source, all_ready, for_ever, raising
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
-
-
-class Follower:
-    """A watcher as the stream sees it."""
-
-    def __init__(self, position: int = 0) -> None:
-        self.position = position
-
-    def wake(self) -> None:
-        pass
-
-
-class Source:
-    """Yields 1, 2, … `count`, then does `afterwards`; notes what happened to it."""
-
-    def __init__(self, count: int = 2, afterwards: Callable[[], Any] | None = None) -> None:
-        self.count = count
-        self.afterwards = afterwards
-        self.steps = 0
-        self.closed = 0
-
-    def __aiter__(self) -> "Source":
-        return self
-
-    async def __anext__(self) -> int:
-        self.steps += 1
-        if self.steps > self.count:
-            if self.afterwards is not None:
-                await self.afterwards()
-            raise StopAsyncIteration
-        return self.steps
-
-    async def aclose(self) -> None:
-        self.closed += 1
+pytestmark = pytest.mark.virtual_time
 
 
 def written(stream: Stream) -> list[MessageEvent]:
     """What a watcher that comes now would receive."""
     follower = Follower(stream.log.first - 1)
-    return Parser().feed(b"".join(iter(lambda: stream.log.take(follower), b"")))
+    return Parser().feed(b"".join(all_ready(stream.log, follower)))
 
 
 def terminals(stream: Stream) -> list[MessageEvent]:
     return [event for event in written(stream) if event.last_event_id == f"{stream.id}.end"]
-
-
-async def for_ever() -> None:
-    await asyncio.Event().wait()
-
-
-def raising(error: BaseException) -> Callable[[], Any]:
-    async def afterwards() -> None:
-        raise error
-
-    return afterwards
 
 
 # -- the state machine
@@ -138,7 +91,7 @@ async def test_ended_is_ended(first: Trigger, second: Trigger) -> None:
 
 
 async def test_a_source_that_ends_is_closed_and_its_stream_done() -> None:
-    source = Source(2)
+    source = Source([1, 2])
     stream = Stream(source, Plain())
     stream.attach(Follower())
 
@@ -150,11 +103,11 @@ async def test_a_source_that_ends_is_closed_and_its_stream_done() -> None:
         ("2", f"{stream.id}.2"),
         ("[DONE]", f"{stream.id}.end"),
     ]
-    assert (source.steps, source.closed) == (3, 1)
+    assert (source.asked, source.closed) == (3, 1)
 
 
 async def test_a_source_may_end_its_stream_with_a_code_of_its_own() -> None:
-    source = Source(1, raising(SourceFailed("the model is overloaded", "overloaded", retryable=True)))
+    source = Source([1, SourceFailed("the model is overloaded", "overloaded", retryable=True)])
     stream = Stream(source, Plain())
 
     await stream.closed()
@@ -169,7 +122,7 @@ async def test_a_source_may_end_its_stream_with_a_code_of_its_own() -> None:
 
 
 async def test_any_other_error_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    source = Source(1, raising(KeyError("secret")))
+    source = Source([1, KeyError("secret")])
     stream = Stream(source, Plain())
 
     await stream.closed()
@@ -210,17 +163,17 @@ async def test_a_cancelled_source_has_its_finally_run(trigger: Trigger) -> None:
 
 
 async def test_a_source_that_waits_for_a_watcher_is_closed_when_its_stream_is_cancelled() -> None:
-    source = Source(1_000_000)
+    source = Source(range(1_000_000))
     stream = Stream(source, Plain())
     stream.attach(Follower())
     await idle()
     assert stream.log.waiting
-    steps = source.steps
+    asked = source.asked
 
     stream.end(Trigger.DELETED)
     await stream.closed()
 
-    assert (source.steps, source.closed) == (steps, 1)
+    assert (source.asked, source.closed) == (asked, 1)
     assert len(terminals(stream)) == 1
 
 
@@ -277,7 +230,7 @@ async def test_a_source_that_hangs_in_its_cleanup_is_reported_and_holds_nobody(
 
 
 async def test_a_source_that_cleans_up_in_time_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
-    stream = Stream(Source(0, for_ever), Plain(), linger=None)
+    stream = Stream(Source([], for_ever), Plain(), linger=None)
     await idle()
 
     stream.end(Trigger.DELETED)
@@ -287,19 +240,19 @@ async def test_a_source_that_cleans_up_in_time_is_not_reported(caplog: pytest.Lo
 
 
 async def test_a_stream_cancelled_before_its_first_step_starts_nothing_and_closes_all_the_same() -> None:
-    source = Source()
+    source = Source([1, 2])
     stream = Stream(source, Plain())
 
     stream.end(Trigger.DELETED)
     await stream.closed()
 
-    assert (source.steps, source.closed) == (0, 1)
+    assert (source.asked, source.closed) == (0, 1)
     assert len(terminals(stream)) == 1
 
 
 async def test_a_task_cancelled_from_outside_ends_its_stream_and_closes_its_source() -> None:
     before = asyncio.all_tasks()
-    source = Source(1, for_ever)
+    source = Source([1], for_ever)
     stream = Stream(source, Plain(), linger=None)
     [task] = asyncio.all_tasks() - before
     await idle()
@@ -329,11 +282,7 @@ async def test_a_source_may_end_its_own_stream() -> None:
 
 
 async def test_a_source_that_fails_to_close_is_logged_and_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(Source):
-        async def aclose(self) -> None:
-            raise RuntimeError("no")
-
-    stream = Stream(Broken(1), Plain())
+    stream = Stream(Source([1], on_close=raising(RuntimeError("no"))), Plain())
 
     await stream.closed()
 
@@ -342,19 +291,7 @@ async def test_a_source_that_fails_to_close_is_logged_and_harms_nothing(caplog: 
 
 
 async def test_a_source_needs_no_aclose() -> None:
-    class Bare:
-        def __init__(self) -> None:
-            self.items = iter([1])
-
-        def __aiter__(self) -> "Bare":
-            return self
-
-        async def __anext__(self) -> int:
-            for item in self.items:
-                return item
-            raise StopAsyncIteration
-
-    stream = Stream(Bare(), Plain())
+    stream = Stream(Bare([1]), Plain())
 
     await stream.closed()
 
@@ -366,7 +303,7 @@ async def test_waiting_for_the_close_of_a_stream_without_a_source_is_over_at_onc
 
 
 async def test_a_source_that_never_waits_stops_so_far_ahead_of_its_watcher() -> None:
-    stream = Stream(Source(1_000_000), Plain())
+    stream = Stream(Source(range(1_000_000)), Plain())
     follower = Follower()
     stream.attach(follower)
     await idle()
@@ -380,12 +317,12 @@ async def test_a_source_that_never_waits_stops_so_far_ahead_of_its_watcher() -> 
 
 
 async def test_a_source_that_never_waits_lets_others_run_while_nobody_watches() -> None:
-    source = Source(10_000)
+    source = Source(range(10_000))
     stream = Stream(source, Plain(), linger=None)
     seen: set[int] = set()
     while stream.state is State.RUNNING:
         await asyncio.sleep(0)
-        seen.add(source.steps)
+        seen.add(source.asked)
 
     assert len(seen) >= stream.log.size // (AHEAD + 100)
 
@@ -478,7 +415,7 @@ class Broken(Plain):
 async def test_a_format_that_cannot_say_the_end_does_not_keep_it_from_coming(
     trigger: Trigger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = Stream(Source(1, for_ever), Broken(), linger=None)
+    stream = Stream(Source([1], for_ever), Broken(), linger=None)
     await idle()
 
     end(stream, trigger)
@@ -510,7 +447,7 @@ class WithoutIds(Plain):
     ],
 )
 async def test_ids_are_a_prefix_and_a_number(ids: str | None, expected: list[str]) -> None:
-    stream = Stream(Source(2), Plain(), id="s", ids=ids, start=2)
+    stream = Stream(Source([1, 2]), Plain(), id="s", ids=ids, start=2)
 
     await stream.closed()
 
@@ -518,7 +455,7 @@ async def test_ids_are_a_prefix_and_a_number(ids: str | None, expected: list[str
 
 
 async def test_a_format_may_go_without_ids() -> None:
-    stream = Stream(Source(1), WithoutIds())
+    stream = Stream(Source([1]), WithoutIds())
 
     await stream.closed()
 
@@ -577,7 +514,7 @@ async def test_an_opening_goes_out_without_ids_too() -> None:
 
 @pytest.mark.parametrize("linger", [0, 10, 3600])
 async def test_nobody_came_within_the_linger(linger: float) -> None:
-    source = Source(1, for_ever)
+    source = Source([1], for_ever)
     stream = Stream(source, Plain(), linger=linger)
 
     await stream.closed()
@@ -587,7 +524,7 @@ async def test_nobody_came_within_the_linger(linger: float) -> None:
 
 
 async def test_without_a_linger_the_work_goes_on_for_ever() -> None:
-    stream = Stream(Source(1, for_ever), Plain(), linger=None)
+    stream = Stream(Source([1], for_ever), Plain(), linger=None)
     follower = Follower()
     stream.attach(follower)
     stream.detach(follower)
@@ -599,7 +536,7 @@ async def test_without_a_linger_the_work_goes_on_for_ever() -> None:
 
 
 async def test_a_watcher_that_comes_just_before_the_linger_is_over_keeps_the_work_going() -> None:
-    stream = Stream(Source(1, for_ever), Plain(), linger=10)
+    stream = Stream(Source([1], for_ever), Plain(), linger=10)
     follower = Follower()
 
     await asyncio.sleep(9.75)
@@ -615,7 +552,7 @@ async def test_a_watcher_that_comes_just_before_the_linger_is_over_keeps_the_wor
 
 
 async def test_with_no_linger_a_watcher_attached_at_once_is_in_time() -> None:
-    stream = Stream(Source(1, for_ever), Plain(), linger=0)
+    stream = Stream(Source([1], for_ever), Plain(), linger=0)
     follower = Follower()
     stream.attach(follower)
 
@@ -628,7 +565,7 @@ async def test_with_no_linger_a_watcher_attached_at_once_is_in_time() -> None:
 
 
 async def test_the_linger_begins_when_the_last_watcher_leaves() -> None:
-    stream = Stream(Source(1, for_ever), Plain(), linger=10)
+    stream = Stream(Source([1], for_ever), Plain(), linger=10)
     first, second = Follower(), Follower()
     stream.attach(first)
     stream.attach(second)

@@ -1,10 +1,7 @@
 """An event loop whose time is virtual: when nothing is ready, it jumps to the next timer instead of waiting for it.
 
-What a test times is exact, and half an hour takes no time. A module's tests run on it with
-
-    @pytest.fixture
-    def anyio_backend() -> Backend:
-        return VIRTUAL_TIME
+What a test times is exact, and half an hour takes no time. A test runs on it with `@pytest.mark.virtual_time`, all tests of a
+module with `pytestmark = pytest.mark.virtual_time`.
 
 Time begins at 0. Where nothing is ready and no timer is set, nothing can ever happen again: that is an error at once,
 not a test that hangs. Limit: without threads, and without sockets that need time.
@@ -56,7 +53,7 @@ VIRTUAL_TIME: Backend = ("asyncio", {"loop_factory": VirtualTimeLoop})
 async def idle() -> None:
     """Return when everything else has run as far as it can without time going on."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualTimeLoop), "the test needs the VIRTUAL_TIME backend"
+    assert isinstance(loop, VirtualTimeLoop), "the test needs the mark virtual_time"
     future = loop.create_future()
     loop.waiting.append(future)
     await future

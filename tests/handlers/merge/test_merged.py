@@ -7,12 +7,9 @@ from sse.formats import Plain
 from sse.state import Trigger
 from sse.stream import Stream
 from sse.wire.parser import Parser
-from tests.support.clock import VIRTUAL_TIME, Backend, idle
+from tests.support.clock import idle
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
+pytestmark = pytest.mark.virtual_time
 
 
 class Eager:

@@ -10,14 +10,11 @@ from sse.errors import Problem, SourceFailed
 from sse.state import State, Trigger
 from sse.stream import Stream
 from sse.wire.parser import Parser
-from tests.support.clock import VIRTUAL_TIME, Backend, idle, now
+from tests.support.clock import idle, now
 
 TTL = 10.0
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
+pytestmark = pytest.mark.virtual_time
 
 
 class Stage:

@@ -1,0 +1,126 @@
+"""Both ends of a stream in the test's hand: what fills it, and who watches it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from sse.formats import Plain
+from sse.http import Request
+from sse.log import EventLog
+from sse.sender import Outcome, Pace, Sender
+from sse.stream import Stream
+from sse.watch import CONNECTION, EventStream
+from tests.support.asgi import Connection, http_scope
+from tests.support.clock import now
+
+PACE = Pace(heartbeat=15, send_timeout=30, retry=2000)
+
+Step = Callable[[], Awaitable[Any]]
+
+
+async def no_step() -> None:
+    pass
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def raising(error: BaseException) -> Step:
+    async def step() -> None:
+        raise error
+
+    return step
+
+
+class Bare:
+    """A source that can't be closed. Yields `items` (an exception among them is raised), does `then`, and ends.
+
+    asked: how often it was asked for an item.
+    """
+
+    def __init__(self, items: Iterable[Any] = (), then: Step | None = None) -> None:
+        self.items = iter(items)
+        self.then = then
+        self.asked = 0
+
+    def __aiter__(self) -> "Bare":
+        return self
+
+    async def __anext__(self) -> Any:
+        self.asked += 1
+        for item in self.items:
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        if self.then is not None:
+            await self.then()
+        raise StopAsyncIteration
+
+
+class Source(Bare):
+    """One that can. on_close: what closing it does. closed: how often it was closed."""
+
+    def __init__(self, items: Iterable[Any] = (), then: Step | None = None, *, on_close: Step | None = None) -> None:
+        super().__init__(items, then)
+        self.on_close = on_close
+        self.closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        if self.on_close is not None:
+            await self.on_close()
+
+
+class Follower:
+    """A watcher as a log sees it. woken: how often it was told that there is more."""
+
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+def all_ready(log: EventLog, follower: Follower) -> list[bytes]:
+    """Every body message that is ready."""
+    return list(iter(lambda: log.take(follower), b""))
+
+
+def published(**settings: Any) -> Stream:
+    """A stream that the test emits into."""
+    return Stream(None, Plain(), id="s", **{"linger": None, **settings})
+
+
+def emit(stream: Stream, *items: Any) -> None:
+    for item in items:
+        stream.emit(item)
+
+
+class Client(Connection):
+    """A client that watches a stream over one connection.
+
+    outcomes: how its connection ended. opened, aborted: when the server was told to count it, and to drop it.
+    """
+
+    def __init__(self, **watching: Any) -> None:
+        super().__init__()
+        self.outcomes: list[Outcome] = []
+        self.aborted: list[float] = []
+        self.opened: list[float] = []
+        self.watching = {"pace": PACE, "done": self._done, **watching}
+
+    def _done(self, watcher: Sender, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def watch(self, stream: Stream, *, method: str = "GET", ours: bool = True) -> asyncio.Task[None]:
+        """ours: the server is our own, not any other that speaks ASGI."""
+        own = {"open": lambda: self.opened.append(now()), "abort": lambda: self.aborted.append(now())}
+        scope = http_scope(method=method, extensions={CONNECTION: own} if ours else None)
+        return asyncio.create_task(EventStream(stream, **self.watching)(Request(scope, self.receive), self.send))
+
+
+def data(connection: Connection) -> list[str]:
+    """The data of the events received; only of those without a type of their own."""
+    return [event.data for event in connection.events if event.type == "message"]
