@@ -9,11 +9,12 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sidecar.answers import Reply
-from sidecar.service import Service, last_event_id
+from sidecar.answers import Reply, last_event_id, private
+from sidecar.service import Service
 from sse.errors import Problem
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request, Response
+from sse.stream import Opening, Stream
 
 
 async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict[str, Any]]:
@@ -24,7 +25,7 @@ async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict
         yield {"count": number, "message": f"Update {number}"}
 
 
-async def stream(service: Service, request: Request) -> Reply:
+async def stream(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     count = request.integer("count", 10, minimum=0, maximum=1_000_000)
     interval = request.number("interval", 0.5, minimum=0, maximum=3600)
     last = last_event_id(request) or "0"
@@ -33,4 +34,4 @@ async def stream(service: Service, request: Request) -> Reply:
     if re.fullmatch("[0-9]{1,7}", last) is None or int(last) > count:
         raise Problem(400, f"The last event ID must be a number up to {count}, or end.", parameter="last_event_id")
     source = updates(int(last) + 1, count, interval)
-    return service.private(request, source, Plain(ascii=service.settings.ascii), after=int(last) if int(last) else None)
+    return private(service, request, Opening(source, Format()), after=int(last) or None)

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sidecar.access import has_token, is_loopback
-from sidecar.answers import Reply
-from sidecar.service import Service, last_event_id
+from sidecar.answers import Reply, last_event_id, private
+from sidecar.service import Service
 from sse.errors import Problem
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request, Response
+from sse.stream import Opening, Stream
 
 
 async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIterator[dict[str, Any]]:
@@ -30,7 +31,7 @@ async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIt
         yield {"n": number, "t": time.monotonic_ns(), "pad": pad}
 
 
-async def load(service: Service, request: Request) -> Reply:
+async def load(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     client = request.scope.get("client")  # none: a socket of this machine, or a server that doesn't know
     if client and not is_loopback(client[0]) and not has_token(service.settings, request):
         raise Problem(403, "Without a token, the load is for clients on this machine only.")
@@ -40,4 +41,4 @@ async def load(service: Service, request: Request) -> Reply:
     size = request.integer("size", 190, minimum=0, maximum=1 << 20)
     interval = request.number("interval", 0.0, minimum=0, maximum=3600)
     burst = request.integer("burst", 1, minimum=1, maximum=1_000_000)
-    return service.private(request, chunks(events, size, interval, burst), Plain())
+    return private(service, request, Opening(chunks(events, size, interval, burst), Format()))

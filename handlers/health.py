@@ -5,13 +5,14 @@ from sidecar.service import Service
 from sse import __version__
 from sse.errors import Problem
 from sse.http import Request, json_response
+from sse.stream import Stream
 
 
-async def alive(service: Service, request: Request) -> Reply:  # noqa: ARG001
+async def alive(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     return json_response({"status": "ok", "version": __version__})
 
 
-async def ready(service: Service, request: Request) -> Reply:  # noqa: ARG001
+async def ready(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     if service.store.draining:
         raise Problem(503, "Shutting down.", headers={"retry-after": "5"})
     return json_response({"status": "ready"})

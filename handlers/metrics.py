@@ -16,7 +16,8 @@ from sidecar.counts import Counts, Histogram
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.http import Request, Response
-from sse.state import State
+from sse.stream import State, Stream
+from sse.threads import Bridge
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -30,55 +31,55 @@ class LagTimer:
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
-        self._loop = asyncio.get_running_loop()
-        self._begin()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def _begin(self) -> None:
-        self._due = self._loop.time() + 1.0
-        self._timer = self._loop.call_at(self._due, self._tick)
+    def begin(self) -> None:
+        """Called in the loop that is measured."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(1.0, self._tick, loop, loop.time() + 1.0)
 
-    def _tick(self) -> None:
-        self._counts.loop_lag.observe(max(0.0, self._loop.time() - self._due))
-        self._begin()
+    def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._counts.loop_lag.observe(max(0.0, loop.time() - due))
+        self.begin()
 
     def cancel(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
-def start(service: Service) -> None:
-    """Measure the event loop from now on."""
-    service.state["lag"] = LagTimer(service.counts)
+class Metrics:
+    """Measures the event loop from the start on; its registry is made when it is first asked for. threads: of the jobs."""
 
+    def __init__(self, service: Service, threads: Bridge) -> None:
+        self._collector = _Collector(service, threads)
+        self._registry: CollectorRegistry | None = None
+        self._lag = LagTimer(service.counts)
 
-def stop(service: Service) -> None:
-    service.state["lag"].cancel()
+    def start(self) -> None:
+        self._lag.begin()
 
+    def stop(self) -> None:
+        self._lag.cancel()
 
-async def show(service: Service, request: Request) -> Reply:  # noqa: ARG001
-    """`GET /metrics`."""
-    try:
-        from prometheus_client import generate_latest
-    except ImportError:
-        raise Problem(501, "Metrics need the extra `metrics`: pip install prometheus-client.", extra="metrics") from None
-    if "registry" not in service.state:
-        service.state["registry"] = _registry(service)
-    return Response(200, generate_latest(service.state["registry"]), {"content-type": CONTENT_TYPE})
-
-
-def _registry(service: Service) -> "CollectorRegistry":
-    from prometheus_client import CollectorRegistry, ProcessCollector
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(service))
-    ProcessCollector(namespace="sidestream", registry=registry)  # memory, processor time, open files
-    return registry
+    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /metrics`."""
+        try:
+            from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+        except ImportError:
+            raise Problem(501, "Metrics need the extra `metrics`: pip install prometheus-client.", extra="metrics") from None
+        if self._registry is None:
+            self._registry = CollectorRegistry(auto_describe=False)
+            self._registry.register(self._collector)
+            ProcessCollector(namespace="sidestream", registry=self._registry)  # memory, processor time, open files
+        return Response(200, generate_latest(self._registry), {"content-type": CONTENT_TYPE})
 
 
 class _Collector:
     """What prometheus-client asks for metrics."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, threads: Bridge) -> None:
         self._service = service
+        self._threads = threads
 
     def collect(self) -> Iterator["Metric"]:
         counts = self._service.counts
@@ -93,17 +94,17 @@ class _Collector:
 
     def _now(self) -> Iterator["Metric"]:
         """What goes on at this moment."""
-        service, store = self._service, self._service.store
+        store = self._service.store
         private = [stream for stream in store.running.values() if stream.id not in store.streams]
         states = Counter({state.value: 0 for state in State})
         states.update(stream.state.value for stream in (*store.streams.values(), *private))
         yield _gauges("streams", "Streams held, by state.", ("state",), _keyed(states))
-        yield _gauge("watchers", "Connections that watch.", store.watchers)
-        yield _gauge("watchers_limit", "How many may.", service.settings.max_watchers)
+        yield _gauge("watchers", "Connections that watch.", store.watchers.taken)
+        yield _gauge("watchers_limit", "How many may.", store.watchers.limit)
         yield _gauge("log_bytes", "Memory that event logs hold.", store.budget.used)
         yield _gauge("log_bytes_limit", "How much they may.", store.budget.limit)
-        bridge = service.state["bridge"]
-        jobs = {"running": bridge.busy - bridge.abandoned, "queued": bridge.queued, "abandoned": bridge.abandoned}
+        threads = self._threads
+        jobs = {"running": threads.busy - threads.abandoned, "queued": threads.queued, "abandoned": threads.abandoned}
         text = "Jobs with a thread, waiting for one, or cancelled and still holding one."
         yield _gauges("jobs", text, ("state",), _keyed(jobs))
         yield _gauge("draining", "1 from SIGTERM on.", int(store.draining))

@@ -4,40 +4,30 @@ import asyncio
 import time
 from typing import Any
 
-from sidecar.answers import Reply
+from sidecar.answers import Reply, found, location, resume
 from sidecar.service import Service
-from sse.errors import Problem
 from sse.http import Request, Response, json_response
-from sse.state import State, Trigger
-from sse.stream import Stream
+from sse.stream import State, Stream, Trigger
 
 
-async def watch(service: Service, request: Request) -> Reply:
+async def watch(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`GET /streams/{id}`: the events; with `Accept: application/json` the state."""
-    stream_id = request.params["id"]
-    stream = service.store.find(stream_id)
     if request.accepts("application/json"):
-        if stream is None:
-            raise Problem(404, "The stream is unknown or has expired.", code="stream_gone")
-        return json_response(describe(service, request, stream))
-
-    return service.watch_named(request, stream_id)
+        return json_response(describe(service, request, found(stream)))
+    return resume(service, request, stream)
 
 
-async def cancel(service: Service, request: Request) -> Reply:
+async def cancel(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     """`DELETE /streams/{id}`: end it, unless it has ended."""
-    stream = service.store.find(request.params["id"])
-    if stream is None:
-        raise Problem(404, "The stream is unknown or has expired.", code="stream_gone")
-    stream.end(Trigger.DELETED)
+    await service.store.end(found(stream), Trigger.DELETED)
     return Response(204)
 
 
-async def index(service: Service, request: Request) -> Reply:
+async def index(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     """`GET /streams?limit=`: all that are held, newest first."""
     limit = request.integer("limit", 100, minimum=1, maximum=10000)
     newest = list(reversed(service.store.streams.values()))[:limit]
-    return json_response({"streams": [describe(service, request, stream) for stream in newest]})
+    return json_response({"streams": [describe(service, request, held) for held in newest]})
 
 
 def describe(service: Service, request: Request, stream: Stream) -> dict[str, Any]:
@@ -47,7 +37,7 @@ def describe(service: Service, request: Request, stream: Stream) -> dict[str, An
     age = None if stream.last_event is None else asyncio.get_running_loop().time() - stream.last_event
     document = {
         "stream_id": stream.id,
-        "url": service.location(request, stream),
+        "url": location(service, request, stream),
         "state": stream.state,
         "reason": stream.reason,
         "format": stream.format.name,
@@ -61,7 +51,7 @@ def describe(service: Service, request: Request, stream: Stream) -> dict[str, An
         "ended": stream.ended,
         "last_event_age": age,
         "waits_for": waits_for(stream),
-        "metadata": stream.metadata,
+        "metadata": stream.opening.metadata,
     }
     if stream.ended is not None:
         document["duration"] = stream.ended - stream.created
@@ -69,8 +59,8 @@ def describe(service: Service, request: Request, stream: Stream) -> dict[str, An
         document["age"] = time.time() - stream.created
     if stream.failure is not None:
         document["error"] = {"error": stream.failure.message, "code": stream.failure.code}
-    if stream.result is not None:
-        document["result"] = stream.result()
+    if stream.opening.result is not None:
+        document["result"] = stream.opening.result()
     return document
 
 

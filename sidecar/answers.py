@@ -1,75 +1,286 @@
-"""What a handler returns, and the answers that are more than one `sse.http.Response`."""
+"""How a request opens, resumes or watches a stream.
 
-from collections.abc import Awaitable
+In:  a request, the stream that it names if that is held, and what a handler would open. Out: a `Reply`. In this order: HEAD, a
+last event ID (`sse.resume`), an idempotency key, a new stream. What stands in the way is raised, and is answered by `refusal`.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
+from urllib.parse import urlencode
 
-from sidecar.counts import Counts
+from sidecar.logs import REQUEST_ID
+from sidecar.service import Service
 from sse.asgi import Send
-from sse.errors import Problem
-from sse.http import Request, Response
-from sse.resume import GONE_ID
-from sse.sender import Outcome, Sender
-from sse.store import Store
+from sse.errors import Full, Problem
+from sse.formats import Transliterated
+from sse.http import Headers, Request, Response, json_response
+from sse.resume import GONE_ID, Held, Verdict, decide
+from sse.sender import Followed
+from sse.store import Holder
+from sse.stream import Opening, State, Stream, new_id
 from sse.watch import EventStream, head
 from sse.wire.encoder import encode
 from sse.wire.event import Event
 from sse.wire.payload import dumps
 
+NOT_OF_THE_STREAM = ("last_event_id", "key", "from")
+"""Query parameters that say how to watch, not what: a request is the same with or without them."""
+
+MAX_KEY = 256
+"""Characters of an idempotency key."""
+
+Propose = Callable[[], Opening]
+"""What a handler would open; called only if a stream is opened, with nothing awaited after it."""
+
 
 class Reply(Protocol):
-    """An answer, ready to be sent."""
+    """An answer, ready to be sent. headers: what it says besides its own."""
 
     @property
     def status(self) -> int: ...
 
-    def __call__(self, request: Request, send: Send) -> Awaitable[None]: ...
+    def __call__(self, request: Request, send: Send, headers: Headers = ()) -> Awaitable[None]: ...
 
 
-class Watching:
-    """An event stream response that counts as a watcher for as long as it lasts. outcome: how it ended, once it has."""
+class Gone(Problem):
+    """The stream isn't held."""
 
-    __slots__ = ("_counts", "_store", "outcome", "response")
+    def __init__(self, what: str = "stream") -> None:
+        super().__init__(404, f"The {what} is unknown or has expired.", code="stream_gone")
+
+
+class Watching(EventStream):
+    """An event stream response that counts as a watcher. Its place was taken before, and is given back when it ends."""
+
+    __slots__ = ("_service",)
 
     status = 200
 
-    def __init__(self, store: Store, counts: Counts, response: EventStream) -> None:
-        self.response = response
-        self.outcome: Outcome | None = None
-        self._store = store
-        self._counts = counts
-        response.done = self._done
+    def __init__(
+        self, service: Service, stream: Followed, after: int | None, *, newcomer: bool, from_now: bool, headers: Headers
+    ):
+        super().__init__(stream, after=after, newcomer=newcomer, from_now=from_now, pace=service.pace, headers=headers)
+        self._service = service
 
-    async def __call__(self, request: Request, send: Send) -> None:
-        with self._store.watching():
-            self._counts.watching.add(self.response)
-            try:
-                await self.response(request, send)
-            finally:
-                self._counts.watching.discard(self.response)
-
-    def _done(self, sender: Sender, outcome: Outcome) -> None:
-        self.outcome = outcome
-        self._counts.unwatched(sender, outcome)
+    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+        counts = self._service.counts
+        counts.watching.add(self)
+        try:
+            await super().__call__(request, send, headers)
+        finally:
+            counts.watching.discard(self)
+            self._service.store.watchers.give_back()
+            if self.sender is not None and self.outcome is not None:
+                counts.unwatched(self.sender, self.outcome)
 
 
 class Head:
-    """What HEAD gets where GET would have opened a stream: nothing is opened."""
+    """What HEAD gets where GET would have followed a stream: nothing is opened, nobody watches (RFC 9110, 9.3.2)."""
 
     status = 200
 
-    async def __call__(self, request: Request, send: Send) -> None:
-        await head(send, request.answer_headers)
+    def __init__(self, headers: Headers = ()) -> None:
+        self._headers = headers
+
+    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:  # noqa: ARG002
+        await head(send, (*self._headers, *headers))
 
 
-def gone(request: Request) -> Response:
-    """A stream that isn't held. To an event stream client an event says so, and its reconnect is answered 204."""
-    message = "The stream is unknown or has expired."
+# -- opening
+
+
+async def open(service: Service, request: Request, stream: Stream | None, propose: Propose, *, body: bytes = b"") -> Reply:
+    """The answer to a request that may open a stream: its events, or with `Accept: application/json` where they are.
+
+    stream: what the last event ID names. Raises Full, Problem 400, 404, 409, 422.
+    """
+    if request.method == "HEAD":
+        return Head()
+    identity = identify(request, body)
+    if last_event_id(request) is not None:
+        return resume(service, request, stream, same=stream is not None and stream.opening.identity == identity)
+    if request.accepts("application/json"):
+        return opened(service, request, await start(service, request, propose, body=body), 202)
+    service.store.watchers.take()
+    try:
+        stream = await start(service, request, propose, body=body)
+    except BaseException:
+        service.store.watchers.give_back()
+        raise
+    return _follow(service, request, stream, None, newcomer=True, key=stream.key)
+
+
+async def start(service: Service, request: Request, propose: Propose, *, body: bytes = b"") -> Stream:
+    """The stream that the request's idempotency key has opened before, or a new one. Raises Full, Problem 400, 422."""
+    identity = identify(request, body)
+    key = _claim(request)
+    with service.store.reserve() as place:
+        opening_id = new_id()
+        if key:
+            holder = await service.store.backend.claim(key, Holder(opening_id, identity))
+            if holder.digest != identity:
+                raise Problem(422, "This idempotency key was used for another request.", parameter="key")
+            if holder.stream_id != opening_id and (stream := await service.store.find(holder.stream_id)) is not None:
+                return stream
+        try:
+            opening = replace(propose(), id=opening_id, identity=identity, claim=key, request_id=REQUEST_ID.get())
+        except BaseException:
+            if key:
+                service.store.backend.release(key)
+            raise
+        return service.store.open(written(service, opening), place)
+
+
+def written(service: Service, opening: Opening) -> Opening:
+    """The opening, in a format that transliterates where the settings ask for that."""
+    if service.settings.ascii and opening.format.transliterated:
+        return replace(opening, format=Transliterated(opening.format))
+    return opening
+
+
+def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
+    """A stream that runs, told to a backend: watch it at `url`; `key` permits cancelling and publishing."""
+    url = location(service, request, stream)
+    return json_response({"stream_id": stream.id, "url": url, "key": stream.key}, status, {"location": url})
+
+
+def private(service: Service, request: Request, opening: Opening, *, after: int | None = None) -> Reply:
+    """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
+    if request.method == "HEAD":
+        return Head()
+    with service.store.reserve() as place:
+        service.store.watchers.take()
+        opening = replace(opening, linger=0, keep=0, ids="", start=after or 0, listed=False, request_id=REQUEST_ID.get())
+        stream = service.store.open(written(service, opening), place)
+    return _follow(service, request, stream, after, newcomer=after is None)
+
+
+# -- resuming and watching
+
+
+def resume(service: Service, request: Request, stream: Stream | None, *, same: bool = True, newest: bool = False) -> Reply:
+    """Watch the stream that the request names, from its last event ID on, or without one from the beginning.
+
+    same: whether this request is the one that opened the stream, or names it by its path. newest: a newcomer starts at the
+    newest event. Raises Full, Gone, Problem 400, 409.
+    """
+    last = last_event_id(request)
+    answer = decide(last, held(stream, same=same) if stream is not None else None)
+    match answer.verdict:
+        case Verdict.OPEN if stream is not None:
+            return watch(service, request, stream, None, newest=newest)
+        case Verdict.WATCH if stream is not None:
+            if request.method != "HEAD":
+                stream.resumes += 1
+                service.counts.resumes += 1
+            return watch(service, request, stream, answer.after)
+        case Verdict.FINISHED:
+            return Response(204)
+        case Verdict.MALFORMED:
+            raise Problem(400, "The last event ID is not one of this server's.", parameter="last_event_id")
+        case Verdict.CONFLICT:
+            raise Problem(409, "The last event ID belongs to another stream, or is ahead of this one.")
+    raise Gone
+
+
+def watch(
+    service: Service, request: Request, followed: Followed, after: int | None, *, key: str | None = None, newest: bool = False
+) -> Reply:
+    """Follow a stream, or several as one, over this connection. after: the number that the client has; None: a newcomer.
+
+    key: for whoever has opened it. newest: a newcomer starts at the newest event. Raises Full.
+    """
+    if request.method != "HEAD":
+        service.store.watchers.take()
+    newcomer = after is None
+    if newest and newcomer:
+        after = max(followed.position(from_now=True) - 1, followed.position(from_now=False))
+    return _follow(service, request, followed, after, newcomer=newcomer, key=key)
+
+
+def _follow(
+    service: Service, request: Request, followed: Followed, after: int | None, *, newcomer: bool, key: str | None = None
+) -> Reply:
+    """The event stream response; but for HEAD, the place of its watcher is taken."""
+    headers: Headers = ()
+    if isinstance(followed, Stream):
+        headers = followed.format.headers
+        if followed.opening.listed:
+            headers = (*headers, (b"location", location(service, request, followed).encode()))
+    if key is not None:
+        headers = (*headers, (b"stream-key", key.encode()))
+    if request.method == "HEAD":
+        return Head(headers)
+    from_now = request.query.get("from") == "now"
+    return Watching(service, followed, after=after, newcomer=newcomer, from_now=from_now, headers=headers)
+
+
+def found(stream: Stream | None) -> Stream:
+    """The stream that the path names. Raises Gone."""
+    if stream is None:
+        raise Gone
+    return stream
+
+
+# -- what stands in the way
+
+
+def refusal(service: Service, request: Request, problem: Problem, errors: Callable[[Problem], Response]) -> Response:
+    """A problem, in the shape that errors have on this route; to an event stream client that can't act on it, an event.
+
+    503 would end an EventSource for good (9.2.3): one that comes back is told when to try again. One whose stream is gone gets
+    an event that says so, and whose id makes its next reconnect end with 204.
+    """
     if request.accepts("text/event-stream"):
-        data = dumps({"error": message, "code": "stream_gone", "fatal": True})
-        return one_event(Event(data, "error", GONE_ID))
-    raise Problem(404, message, code="stream_gone")
+        if isinstance(problem, Gone) and request.method != "DELETE":
+            data = dumps({"error": problem.detail, **problem.members, "fatal": True})
+            return one_event(Event(data, "error", GONE_ID))
+        if problem.status == 503 and "limit" in problem.members and last_event_id(request) is not None:
+            return one_event(Event(retry=max(service.settings.retry, 5000)))
+    return errors(problem)
+
+
+def busy(full: Full) -> Problem:
+    return Problem(503, f"No room: {full.what}.", headers={"retry-after": str(full.retry_after)}, limit=full.what)
 
 
 def one_event(event: Event) -> Response:
     """An event stream that says this and ends."""
     return Response(200, encode(event), {"content-type": "text/event-stream"})
+
+
+# -- what a request says
+
+
+def last_event_id(request: Request) -> str | None:
+    """The header wins; a page can't set it on its first connection, so that a query parameter does as well."""
+    return request.header(b"last-event-id") or request.query.get("last_event_id") or None
+
+
+def held(stream: Stream, *, same: bool) -> Held:
+    log = stream.log
+    return Held(stream.id, log.last - log.closed, ended=stream.state is not State.RUNNING, same=same)
+
+
+def identify(request: Request, body: bytes = b"") -> str:
+    """What a request asks for, whoever sends it and however it watches."""
+    query = urlencode(sorted((name, value) for name, value in request.query.items() if name not in NOT_OF_THE_STREAM))
+    digest = hashlib.sha256(body).hexdigest() if body else ""
+    return f"{request.method} {request.path}?{query} {digest}"
+
+
+def location(service: Service, request: Request, stream: Stream) -> str:
+    return f"{service.base(request)}/streams/{stream.id}"
+
+
+def _claim(request: Request) -> str:
+    """The idempotency key, for this caller and route alone; empty without one. Raises Problem 400."""
+    key = request.header(b"idempotency-key") or request.query.get("key") or ""
+    if len(key) > MAX_KEY:
+        raise Problem(400, f"An idempotency key may have {MAX_KEY} characters at the most.", parameter="key")
+    if not key:
+        return ""
+    caller = request.header(b"authorization") or ""
+    return hashlib.sha256("\0".join((caller, request.method, request.path, key)).encode()).hexdigest()

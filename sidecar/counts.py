@@ -58,4 +58,4 @@ class Counts:
 
     def senders(self) -> list[Sender]:
         """Those of the connections that watch now."""
-        return [response.sender for response in self.watching if response.sender is not None]
+        return [watcher.sender for watcher in self.watching if watcher.sender is not None]

@@ -15,12 +15,12 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Final, TextIO
+from contextvars import ContextVar
+from typing import Any, Final, Protocol, TextIO
 
-from sidecar.answers import Reply, Watching
-from sidecar.service import REQUEST_ID, Service
-from sse.http import Request, Response
+from sse.http import Headers, Request, Response
 from sse.stream import Stream
+from sse.watch import EventStream
 from sse.wire.payload import dumps
 
 requests = logging.getLogger("sidestream.request")
@@ -30,6 +30,17 @@ REPEATED: Final = ("/healthz", "/readyz", "/metrics")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,64}")
 _LONGEST_NAME = 16
 """Characters of a segment of a path; one that is longer is an id, or nothing that we serve."""
+
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the request that is answered, or that opened the stream whose source runs."""
+
+
+class Answered(Protocol):
+    """What is told of every answer."""
+
+    @property
+    def status(self) -> int: ...
 
 
 class Exchange:
@@ -44,11 +55,11 @@ class Exchange:
         self._begin = time.monotonic()
         REQUEST_ID.set(self.id)  # for this task, and for those that it starts
 
-    def headers(self, more: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    def headers(self, more: Mapping[str, str]) -> Headers:
         """What the answer says besides its own: the id, and `more`."""
         return tuple((name.encode(), value.encode()) for name, value in {"x-request-id": self.id, **more}.items())
 
-    def end(self, reply: Reply | None) -> None:
+    def end(self, reply: Answered | None) -> None:
         """Write the line. reply: None if the client went before there was one."""
         request = self._request
         level = logging.DEBUG if request.path in REPEATED else logging.INFO
@@ -58,18 +69,14 @@ class Exchange:
         fields |= {"duration": round(time.monotonic() - self._begin, 4), "request_id": self.id}
         if isinstance(reply, Response):
             fields["bytes"] = len(reply.body)
-        elif isinstance(reply, Watching) and (sender := reply.response.sender) is not None:
+        elif isinstance(reply, EventStream) and (sender := reply.sender) is not None:
             outcome = None if reply.outcome is None else reply.outcome.value
             fields |= {"stream": short(sender.stream.id), "outcome": outcome, "events": sender.events, "bytes": sender.sent}
         _log(requests, level, f"{request.method[:16]} {short_path(request.path)}", fields)
 
 
-def start(service: Service) -> None:
-    """A line at the end of each stream from now on."""
-    service.on_end.append(lambda stream: _stream_ended(stream, service.request_ids.get(stream.id)))
-
-
-def _stream_ended(stream: Stream, request_id: str | None) -> None:
+def stream_ended(stream: Stream) -> None:
+    """Write the line of a stream."""
     if not streams.isEnabledFor(logging.INFO):
         return
     log = stream.log
@@ -85,8 +92,8 @@ def _stream_ended(stream: Stream, request_id: str | None) -> None:
         "watchers": len(log.watchers),
         "resumes": stream.resumes,
         "gaps": log.gaps,
-        "request_id": request_id,
-        "metadata": stream.metadata,
+        "request_id": stream.opening.request_id or None,
+        "metadata": stream.opening.metadata,
     }
     _log(streams, logging.INFO, "ended", fields)
 

@@ -5,7 +5,6 @@
     ├── MissingExtra       an optional package is needed and not installed
     ├── SourceFailed       a source ends its stream with a code that clients may rely on
     ├── Full               no room for another stream or watcher; try again later
-    ├── KeyReused          an idempotency key came back with another body
     ├── Problem            an HTTP request is answered by a problem document (RFC 9457)
     ├── Disconnected       the client went away before its answer was complete
     └── ConnectionFailed   reading: the server said no, and reconnecting would not help (HTML 9.2.3)
@@ -51,10 +50,6 @@ class Full(SSEError):
         self.retry_after = retry_after
 
 
-class KeyReused(SSEError):
-    """An idempotency key came back with another body than the one that opened its stream."""
-
-
 class Problem(SSEError):
     """An HTTP error answer, written as `application/problem+json` (RFC 9457).
 
@@ -84,3 +79,11 @@ class ConnectionFailed(SSEError):
         super().__init__(message)
         self.status = status
         self.problem = problem
+
+
+def describe(error: BaseException) -> str:
+    """The type and the message of an error, whatever its `__str__` does."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as unprintable:
+        return f"{type(error).__name__} (its message can't be shown: {type(unprintable).__name__})"

@@ -1,84 +1,122 @@
-"""Formats: how what happened to a stream is written as events; and `Plain`, the one that most streams use.
+"""How what happened to a stream is written as events: the format, a class whose defaults are the plain format.
 
 In:  what a source yielded, and how its stream began and ended. Out: whole encoded events without their id line, which the
-stream writes in front of them. A format belongs to one stream and is chosen when that is opened.
+stream writes in front of them. A format belongs to one stream, and is chosen when that is opened.
 
-    plain   event: connected {"status": "ok", "stream"}    then unnamed messages, one an item
-            event: item_error {"error"}                    in the place of an item that can't be written
-            event: gap {"first", "last"}                   events that are no longer held
-            and exactly one of
-            data: [DONE] · event: cancelled {"reason"} · event: error {"error", "code", "fatal": true}
+    the stream                 plain
+    a watcher is new           event: connected {"status": "ok", "stream"}     without a number: it stands at the position of
+                                                                               the newcomer
+    an item                    an unnamed message, its JSON
+    an item can't be written   event: item_error {"error"}
+    events are lost            event: gap {"first", "last"}
+    the source ended           data: [DONE]
+    it was stopped             event: cancelled {"reason"}
+    the source failed          event: error {"error", "code", "fatal": true}
+
+Each of the last three ends the stream, once. A method may return one event, or several; of several, each becomes an entry of
+the log with a number of its own, and the last one of an end is the terminal event.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 from sse.errors import SourceFailed
+from sse.wire.ascii import to_ascii
 from sse.wire.encoder import encode_json
-from sse.wire.payload import dumps, to_ascii
+from sse.wire.payload import dumps
 
-DONE = b"data: [DONE]\n\n"
+DONE: Final = b"data: [DONE]\n\n"
+
+Written: TypeAlias = bytes | Sequence[bytes]
+"""One whole event without its id line, or several; empty where there is nothing to write."""
 
 
-class Format(Protocol):
-    """What a stream asks of its format. Every method returns one whole event without its id line, and never an empty one.
+class Format:
+    """What a stream asks of its format. A format overrides what it writes otherwise.
+
+    name: for state documents and logs. ids: whether events carry ids; without them nothing can be resumed. headers: what the
+    answers that carry it say besides their own. transliterated: whether `Transliterated` may wrap it.
 
     Limit: a source that never waits, and whose items all write nothing, holds the event loop.
     """
 
-    name: str
-    ids: bool  # whether events carry ids; without them nothing can be resumed
+    name: str = "plain"
+    ids: bool = True
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    transliterated: bool = True
 
     def opening(self, stream_id: str) -> bytes | None:
-        """What a newcomer is told before the first event. Not numbered: it stands at the position of the newcomer."""
+        """What a newcomer is told before the first event."""
+        return encode_json(dumps({"status": "ok", "stream": stream_id}), "connected")
 
-    def item(self, item: Any) -> bytes | None:
-        """What the source yielded; None where there is nothing to write."""
+    def item(self, item: Any) -> Written:
+        """What the source yielded."""
+        return encode_json(dumps(item))
 
     def item_error(self, error: str) -> bytes:
         """One item could not be written; the stream goes on."""
+        return encode_json(dumps({"error": error}), "item_error")
 
     def gap(self, first: int, last: int) -> bytes:
         """The events `first` to `last` are no longer held."""
+        return encode_json(dumps({"first": first, "last": last}), "gap")
 
-    def done(self) -> bytes:
-        """The terminal event after the source's end."""
-
-    def cancelled(self, reason: str) -> bytes:
-        """The terminal event of a stream that was stopped; reason is a `stream.Trigger`'s value."""
-
-    def failed(self, failure: SourceFailed) -> bytes:
-        """The terminal event of a stream whose source failed."""
-
-
-class Plain:
-    """Unnamed JSON messages with `[DONE]` at the end. ascii: transliterate every text (extra `ascii`)."""
-
-    name = "plain"
-    ids = True
-
-    def __init__(self, *, ascii: bool = False) -> None:
-        self._ascii = ascii
-
-    def opening(self, stream_id: str) -> bytes | None:
-        return encode_json(dumps({"status": "ok", "stream": stream_id}), "connected")
-
-    def item(self, item: Any) -> bytes | None:
-        return encode_json(dumps(to_ascii(item) if self._ascii else item))
-
-    def item_error(self, error: str) -> bytes:
-        return self._event("item_error", {"error": error})
-
-    def gap(self, first: int, last: int) -> bytes:
-        return self._event("gap", {"first": first, "last": last})
-
-    def done(self) -> bytes:
+    def done(self) -> Written:
+        """The end, after the source's."""
         return DONE
 
-    def cancelled(self, reason: str) -> bytes:
-        return self._event("cancelled", {"reason": reason})
+    def cancelled(self, reason: str) -> Written:
+        """The end of a stream that was stopped; reason is a `stream.Trigger`'s value."""
+        return encode_json(dumps({"reason": reason}), "cancelled")
 
-    def failed(self, failure: SourceFailed) -> bytes:
-        return self._event("error", {"error": failure.message, "code": failure.code, "fatal": True})
+    def failed(self, failure: SourceFailed) -> Written:
+        """The end of a stream whose source failed."""
+        return encode_json(dumps({"error": failure.message, "code": failure.code, "fatal": True}), "error")
 
-    def _event(self, name: str, payload: dict[str, Any]) -> bytes:
-        return encode_json(dumps(to_ascii(payload) if self._ascii else payload), name)
+    def apology(self) -> bytes:
+        """An error of ours while one watcher was served, as an event without an id: the stream itself goes on."""
+        written = self.failed(internal())
+        return written if isinstance(written, bytes) else b"".join(written)
+
+
+class Transliterated(Format):
+    """What another format writes, in ASCII. Raises MissingExtra where the extra `ascii` isn't installed."""
+
+    def __init__(self, format: Format) -> None:
+        to_ascii(b"")
+        self._format = format
+        self.name, self.ids, self.headers = format.name, format.ids, format.headers
+
+    def opening(self, stream_id: str) -> bytes | None:
+        event = self._format.opening(stream_id)
+        return None if event is None else to_ascii(event)
+
+    def item(self, item: Any) -> Written:
+        return _transliterated(self._format.item(item))
+
+    def item_error(self, error: str) -> bytes:
+        return to_ascii(self._format.item_error(error))
+
+    def gap(self, first: int, last: int) -> bytes:
+        return to_ascii(self._format.gap(first, last))
+
+    def done(self) -> Written:
+        return _transliterated(self._format.done())
+
+    def cancelled(self, reason: str) -> Written:
+        return _transliterated(self._format.cancelled(reason))
+
+    def failed(self, failure: SourceFailed) -> Written:
+        return _transliterated(self._format.failed(failure))
+
+    def apology(self) -> bytes:
+        return to_ascii(self._format.apology())
+
+
+def _transliterated(written: Written) -> Written:
+    return to_ascii(written) if isinstance(written, bytes) else [to_ascii(event) for event in written]
+
+
+def internal() -> SourceFailed:
+    """A defect of ours: what it was stands in the log, and is not told."""
+    return SourceFailed("internal error", "internal")

@@ -18,17 +18,16 @@ from sse.wire.payload import dumps
 MAX_BODY = 4 << 20
 BODY_TIMEOUT = 30.0
 
-ALWAYS = ((b"cache-control", b"no-store, no-transform"), (b"x-content-type-options", b"nosniff"))
+Headers = tuple[tuple[bytes, bytes], ...]
+
+ALWAYS: Headers = ((b"cache-control", b"no-store, no-transform"), (b"x-content-type-options", b"nosniff"))
 """On every answer: nothing here may be cached, rewritten on the way, or taken for another type."""
 
 
 class Request:
-    """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched.
+    """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched."""
 
-    answer_headers: what its answer says besides its own, whichever answer that will be.
-    """
-
-    __slots__ = ("_query", "answer_headers", "method", "params", "path", "receive", "root_path", "scope")
+    __slots__ = ("_query", "method", "params", "path", "receive", "root_path", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -37,7 +36,6 @@ class Request:
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.path = self._strip(scope["path"])
         self.params: dict[str, str] = {}
-        self.answer_headers: tuple[tuple[bytes, bytes], ...] = ()
         self._query: dict[str, str] | None = None
 
     def _strip(self, path: str) -> str:
@@ -139,19 +137,18 @@ class Request:
 
 
 class Response:
-    """A whole answer, sent at once. headers: names in lower case."""
+    """A whole answer, sent at once. headers: names in lower case; when it is called, what it says besides."""
 
     def __init__(self, status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.status = status
         self.body = body
         self.headers = dict(headers or {})
 
-    async def __call__(self, request: Request, send: Send) -> None:
-        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
-        headers.extend((*ALWAYS, *request.answer_headers))
+    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+        own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
         if self.status not in (204, 304):  # RFC 9110, 8.6: no Content-Length on these
-            headers.append((b"content-length", b"%d" % len(self.body)))
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            own.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": [*own, *ALWAYS, *headers]})
         # RFC 9110, 9.3.2: HEAD is GET without the content
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else self.body})
 

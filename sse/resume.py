@@ -1,13 +1,14 @@
 """What a last event ID is answered with: one pure function, and the table it follows (HTML 9.2.3, 9.2.4).
 
-In:  the `Last-Event-ID` header or the `last_event_id` query parameter, and what is known of the stream it names.
-Out: an `Answer`, which the caller turns into HTTP.
+In:  the `Last-Event-ID` header or the `last_event_id` query parameter, and what is known of the stream that the request names:
+by its path, or where that names none, by this ID. Out: a `Resumption`, which the caller turns into HTTP.
 
-    last event ID       stream                           answer
+    last event ID       stream                           verdict
     none                                                 OPEN      a new stream, or a newcomer's view of one
-    <id>.end            not looked up                    FINISHED  204: how EventSource learns to stop
-    malformed                                            MALFORMED 400
+    <id>.end            any                              FINISHED  204: how EventSource learns to stop
+    malformed           any                              MALFORMED 400
     <id>.<n>            unknown or expired               GONE      404; to an event stream client, an event that says so
+    <id>.<n>            another one                      CONFLICT  409
     <id>.<n>            of another route or query        CONFLICT  409
     <id>.<n>            ended, whatever n                WATCH     what is held after n, the terminal event at least
     <id>.<n>            running, n ahead of it           CONFLICT  409: these numbers are not of this run
@@ -19,7 +20,6 @@ Out: an `Answer`, which the caller turns into HTTP.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -49,23 +49,23 @@ class LastEventID:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is known of the stream that a last event ID names. last: number of its newest event.
+    """What is known of the stream that a request names. last: number of its newest event.
 
     same: whether this request's route and query are those that opened it.
     """
 
+    stream: str
     last: int
     ended: bool
     same: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Resumption:
     """after: with WATCH, the number of the last event that the client has."""
 
     verdict: Verdict
     after: int = 0
-    stream: str = ""
 
 
 def parse(text: str) -> LastEventID | None:
@@ -76,18 +76,17 @@ def parse(text: str) -> LastEventID | None:
     return LastEventID(match[1], int(match[2]) if match[2] else None)
 
 
-def decide(last_event_id: str | None, find: Callable[[str], Held | None]) -> Answer:
+def decide(last_event_id: str | None, held: Held | None) -> Resumption:
     """Follow the table above. last_event_id: None or empty, if there is none (an empty ID is none, 9.2.6)."""
     if not last_event_id:
-        return Answer(Verdict.OPEN)
+        return Resumption(Verdict.OPEN)
     parsed = parse(last_event_id)
     if parsed is None:
-        return Answer(Verdict.MALFORMED)
+        return Resumption(Verdict.MALFORMED)
     if parsed.number is None:
-        return Answer(Verdict.FINISHED, stream=parsed.stream)
-    held = find(parsed.stream)
+        return Resumption(Verdict.FINISHED)
     if held is None:
-        return Answer(Verdict.GONE, stream=parsed.stream)
-    if not held.same or (parsed.number > held.last and not held.ended):
-        return Answer(Verdict.CONFLICT, stream=parsed.stream)
-    return Answer(Verdict.WATCH, min(parsed.number, held.last), parsed.stream)
+        return Resumption(Verdict.GONE)
+    if parsed.stream != held.stream or not held.same or (parsed.number > held.last and not held.ended):
+        return Resumption(Verdict.CONFLICT)
+    return Resumption(Verdict.WATCH, min(parsed.number, held.last))

@@ -1,12 +1,13 @@
 """A stream: one source, one event log, one end. Watchers come and go; the work goes on without them for `linger` seconds.
 
-In:  what a source yields (or what is emitted from outside, for a stream without one). Out: the events of its log.
+In:  an `Opening`: a source, or none where events are emitted from outside, and for how long. Out: the events of its log.
 
 The stream's task owns the run: it alone iterates the source, and closes it in `finally`. Whatever happens, exactly one terminal
 event is written, at the moment the stream ends; a source that is slow to clean up afterwards holds nobody.
 
-    linger   seconds the work goes on while nobody watches, from the opening on; None: for ever
-    keep     seconds an ended stream can be read; longer while somebody watches it
+    RUNNING ─► DONE        the source ended
+            ─► CANCELLED   somebody asked · nobody watched for as long as the linger · the server shuts down
+            ─► FAILED      the source raised, or its publisher vanished
 """
 
 import asyncio
@@ -14,12 +15,13 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
 
-from sse.errors import SourceFailed
-from sse.formats import Format, Plain
+from sse.errors import SourceFailed, describe
+from sse.formats import Format, Written, internal
 from sse.log import Budget, EventLog, Watcher
-from sse.state import TRANSITIONS, State, Trigger
 
 logger = logging.getLogger("sse")
 
@@ -30,60 +32,135 @@ CLEANUP = 5.0
 """Seconds a source may take to clean up before that is reported."""
 
 
+class State(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Trigger(StrEnum):
+    """What ends a stream; the value is the reason that clients are told."""
+
+    SOURCE_ENDED = "source_ended"
+    SOURCE_FAILED = "source_failed"
+    DELETED = "deleted"
+    ABANDONED = "abandoned"  # nobody watched for as long as the linger
+    SHUTTING_DOWN = "shutting_down"
+
+
+ENDS: Final = {
+    Trigger.SOURCE_ENDED: State.DONE,
+    Trigger.SOURCE_FAILED: State.FAILED,
+    Trigger.DELETED: State.CANCELLED,
+    Trigger.ABANDONED: State.CANCELLED,
+    Trigger.SHUTTING_DOWN: State.CANCELLED,
+}
+"""What each trigger makes of a running stream. A stream that has ended stays as it is."""
+
+
+def new_id() -> str:
+    """128 random bits, URL-safe: 22 of `[A-Za-z0-9_-]`."""
+    return secrets.token_urlsafe(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a stream is opened.
+
+    source: an async iterator, closed with `aclose` if it has that; None where events are emitted from outside.
+    linger: seconds the work goes on while nobody watches, from the opening on; None: for ever.
+    keep: seconds an ended stream can be read; longer while somebody watches it.
+    metadata: any JSON, shown beside the stream. result: what the stream has come to so far, at any time.
+    identity: what opened it, with its query and body; only the same may resume it there. claim: the key that it holds, if any.
+    ids: what stands before an event's number in its id; `<stream id>.` unless given. start: the number of the event before
+    the first one. listed: whether it can be found again, and its events are kept for that. request_id: of the request that
+    opened it.
+    """
+
+    source: AsyncIterator[Any] | None
+    format: Format
+    linger: float | None = 30.0
+    keep: float = 300.0
+    metadata: Any = None
+    result: Callable[[], Any] | None = None
+    identity: str = ""
+    claim: str = ""
+    id: str = field(default_factory=new_id)
+    ids: str | None = None
+    start: int = 0
+    listed: bool = True
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one log: events and bytes."""
+
+    events: int = 65536
+    bytes: int = 16 << 20
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
 class Stream:
     """One answer and its life. Built inside a running event loop, it runs at once.
 
-    source: an async iterator, closed with `aclose` if it has that; None where events are emitted from outside.
-    ids: what stands before an event's number in its id; `<stream id>.` unless given.
-    start: the number before the first event's. replay: whether events are kept for those who come back.
     on_end, on_expire: called once each, with the stream.
     """
 
     def __init__(
         self,
-        source: AsyncIterator[Any] | None,
-        format: Format,
+        opening: Opening,
         *,
-        id: str | None = None,
-        ids: str | None = None,
-        start: int = 0,
-        linger: float | None = 0.0,
-        keep: float = 0.0,
-        max_events: int = 65536,
-        max_bytes: int = 16 << 20,
+        limits: Limits = DEFAULT_LIMITS,
         budget: Budget | None = None,
-        replay: bool = True,
-        metadata: Any = None,
-        result: Callable[[], Any] | None = None,
         on_end: Callable[["Stream"], None] = lambda _: None,
         on_expire: Callable[["Stream"], None] = lambda _: None,
     ) -> None:
-        self.id = id or new_id()
-        self.format = format
+        self.opening = opening
+        self.id = opening.id
+        self.format = format = opening.format
+        self.source = source = opening.source
         self.state = State.RUNNING
         self.reason: str | None = None
         self.failure: SourceFailed | None = None
-        self.key = new_id()
-        self.linger = linger
-        self.keep = keep
-        self.metadata = metadata
-        self.result = result
         self.resumes = 0
         self.created = time.time()
         self.ended: float | None = None
         self.last_event: float | None = None
-        self.source = source
-        self._ids = (f"{self.id}." if ids is None else ids) if format.ids else None
-        self._head = b"id: %b%%d\n%%b" % self._ids.encode() if self._ids is not None else None
+        self._key = ""
+        self._ids = (f"{self.id}." if opening.ids is None else opening.ids) if format.ids else None
+        self._head = head = b"id: %b%%d\n%%b" % self._ids.encode() if self._ids is not None else None
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._on_expire = on_expire
         self._timer: asyncio.TimerHandle | None = None  # linger while it runs, keep afterwards
         self._iterating = False
         self._cleanup: asyncio.TimerHandle | None = None
-        self.log = EventLog(self._gap, start=start, max_events=max_events, max_bytes=max_bytes, budget=budget, replay=replay)
+
+        def gap(first: int, last: int) -> bytes:  # refers to no stream: what is forgotten is freed without a garbage collection
+            event = format.gap(first, last)
+            return head % (last, event) if head else event
+
+        self.log = EventLog(
+            gap,
+            start=opening.start,
+            max_events=limits.events,
+            max_bytes=limits.bytes,
+            budget=budget,
+            replay=opening.listed,
+        )
         self._task = asyncio.Task(self._run(source), loop=self._loop) if source is not None else None
         self._begin_linger()
+
+    @property
+    def key(self) -> str:
+        """What permits to cancel the stream and to publish to it; made when it is first asked for."""
+        if not self._key:
+            self._key = new_id()
+        return self._key
 
     # -- the run
 
@@ -101,12 +178,13 @@ class Stream:
             self.end(Trigger.SOURCE_ENDED)
         except SourceFailed as failure:
             self.end(Trigger.SOURCE_FAILED, failure)
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # by `end`, or from outside; otherwise the source has waited for something that was cancelled
+            # SystemExit and KeyboardInterrupt too: raised by a source they are its failure, and must not end the event loop.
             logger.exception("the source of stream %.8s… failed", self.id)
-            self.end(Trigger.SOURCE_FAILED, SourceFailed("internal error", "internal"))
+            self.end(Trigger.SOURCE_FAILED, internal())
         finally:
             self.end(Trigger.SHUTTING_DOWN)  # cancelled, and not by us; otherwise it has ended already
             await self._close(source)
@@ -122,16 +200,25 @@ class Stream:
                 self._cleanup.cancel()
 
     def emit(self, item: Any) -> int | None:
-        """Write what the source yielded. Returns its number, None where nothing is written. RuntimeError after the end."""
+        """Write what the source yielded. Returns the last number given, None where nothing is written.
+
+        Raises RuntimeError after the end.
+        """
         if self.state is not State.RUNNING:
             raise RuntimeError("nothing follows the terminal event")
         try:
-            event = self.format.item(item)
+            written = self.format.item(item)
         except Exception as error:  # one odd item must not cost the rest
             logger.warning("an item of stream %.8s… could not be written", self.id, exc_info=error)
-            event = self.format.item_error(f"{type(error).__name__}: {error}")
-        if event is None:
-            return None
+            written = self.format.item_error(describe(error))
+        if isinstance(written, bytes):
+            return self._append(written) if written else None
+        number = None
+        for event in written:
+            number = self._append(event)
+        return number
+
+    def _append(self, event: bytes) -> int:
         if len(event) > MAX_EVENT:
             event = self.format.item_error(f"an event of {len(event)} bytes is over the limit of {MAX_EVENT}")
         self.last_event = self._loop.time()
@@ -140,13 +227,15 @@ class Stream:
 
     def end(self, trigger: Trigger, failure: SourceFailed | None = None) -> bool:
         """Write the terminal event and stop the source, unless the stream has ended before. Returns whether this ended it."""
-        state = TRANSITIONS[self.state, trigger]
-        if state is self.state:
+        if self.state is not State.RUNNING:
             return False
-        self.state, self.reason, self.failure = state, trigger.value, failure
+        self.state, self.reason, self.failure = ENDS[trigger], trigger.value, failure
         self.ended = time.time()
-        self._set_timer(self.keep, self._expire)  # before a watcher hears of the end, and leaves
-        self.log.close(self._terminal(trigger))
+        self._set_timer(self.opening.keep, self._expire)  # before a watcher hears of the end, and leaves
+        *before, terminal = self._terminal(trigger)
+        for event in before:
+            self._append(event)
+        self.log.close(terminal if self._ids is None else b"id: %bend\n%b" % (self._ids.encode(), terminal))
         if self._task is not None and not self._task.done() and self._task is not asyncio.current_task(self._loop):
             self._cleanup = self._loop.call_later(CLEANUP, self._report_cleanup)
             if self._iterating:  # otherwise its first step sees the state: a task cancelled before that closes nothing
@@ -154,18 +243,24 @@ class Stream:
         self._on_end(self)
         return True
 
-    def _terminal(self, trigger: Trigger) -> bytes:
+    def _terminal(self, trigger: Trigger) -> list[bytes]:
+        """The events of the end, the terminal one last."""
         try:
+            written: Written
             if self.state is State.DONE:
-                event = self.format.done()
+                written = self.format.done()
             elif self.failure is not None:
-                event = self.format.failed(self.failure)
+                written = self.format.failed(self.failure)
             else:
-                event = self.format.cancelled(trigger.value)
+                written = self.format.cancelled(trigger.value)
+            events = [written] if isinstance(written, bytes) else [*written]
+            if all(events) and events:
+                return events
+            logger.error("the format %s has written no terminal event", self.format.name)
         except Exception:  # without a terminal event its watchers would wait for ever
             logger.exception("the end of stream %.8s… could not be written", self.id)
-            event = Plain().failed(SourceFailed("internal error", "internal"))
-        return event if self._ids is None else b"id: %bend\n%b" % (self._ids.encode(), event)
+        written = Format().failed(internal())
+        return [written] if isinstance(written, bytes) else [*written]
 
     def _report_cleanup(self) -> None:
         logger.warning("the source of stream %.8s… is still cleaning up %.0f s after its end", self.id, CLEANUP)
@@ -227,17 +322,13 @@ class Stream:
 
     def apology(self) -> bytes:
         """An error of ours while a watcher was served, as an event without an id: the stream itself goes on."""
-        return self.format.failed(SourceFailed("internal error", "internal"))
-
-    def _gap(self, first: int, last: int) -> bytes:
-        event = self.format.gap(first, last)
-        return self._head % (last, event) if self._head else event
+        return self.format.apology()
 
     # -- its timers
 
     def _begin_linger(self) -> None:
-        if self.linger is not None:
-            self._set_timer(self.linger, self._abandon)
+        if self.opening.linger is not None:
+            self._set_timer(self.opening.linger, self._abandon)
 
     def _abandon(self) -> None:
         self._timer = None
@@ -252,8 +343,3 @@ class Stream:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if seconds is None else self._loop.call_later(seconds, callback)
-
-
-def new_id() -> str:
-    """128 random bits, URL-safe: 22 of `[A-Za-z0-9_-]`."""
-    return secrets.token_urlsafe(16)

@@ -7,14 +7,14 @@ Limit: a stalled client's connection can be aborted only by the server. Ours han
 scope's extensions); under another one its memory is held until the kernel or a proxy gives up on it.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from sse.asgi import Receive, Scope, Send
-from sse.formats import Format, Plain
-from sse.http import ALWAYS, Request, Response
+from sse.formats import Format
+from sse.http import ALWAYS, Headers, Request, Response
 from sse.sender import Followed, Outcome, Pace, Sender
-from sse.stream import Stream
+from sse.stream import Opening, Stream
 
 HEADERS = (
     (b"content-type", b"text/event-stream"),  # 9.2.5: always UTF-8, so nothing is gained by saying it
@@ -36,11 +36,11 @@ class EventStream:
     """An HTTP answer that follows `stream`. after: the number of the last event that the client has; None: a newcomer.
 
     from_now: start at the live end instead of the oldest event held. newcomer: whether to say the format's opening; those are
-    newcomers who say no `after`, unless told otherwise. sender: what follows it, from the first moment on. done: called once,
-    with the sender and the outcome.
+    newcomers who say no `after`, unless told otherwise. sender: what follows it, from the first moment on. outcome: how the
+    connection ended, once it has.
     """
 
-    __slots__ = ("after", "done", "from_now", "headers", "newcomer", "pace", "sender", "stream")
+    __slots__ = ("after", "from_now", "headers", "newcomer", "outcome", "pace", "sender", "stream")
 
     def __init__(
         self,
@@ -50,8 +50,7 @@ class EventStream:
         from_now: bool = False,
         newcomer: bool | None = None,
         pace: Pace = DEFAULT_PACE,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-        done: Callable[[Sender, Outcome], None] = lambda *_: None,
+        headers: Headers = (),
     ) -> None:
         self.stream = stream
         self.after = after
@@ -59,28 +58,23 @@ class EventStream:
         self.newcomer = after is None if newcomer is None else newcomer
         self.pace = pace
         self.headers = headers
-        self.done = done
         self.sender: Sender | None = None
+        self.outcome: Outcome | None = None
 
-    async def __call__(self, request: Request, send: Send) -> None:
-        if request.method == "HEAD":
-            return await head(send, (*self.headers, *request.answer_headers))
+    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
         connection = request.scope.get("extensions", {}).get(CONNECTION, {})
         position = self.stream.position(self.from_now) if self.after is None else self.after
         self.sender = sender = Sender(self.stream, position, send, self.pace, at_once=bool(connection))
-        outcome = Outcome.DROPPED
-        try:
-            if "open" in connection:
-                connection["open"]()
-            outcome = await sender.follow(
-                request.receive,
-                {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *request.answer_headers]},
-                self.stream.preamble(position, self.pace.retry, newcomer=self.newcomer),
-            )
-            if outcome is Outcome.STALLED and "abort" in connection:
-                connection["abort"]()
-        finally:
-            self.done(sender, outcome)
+        self.outcome = Outcome.DROPPED
+        if "open" in connection:
+            connection["open"]()
+        self.outcome = await sender.follow(
+            request.receive,
+            {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *headers]},
+            self.stream.preamble(position, self.pace.retry, newcomer=self.newcomer),
+        )
+        if self.outcome is Outcome.STALLED and "abort" in connection:
+            connection["abort"]()
 
 
 async def watch(
@@ -102,14 +96,14 @@ async def watch(
         return await Response(204)(request, send)
     if request.method == "HEAD":
         return await head(send)
-    stream = Stream(source, format or Plain(), replay=False)
+    stream = Stream(Opening(source, format or Format(), linger=0, keep=0, listed=False))
     try:
         await EventStream(stream, pace=pace)(request, send)
     finally:
         await stream.closed()
 
 
-async def head(send: Send, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+async def head(send: Send, headers: Headers = ()) -> None:
     """RFC 9110, 9.3.2: the headers that GET would have had, and the end."""
     await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]})
     await send({"type": "http.response.body", "body": b""})

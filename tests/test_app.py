@@ -14,14 +14,14 @@ from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request
-from sse.state import State
+from sse.stream import State
 from sse.testing import lifespan, open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
 from tests.support.asgi import Connection, http_scope
 
-ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in app.ROUTES]
-PATHS = sorted({route.path for route in app.ROUTES})
-GETS = [pytest.param(route, id=route.path) for route in app.ROUTES if route.method == "GET"]
+ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES]
+PATHS = sorted({route.path for route in ROUTES})
+GETS = [pytest.param(route, id=route.path) for route in ROUTES if route.method == "GET"]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def filled(path: str) -> str:
 
 
 def allow(path: str) -> str:
-    methods = {route.method for route in app.ROUTES if route.path == path}
+    methods = {route.method for route in ROUTES if route.path == path}
     return ", ".join([*sorted(methods), *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
 
@@ -49,7 +49,7 @@ def test_every_route_is_found_by_its_method_and_path(route: Route) -> None:
 
 
 def test_no_two_routes_answer_the_same_request() -> None:
-    named = [(route.method, route.path) for route in app.ROUTES]
+    named = [(route.method, route.path) for route in ROUTES]
     assert len(named) == len(set(named))
 
 
@@ -164,7 +164,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     async def fail(service: Service, request: Request) -> Reply:
         raise failures[0]
 
-    monkeypatch.setattr(app, "ROUTES", (*app.ROUTES, Route("GET", "/fail", fail, Right.TOKEN)))
+    monkeypatch.setattr(app, "ROUTES", (*ROUTES, Route("GET", "/fail", fail, Right.TOKEN)))
     return failures
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import app
 from sidecar.server import FLUSH
 from sidecar.settings import PREFIX, Settings
 
@@ -116,7 +115,7 @@ def test_the_grace_period_is_above_the_drain(pattern: str, text: str) -> None:
 
 
 def test_the_pod_asks_for_paths_and_ports_that_there_are() -> None:
-    open_paths = {route.path for route in app.ROUTES}
+    open_paths = {route.path for route in ROUTES}
     assert set(re.findall(r"path: (\S+)", KUBERNETES)) == {"/healthz", "/readyz"} <= open_paths
     assert number(r"name: events\n +containerPort: (\d+)", KUBERNETES) == DEFAULT.port
 

@@ -10,11 +10,9 @@ Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any
 
-from handlers.chat.engine import Answer, Upstream
+from handlers.chat.engine import Answer
 from handlers.chat.formats.completion import complete
 from handlers.chat.formats.openai import error_object
 from handlers.chat.formats.typed import format_for
@@ -24,80 +22,110 @@ from handlers.chat.upstream.demo import DemoUpstream
 from handlers.chat.upstream.failures import Reply as UpstreamReply
 from handlers.chat.upstream.failures import UpstreamFailed
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
+from sidecar import answers
 from sidecar.answers import Reply
-from sidecar.service import Proposal, Service, check_metadata
+from sidecar.service import Service, check_metadata
+from sidecar.settings import Settings
 from sse.asgi import attended
-from sse.errors import MissingExtra, Problem
+from sse.errors import Problem
 from sse.http import Request, Response, json_response
-from sse.store import Opening
-from sse.wire.payload import dumps, to_ascii
+from sse.stream import Opening, Stream
+from sse.wire.payload import dumps
 
 logger = logging.getLogger("sidestream")
 
-Handler = Callable[[Service, Request], Awaitable[Reply]]
 
+class Chat:
+    """The upstream and the tools; its methods are the handlers. Raises ValueError for a setting that can't be used."""
 
-def start(service: Service) -> None:
-    """Choose the upstream and load the tools. Raises ValueError for a module or a setting that can't be used."""
-    settings = service.settings
-    try:
-        tools = load(("handlers.chat.builtin", *settings.tools))
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"SIDESTREAM_TOOLS: {error}") from None
-    if settings.ascii:
+    def __init__(self, settings: Settings) -> None:
         try:
-            to_ascii("")
-        except MissingExtra as missing:
-            raise ValueError(f"SIDESTREAM_ASCII=on: {missing}") from None
-    for name in ("openai", "httpx2", "httpcore2"):
-        # At INFO a line for each request; at DEBUG the SDK logs whole prompts, which are nobody's business.
-        logging.getLogger(name).setLevel(logging.WARNING)
-    service.state["toolbox"] = Toolbox(tools)
-    if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
-        upstream = OpenAIUpstream(settings.model, settings.first_token_timeout, settings.upstream_timeout)
-        upstream.load()  # half a second, in a thread, while we serve already
-        service.state["upstream"] = upstream
-    else:
-        logger.info("no upstream: the model `demo` answers; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one")
-        service.state["upstream"] = DemoUpstream(settings.demo_interval)
+            tools = load(("handlers.chat.builtin", *settings.tools))
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"SIDESTREAM_TOOLS: {error}") from None
+        for name in ("openai", "httpx2", "httpcore2"):
+            # At INFO a line for each request; at DEBUG the SDK logs whole prompts, which are nobody's business.
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.toolbox = Toolbox(tools)
+        self.upstream: OpenAIUpstream | DemoUpstream
+        if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
+            self.upstream = OpenAIUpstream(settings.model, settings.first_token_timeout, settings.upstream_timeout)
+        else:
+            logger.info("no upstream: the model `demo` answers; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one")
+            self.upstream = DemoUpstream(settings.demo_interval)
 
+    def start(self) -> None:
+        """Load the SDK: half a second, in a thread, while we serve already."""
+        if isinstance(self.upstream, OpenAIUpstream):
+            self.upstream.load()
 
-async def stop(service: Service) -> None:
-    """Close the upstream's connections."""
-    upstream = service.state.get("upstream")
-    if isinstance(upstream, OpenAIUpstream):
-        await upstream.aclose()
+    async def stop(self) -> None:
+        """Close the upstream's connections."""
+        if isinstance(self.upstream, OpenAIUpstream):
+            await self.upstream.aclose()
 
+    async def post(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`POST /chat`."""
+        body = await request.json(limit=service.settings.max_body)
+        chat = self._parse(service, body)
+        check_metadata(chat.metadata)
+        return await answers.open(service, request, stream, lambda: self._opening(service, chat), body=dumps(body))
 
-async def post(service: Service, request: Request) -> Reply:
-    """`POST /chat`."""
-    body = await request.json(limit=service.settings.max_body)
-    chat = _parse(service, body)
-    check_metadata(chat.metadata)
-    return service.answer(request, _propose(service, chat), body=dumps(body))
+    async def get(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`GET /chat?prompt=`."""
+        if not request.query.get("prompt"):
+            raise Problem(400, "prompt is missing.", parameter="prompt")
+        wishes = {name: request.query[name] for name in ("prompt", "model") if request.query.get(name)}
+        chat = self._parse(service, {**wishes, "format": "plain"})
+        return await answers.open(service, request, stream, lambda: self._opening(service, chat))
 
+    async def completions(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`POST /v1/chat/completions`. No header goes out before the upstream's status is known; a client that goes cancels it.
 
-async def get(service: Service, request: Request) -> Reply:
-    """`GET /chat?prompt=`."""
-    if not request.query.get("prompt"):
-        raise Problem(400, "prompt is missing.", parameter="prompt")
-    wishes = {name: request.query[name] for name in ("prompt", "model") if request.query.get(name)}
-    chat = _parse(service, {**wishes, "format": "plain"})
-    return service.answer(request, _propose(service, chat))
-
-
-def _passing_on(handler: Handler) -> Handler:
-    """Pass on what the upstream answered instead of what was asked of it."""
-
-    @wraps(handler)
-    async def handle(service: Service, request: Request) -> Reply:
+        Limit: nothing here can be resumed, since OpenAI's SDK takes an id for an event; an Idempotency-Key has no effect.
+        """
+        settings = service.settings
+        body = await request.json(limit=settings.max_body)
+        chat = parse_request(body, tools=self.toolbox.tools, max_stages=settings.max_stages, openai=True)
+        answer = self._answer(service, chat)
         try:
-            return await handler(service, request)
+            with service.store.reserve() as place:
+                if not chat.stream:
+                    return _whole(await attended(request.receive, complete(answer)))
+                await attended(request.receive, answer.open())
+                stream = service.store.open(self._opening(service, chat, answer), place)
+            return answers.watch(service, request, stream, None, key=stream.key)
         except UpstreamFailed as failure:
-            service.counts.failures[failure.code] += 1
-            return _failed(failure)
+            await answer.aclose()
+            return _failed(service, failure)
+        except BaseException:
+            await answer.aclose()
+            raise
 
-    return handle
+    async def models(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /v1/models`."""
+        try:
+            return _whole(await attended(request.receive, self.upstream.models()))
+        except UpstreamFailed as failure:
+            return _failed(service, failure)
+
+    def _parse(self, service: Service, body: Any) -> ChatRequest:
+        settings = service.settings
+        return parse_request(body, tools=self.toolbox.tools, system=settings.system, max_stages=settings.max_stages)
+
+    def _answer(self, service: Service, chat: ChatRequest) -> Answer:
+        return Answer(chat, self.upstream, self.toolbox, service.counts.first_token.observe)
+
+    def _opening(self, service: Service, chat: ChatRequest, answer: Answer | None = None) -> Opening:
+        settings, answer = service.settings, answer or self._answer(service, chat)
+        return Opening(
+            answer,
+            format_for(chat),
+            linger=0 if chat.format == "openai" else settings.linger if chat.linger is None else chat.linger,
+            keep=settings.keep,
+            metadata=chat.metadata,
+            result=lambda: answer.result,
+        )
 
 
 def error_response(problem: Problem) -> Response:
@@ -107,81 +135,13 @@ def error_response(problem: Problem) -> Response:
     return json_response(error, problem.status, problem.headers)
 
 
-@_passing_on
-async def completions(service: Service, request: Request) -> Reply:
-    """`POST /v1/chat/completions`. No header goes out before the upstream's status is known; a client that goes cancels it.
-
-    Limit: nothing here can be resumed, since OpenAI's SDK takes an id for an event; an Idempotency-Key has no effect.
-    """
-    settings = service.settings
-    body = await request.json(limit=settings.max_body)
-    chat = parse_request(body, tools=_toolbox(service).tools, max_stages=settings.max_stages, openai=True)
-    answer = _answer(service, chat)
-    if not chat.stream:
-        service.admit()
-        with service.store.working():
-            return _whole(await attended(request.receive, complete(answer)))
-    try:
-        service.admit()
-        service.admit_watcher()
-        with service.store.working():
-            await attended(request.receive, answer.open())
-        stream = service.begin(_proposal(service, "", chat, answer))
-    except BaseException:
-        await answer.aclose()
-        raise
-    return service.watch(request, stream, None, key=stream.key)
-
-
-@_passing_on
-async def models(service: Service, request: Request) -> Reply:
-    """`GET /v1/models`."""
-    return _whole(await attended(request.receive, _upstream(service).models()))
-
-
-def _parse(service: Service, body: Any) -> ChatRequest:
-    settings = service.settings
-    tools = _toolbox(service).tools
-    return parse_request(body, tools=tools, system=settings.system, max_stages=settings.max_stages)
-
-
-def _answer(service: Service, chat: ChatRequest) -> Answer:
-    return Answer(chat, _upstream(service), _toolbox(service), service.counts.first_token.observe)
-
-
-def _propose(service: Service, chat: ChatRequest) -> Callable[[str], Proposal]:
-    return lambda identity: _proposal(service, identity, chat, _answer(service, chat))
-
-
-def _proposal(service: Service, identity: str, chat: ChatRequest, answer: Answer) -> Proposal:
-    settings = service.settings
-    opening = Opening(
-        identity,
-        format_for(chat, ascii=settings.ascii),
-        linger=0 if chat.format == "openai" else settings.linger if chat.linger is None else chat.linger,
-        keep=settings.keep,
-        metadata=chat.metadata,
-        result=lambda: answer.result,
-    )
-    return Proposal(lambda: answer, opening)
-
-
-def _upstream(service: Service) -> Upstream:
-    upstream: Upstream = service.state["upstream"]
-    return upstream
-
-
-def _toolbox(service: Service) -> Toolbox:
-    toolbox: Toolbox = service.state["toolbox"]
-    return toolbox
-
-
 def _whole(reply: UpstreamReply) -> Response:
     return Response(reply.status, reply.body, {"content-type": "application/json", **reply.headers})
 
 
-def _failed(failure: UpstreamFailed) -> Response:
+def _failed(service: Service, failure: UpstreamFailed) -> Response:
     """What the upstream said, as it said it; where it said nothing, an error object of our own."""
+    service.counts.failures[failure.code] += 1
     if failure.reply is not None:
         return _whole(failure.reply)
     return json_response(error_object(failure.message, failure.code), failure.status)

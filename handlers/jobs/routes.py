@@ -13,99 +13,87 @@ from typing import Any
 
 from handlers.jobs.job import Job
 from handlers.jobs.kinds import Kind, load
-from sidecar.answers import Reply
-from sidecar.service import Proposal, Service
+from sidecar.answers import Gone, Reply, resume, start
+from sidecar.service import Service
+from sidecar.settings import Settings
 from sse.errors import Full, Problem
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request, Response, json_response
-from sse.state import State, Trigger
-from sse.store import Opening
-from sse.stream import Stream
+from sse.stream import Opening, State, Stream, Trigger
 from sse.threads import Bridge
 from sse.wire.payload import dumps
 
 _STATUS = {State.RUNNING: "running", State.DONE: "completed", State.FAILED: "failed", State.CANCELLED: "cancelled"}
 
 
-def start(service: Service) -> None:
-    """Load the kinds, make the threads' bridge. Raises ValueError for a module that can't be used."""
-    try:
-        service.state["kinds"] = load(service.settings.jobs)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"SIDESTREAM_JOBS: {error}") from None
-    service.state["bridge"] = Bridge(service.settings.job_threads, service.settings.job_queue)
+class Jobs:
+    """The kinds of jobs and their threads; its methods are the handlers. Raises ValueError for a module that can't be used."""
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            self.kinds = load(settings.jobs)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"SIDESTREAM_JOBS: {error}") from None
+        self.threads = Bridge(settings.job_threads, settings.job_queue)
+
+    async def create(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`POST /jobs`."""
+        body = await request.json(limit=service.settings.max_body)
+        kind, params = self._wishes({} if body is None else body)
+
+        def propose() -> Opening:
+            try:
+                return Opening(Job(kind, params, self.threads), Format(), linger=None, keep=service.settings.keep)
+            except Full as full:
+                detail = f"No room for another job: {full.what}."
+                raise Problem(429, detail, headers={"retry-after": str(full.retry_after)}) from None
+
+        stream = await start(service, request, propose, body=dumps([kind.name, params]))
+        url = f"{service.base(request)}/jobs/{stream.id}"
+        status = describe(*_job(stream))["status"]
+        document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
+        return json_response(document, 202, {"location": url})
+
+    def _wishes(self, body: Any) -> tuple[Kind, dict[str, Any]]:
+        """What kind of job is asked for, and its parameters. Raises Problem 400, or 422 that names what is wrong."""
+        if not isinstance(body, dict):
+            raise Problem(400, "The body must be an object with kind and params.")
+        for name in body.keys() - {"kind", "params"}:
+            raise Problem(422, f"{name} is not known here.", parameter=name)
+        name, params = body.get("kind", "steps"), body.get("params", {})
+        kind = self.kinds.get(name) if isinstance(name, str) else None
+        if kind is None:
+            raise Problem(422, "There is no such kind of job; GET /jobs lists them.", parameter="kind")
+        if not isinstance(params, dict):
+            raise Problem(422, "params must be an object.", parameter="params")
+        kind.check(params)
+        return kind, params
+
+    async def index(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /jobs`."""
+        return json_response({"kinds": [kind.describe() for kind in self.kinds.values()]})
+
+    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /jobs/{id}`."""
+        return json_response(describe(*_job(stream)))
+
+    async def progress(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`GET /jobs/{id}/progress`."""
+        known = stream is not None and isinstance(stream.source, Job)
+        return resume(service, request, stream if known else None, newest=True)
+
+    async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`DELETE /jobs/{id}`."""
+        stream, _ = _job(stream)
+        await service.store.end(stream, Trigger.DELETED)
+        return Response(204)
 
 
-async def create(service: Service, request: Request) -> Reply:
-    """`POST /jobs`."""
-    body = await request.json(limit=service.settings.max_body)
-    kind, params = _wishes(service, {} if body is None else body)
-
-    def propose(identity: str) -> Proposal:
-        opening = Opening(identity, Plain(ascii=service.settings.ascii), linger=None, keep=service.settings.keep)
-        return Proposal(lambda: Job(kind, params, service.state["bridge"]), opening)
-
-    try:
-        stream = service.open(request, propose, body=dumps([kind.name, params]))
-    except Full as full:
-        raise Problem(429, f"No room for another job: {full.what}.", headers={"retry-after": str(full.retry_after)}) from None
-    url = f"{service.base(request)}/jobs/{stream.id}"
-    status = describe(stream, _job(stream))["status"]
-    document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
-    return json_response(document, 202, {"location": url})
-
-
-def _wishes(service: Service, body: Any) -> tuple[Kind, dict[str, Any]]:
-    """What kind of job is asked for, and its parameters. Raises Problem 400, or 422 that names what is wrong."""
-    if not isinstance(body, dict):
-        raise Problem(400, "The body must be an object with kind and params.")
-    for name in body.keys() - {"kind", "params"}:
-        raise Problem(422, f"{name} is not known here.", parameter=name)
-    name, params = body.get("kind", "steps"), body.get("params", {})
-    kind = service.state["kinds"].get(name) if isinstance(name, str) else None
-    if kind is None:
-        raise Problem(422, "There is no such kind of job; GET /jobs lists them.", parameter="kind")
-    if not isinstance(params, dict):
-        raise Problem(422, "params must be an object.", parameter="params")
-    kind.check(params)
-    return kind, params
-
-
-async def index(service: Service, request: Request) -> Reply:  # noqa: ARG001
-    """`GET /jobs`."""
-    return json_response({"kinds": [kind.describe() for kind in service.state["kinds"].values()]})
-
-
-async def show(service: Service, request: Request) -> Reply:
-    """`GET /jobs/{id}`."""
-    stream = _find(service, request)
-    return json_response(describe(stream, _job(stream)))
-
-
-async def progress(service: Service, request: Request) -> Reply:
-    """`GET /jobs/{id}/progress`."""
-    stream = service.store.find(request.params["id"])
-    known = stream is not None and isinstance(stream.source, Job)
-    return service.watch_named(request, request.params["id"] if known else "", newest=True)
-
-
-async def cancel(service: Service, request: Request) -> Reply:
-    """`DELETE /jobs/{id}`."""
-    _find(service, request).end(Trigger.DELETED)
-    return Response(204)
-
-
-def _find(service: Service, request: Request) -> Stream:
-    """The stream of the job that the path names. Raises Problem 404."""
-    stream = service.store.find(request.params["id"])
+def _job(stream: Stream | None) -> tuple[Stream, Job]:
+    """The job that the path names. Raises Gone."""
     if stream is None or not isinstance(stream.source, Job):
-        raise Problem(404, "The job is unknown or has expired.", code="stream_gone")
-    return stream
-
-
-def _job(stream: Stream) -> Job:
-    assert isinstance(stream.source, Job)
-    return stream.source
+        raise Gone("job")
+    return stream, stream.source
 
 
 def describe(stream: Stream, job: Job) -> dict[str, Any]:

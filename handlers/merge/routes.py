@@ -18,16 +18,15 @@ from contextlib import aclosing
 from typing import Any
 
 from handlers.merge.merged import Merged, Part
-from sidecar import access
+from sidecar import access, answers
 from sidecar.access import Right
-from sidecar.answers import Reply
-from sidecar.service import Proposal, Service, last_event_id
+from sidecar.answers import Reply, last_event_id
+from sidecar.service import Service
 from sse.errors import Problem
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request, Response
 from sse.merge import Item, merge
-from sse.state import State
-from sse.store import Opening
+from sse.stream import Opening, State, Stream
 
 MAX_STREAMS = 32
 PACES = {"A": (10, 0.3), "B": (10, 0.5)}
@@ -36,11 +35,11 @@ PACES = {"A": (10, 0.3), "B": (10, 0.5)}
 _POSITIONS = re.compile(r"(?:[0-9]{1,15}|end)(?:-(?:[0-9]{1,15}|end))*")
 
 
-async def watch(service: Service, request: Request) -> Reply:
+async def watch(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`GET /merge`."""
     if "streams" not in request.query:
         access.check(service.settings, request, Right.TOKEN, None)  # this opens a stream; the rest only watches
-        return service.answer(request, lambda identity: _demonstration(service, identity))
+        return await answers.open(service, request, stream, lambda: _demonstration(service))
     names = request.query["streams"].split(",")
     if len(names) > MAX_STREAMS or len(set(names)) != len(names) or not all(names):
         detail = f"streams must be 1 to {MAX_STREAMS} different stream ids, separated by commas."
@@ -49,8 +48,11 @@ async def watch(service: Service, request: Request) -> Reply:
     positions = _positions(last, len(names))
     if all(position is None for position in positions):
         return Response(204)
-    parts = [_part(service, name, position) for name, position in zip(names, positions, strict=True)]
-    return service.follow_along(request, Merged(parts), None if last is None else 0, newcomer=last is None)
+    streams = [
+        None if position is None else await service.store.find(name) for name, position in zip(names, positions, strict=True)
+    ]
+    parts = [_part(*named) for named in zip(names, streams, positions, strict=True)]
+    return answers.watch(service, request, Merged(parts), None if last is None else 0)
 
 
 def _positions(last: str | None, count: int) -> list[int | None]:
@@ -62,8 +64,7 @@ def _positions(last: str | None, count: int) -> list[int | None]:
     return [None if text == "end" else int(text) for text in last.split("-")]
 
 
-def _part(service: Service, name: str, position: int | None) -> Part:
-    stream = service.store.find(name)
+def _part(name: str, stream: Stream | None, position: int | None) -> Part:
     if position is None:
         return Part(name, stream, 0, over=True)
     if stream is not None:
@@ -76,7 +77,7 @@ def _part(service: Service, name: str, position: int | None) -> Part:
     return Part(name, stream, position, over=False)
 
 
-def _demonstration(service: Service, identity: str) -> Proposal:
+def _demonstration(service: Service) -> Opening:
     async def source() -> AsyncIterator[dict[str, Any]]:
         counters = {name: _counter(count, interval) for name, (count, interval) in PACES.items()}
         async with aclosing(merge(counters)) as merged:
@@ -85,8 +86,7 @@ def _demonstration(service: Service, identity: str) -> Proposal:
                     yield {"source": record.source, "value": record.value}
 
     settings = service.settings
-    opening = Opening(identity, Plain(ascii=settings.ascii), linger=settings.linger, keep=settings.keep)
-    return Proposal(source, opening)
+    return Opening(source(), Format(), linger=settings.linger, keep=settings.keep)
 
 
 async def _counter(count: int, interval: float) -> AsyncIterator[int]:

@@ -18,13 +18,11 @@ from typing import Any
 
 from handlers.publish.bodies import READERS
 from handlers.publish.source import Appending, Publication, Published, ended
-from sidecar.answers import Reply
-from sidecar.service import Proposal, Service, check_metadata
+from sidecar.answers import Reply, found, opened, start
+from sidecar.service import Service, check_metadata
 from sse.errors import EventTooLong, Problem
 from sse.http import Request, Response, json_response
-from sse.state import State, Trigger
-from sse.store import Opening
-from sse.stream import Stream
+from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.payload import dumps
 
 DEFAULT_TTL = 300.0
@@ -32,7 +30,7 @@ MAX_DURATION = 86400.0
 ACCEPT = ", ".join(["application/json", *READERS])
 
 
-async def open(service: Service, request: Request) -> Reply:
+async def open(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     """`POST /streams`. linger: seconds it goes on unwatched, none: for ever; ttl: seconds, see `source`; metadata: any JSON."""
     body = await request.json(limit=service.settings.max_body)
     wishes = {} if body is None else body
@@ -44,18 +42,15 @@ async def open(service: Service, request: Request) -> Reply:
     metadata = wishes.get("metadata")
     check_metadata(metadata)
 
-    def propose(identity: str) -> Proposal:
-        opening = Opening(identity, Published(), linger=linger, keep=service.settings.keep, metadata=metadata)
-        return Proposal(lambda: Publication(ttl), opening)
+    def propose() -> Opening:
+        return Opening(Publication(ttl), Published(), linger=linger, keep=service.settings.keep, metadata=metadata)
 
-    stream = service.open(request, propose, body=dumps(wishes))
-    return service.opened(request, stream, 201)
+    return opened(service, request, await start(service, request, propose, body=dumps(wishes)), 201)
 
 
-async def publish(service: Service, request: Request) -> Reply:
+async def publish(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`POST /streams/{id}/events`; PUT is the same, for `curl -T -`."""
-    stream = _find(service, request)
-    assert isinstance(stream.source, Publication)
+    stream, source = _published(stream)
     if stream.state is not State.RUNNING:
         raise ended(stream)
     number = request.integer("first", 0, minimum=1, maximum=10**15 - 1) if "first" in request.query else None
@@ -68,7 +63,7 @@ async def publish(service: Service, request: Request) -> Reply:
     else:
         raise Problem(415, f"The body must be one of {ACCEPT}.", headers={"accept": ACCEPT})
     try:
-        if not await stream.source.publish(work):
+        if not await source.publish(work):
             raise ended(stream)
     except EventTooLong as error:
         raise _interrupted(Problem(413, f"{error}."), appending) from None
@@ -77,22 +72,20 @@ async def publish(service: Service, request: Request) -> Reply:
     return json_response(appending.answer())
 
 
-async def close(service: Service, request: Request) -> Reply:
+async def close(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     """`POST /streams/{id}/close`: end it well. Once more does nothing more."""
-    stream = _find(service, request)
+    stream, _ = _published(stream)
     if not stream.end(Trigger.SOURCE_ENDED) and stream.state is not State.DONE:
         raise ended(stream)
     return Response(204)
 
 
-def _find(service: Service, request: Request) -> Stream:
-    """The published stream that the request's path names, ended or not. Raises Problem 404, 409."""
-    stream = service.store.find(request.params["id"])
-    if stream is None:
-        raise Problem(404, "The stream is unknown or has expired.", code="stream_gone")
+def _published(stream: Stream | None) -> tuple[Stream, Publication]:
+    """The published stream that the request's path names, ended or not. Raises Gone, Problem 409."""
+    stream = found(stream)
     if not isinstance(stream.source, Publication):
         raise Problem(409, "This stream has a source of its own; nothing can be published to it.")
-    return stream
+    return stream, stream.source
 
 
 def _interrupted(problem: Problem, appending: Appending) -> Problem:

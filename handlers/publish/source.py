@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from handlers.publish.bodies import Reader, from_json
 from sse.errors import Problem, SourceFailed
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request
 from sse.stream import Stream
 from sse.wire.encoder import encode
@@ -27,10 +27,11 @@ IDLE = 86400.0
 """Seconds that a body may be silent."""
 
 
-class Published(Plain):
+class Published(Format):
     """The events as they were posted, encoded already; ends with `event: end`, `cancelled` or `error`."""
 
     name = "published"
+    transliterated = False
 
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None

@@ -5,7 +5,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import app
 from handlers.chat.request import MAX_MESSAGES
 from handlers.merge.routes import MAX_STREAMS
 from handlers.publish.bodies import MAX_LIST
@@ -50,7 +49,7 @@ def test_no_setting_is_named_that_is_not_one() -> None:
 def test_every_route_is_there_with_its_right() -> None:
     rows = re.findall(r"^\| `([A-Z]+) (/\S*)` \| (\w+)", section("Access"), re.MULTILINE)
     assert sorted((method, path, Right(right)) for method, path, right in rows) == sorted(
-        (route.method, route.path, route.right) for route in app.ROUTES
+        (route.method, route.path, route.right) for route in ROUTES
     )
 
 

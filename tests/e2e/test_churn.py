@@ -145,7 +145,7 @@ async def test_a_real_process_is_left_as_it_was() -> None:
 async def here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Sidestream, Runs, int]]:
     """The same server in this process, where its tasks can be counted."""
     runs = Runs()
-    monkeypatch.setattr(app, "ROUTES", (*app.ROUTES, *runs.routes()))
+    monkeypatch.setattr(app, "ROUTES", (*ROUTES, *runs.routes()))
     settings = Settings(keep=0, drain=0)
     sidestream = Sidestream(settings)
     async with serving(sidestream, settings) as (_, port):

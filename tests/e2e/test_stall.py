@@ -10,13 +10,13 @@ import pytest
 
 from app import Sidestream
 from sidecar.settings import Settings
-from sse.formats import Plain
-from sse.state import Trigger
-from sse.store import Opening
+from sse.formats import Format
+from sse.stream import Opening, Trigger
 from sse.wire.parser import Parser
 from tests.support.app import NUMBERS, serving
 from tests.support.servers import Server, sidecar
 from tests.support.sockets import Client, complaints, descriptors, fetch, get_json, resident
+from tests.support.streams import open_in
 
 pytestmark = pytest.mark.e2e
 
@@ -71,7 +71,7 @@ async def test_a_client_that_stalls_behind_the_last_event_is_let_go_too(monkeypa
     settings = Settings(send_timeout=SEND_TIMEOUT, drain=0)
     sidestream = Sidestream(settings)
     async with serving(sidestream, settings) as (server, port), Client(port, receive_buffer=SMALL) as client:
-        stream = sidestream.service.store.open(None, Opening("", Plain()))
+        stream = open_in(sidestream.service.store, None, Opening(None, Format()))
         await client.get(f"/streams/{stream.id}")
         (connection,) = server.server_state.connections
         monkeypatch.setattr(connection, "connection_lost", lost.set_result)

@@ -3,9 +3,10 @@
 from app import Sidestream
 from sidecar.settings import Settings
 from sse import __version__
-from sse.formats import Plain
-from sse.store import Opening
+from sse.formats import Format
+from sse.stream import Opening
 from tests.support.app import ask
+from tests.support.streams import open_in
 
 
 async def test_alive_says_which_version() -> None:
@@ -25,7 +26,7 @@ async def test_ready_until_it_drains() -> None:
 async def test_a_full_server_is_still_ready() -> None:
     """Nothing new is opened, but what is kept here is watched here."""
     sidestream = Sidestream(Settings(max_streams=1))
-    sidestream.service.store.open(None, Opening("", Plain()))
+    open_in(sidestream.service.store, None, Opening(None, Format()))
     assert (await ask(sidestream, "/readyz")).status == 200
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-import app
 from app import Sidestream
 from sidecar.settings import Settings
 from sse import __version__
@@ -16,13 +15,11 @@ async def test_the_index_has_a_line_for_every_route_that_says_how_to_try_it() ->
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert text.startswith(f"Sidestream {__version__}")
     lines = [line.strip() for line in text.splitlines() if line.startswith("  curl ")]
-    assert lines == [route.about.replace("{url}", f"http://{HOST}") for route in app.ROUTES if route.about]
+    assert lines == [route.about.replace("{url}", f"http://{HOST}") for route in ROUTES if route.about]
 
 
-@pytest.mark.parametrize(
-    "route", [route for route in app.ROUTES if route.about], ids=lambda route: f"{route.method} {route.path}"
-)
-def test_a_line_is_a_request_to_its_own_route(route: app.Route) -> None:
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.about], ids=lambda route: f"{route.method} {route.path}")
+def test_a_line_is_a_request_to_its_own_route(route: Route) -> None:
     line = route.about.replace("{url}", "http://localhost")
     prefix = route.path.partition("{")[0].rstrip("/")
     assert line.startswith("curl ")

@@ -12,12 +12,12 @@ from app import Sidestream
 from handlers.metrics import LagTimer
 from sidecar.counts import Histogram
 from sidecar.settings import Settings
-from sse.formats import Plain
+from sse.formats import Format
 from sse.sender import Outcome
-from sse.state import State
-from sse.store import Opening
+from sse.stream import Opening, State
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
+from tests.support.streams import open_in
 
 Samples = dict[tuple[str, ...], float]
 
@@ -54,7 +54,7 @@ async def test_names_have_our_prefix_and_counters_end_in_total(sidestream: Sides
 
 async def test_streams_are_counted_by_state_and_by_how_they_ended(sidestream: Sidestream) -> None:
     store = sidestream.service.store
-    running, deleted, done = (store.open(None, Opening("", Plain())) for _ in range(3))
+    running, deleted, done = (open_in(store, None, Opening(None, Format())) for _ in range(3))
     await ask(sidestream, f"/streams/{deleted.id}", method="DELETE")
     await ask(sidestream, "/chat?prompt=hi")
     found = await scrape(sidestream)
@@ -65,7 +65,7 @@ async def test_streams_are_counted_by_state_and_by_how_they_ended(sidestream: Si
 
 
 async def test_watchers_are_counted_while_they_watch_and_by_how_they_went(sidestream: Sidestream) -> None:
-    stream = sidestream.service.store.open(None, Opening("", Plain()))
+    stream = open_in(sidestream.service.store, None, Opening(None, Format()))
     async with open_stream(sidestream, f"/streams/{stream.id}", headers={"host": HOST}) as watching:
         stream.emit("one")
         while (await watching.next()).data != '"one"':
@@ -80,7 +80,7 @@ async def test_watchers_are_counted_while_they_watch_and_by_how_they_went(sidest
 
 
 async def test_resumes_and_gaps_are_counted_and_outlive_their_stream(sidestream: Sidestream) -> None:
-    stream = sidestream.service.store.open(None, Opening("", Plain()))
+    stream = open_in(sidestream.service.store, None, Opening(None, Format()))
     for number in range(5):
         stream.emit(number)
     stream.log.drop(3)
@@ -98,7 +98,7 @@ async def test_failures_are_counted_by_code(sidestream: Sidestream) -> None:
         yield 1
         raise RuntimeError("boom")
 
-    await sidestream.service.store.open(source(), Opening("", Plain())).closed()
+    await open_in(sidestream.service.store, source(), Opening(None, Format())).closed()
     found = await scrape(sidestream)
     assert (found["failures_total", "internal"], found["streams", "failed"]) == (1, 1)
 

@@ -9,14 +9,13 @@ import pytest
 from app import Sidestream
 from sidecar.settings import Settings
 from sse.errors import SourceFailed
-from sse.formats import Plain
-from sse.state import Trigger
-from sse.store import Opening
-from sse.stream import Stream
+from sse.formats import Format
+from sse.stream import Opening, Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, ask
+from tests.support.streams import open_in
 
-OPENING = Opening("", Plain())
+OPENING = Opening(None, Format())
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def sidestream() -> Sidestream:
 
 
 def opened(sidestream: Sidestream, **options: Any) -> Stream:
-    return sidestream.service.store.open(None, replace(OPENING, **options))
+    return open_in(sidestream.service.store, None, replace(OPENING, **options))
 
 
 async def state(sidestream: Sidestream, stream: Stream) -> dict[str, Any]:
@@ -139,7 +138,7 @@ async def test_a_stream_waits_for_the_watcher_that_is_furthest_ahead(sidestream:
         while True:
             yield "x" * 1000
 
-    stream = sidestream.service.store.open(endless(), OPENING)
+    stream = open_in(sidestream.service.store, endless(), OPENING)
     headers = {"host": HOST, **EVENT_STREAM}
     async with open_stream(sidestream, f"/streams/{stream.id}", headers=headers) as watched:
         await watched.next()

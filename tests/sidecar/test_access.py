@@ -13,11 +13,12 @@ from sidecar.answers import Reply
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.asgi import Receive, Scope, Send
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request, text_response
-from sse.store import Opening
+from sse.stream import Opening
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
+from tests.support.streams import open_in
 
 OPEN = {("GET", "/"), ("GET", "/healthz"), ("GET", "/readyz")}
 CAPABILITY = {("GET", "/streams/{id}"), ("GET", "/jobs/{id}/progress"), ("GET", "/merge")}
@@ -36,7 +37,7 @@ OFF = Settings(token=("off",))
 GUARDED = Settings(token=(TOKEN, "another-token"))
 ALLOWED = "https://app.example"
 
-ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in app.ROUTES]
+ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES]
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +47,10 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> None:
     async def reach(service: Service, request: Request) -> Reply:
         return text_response("reached")
 
-    monkeypatch.setattr(app, "ROUTES", tuple(replace(route, handler=reach) for route in app.ROUTES))
+    monkeypatch.setattr(app, "ROUTES", tuple(replace(route, handler=reach) for route in ROUTES))
 
 
-def expected(route: app.Route) -> Right:
+def expected(route: Route) -> Right:
     named = (route.method, route.path)
     return (
         Right.OPEN if named in OPEN else Right.CAPABILITY if named in CAPABILITY else Right.KEY if named in KEY else Right.TOKEN
@@ -57,11 +58,11 @@ def expected(route: app.Route) -> Right:
 
 
 async def knock(
-    settings: Settings, route: app.Route, headers: Mapping[str, str] | None = None, *, other: bool = False, key: bool = False
+    settings: Settings, route: Route, headers: Mapping[str, str] | None = None, *, other: bool = False, key: bool = False
 ) -> int:
     """The status of a request to `route`, for a stream that is there; with its key, or with another stream's."""
     sidestream = Sidestream(settings)
-    one, two = (sidestream.service.store.open(None, Opening("", Plain())) for _ in range(2))
+    one, two = (open_in(sidestream.service.store, None, Opening(None, Format())) for _ in range(2))
     sent = dict(headers or {})
     if key or other:
         sent["stream-key"] = (two if other else one).key
@@ -70,18 +71,18 @@ async def knock(
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_every_route_has_the_right_that_is_written_here(route: app.Route) -> None:
+def test_every_route_has_the_right_that_is_written_here(route: Route) -> None:
     assert route.right is expected(route)
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("settings", [Settings(), OFF], ids=["unset", "off"])
-async def test_without_a_token_everything_is_open(route: app.Route, settings: Settings) -> None:
+async def test_without_a_token_everything_is_open(route: Route, settings: Settings) -> None:
     assert await knock(settings, route) == 200
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_with_a_token_set_a_request_without_one_gets_what_needs_none(route: app.Route) -> None:
+async def test_with_a_token_set_a_request_without_one_gets_what_needs_none(route: Route) -> None:
     free = expected(route) in (Right.OPEN, Right.CAPABILITY)
     assert await knock(GUARDED, route) == (200 if free else 401)
 
@@ -91,24 +92,24 @@ async def test_with_a_token_set_a_request_without_one_gets_what_needs_none(route
     "wrong",
     ["Bearer wrong", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ", "Bearer off", f"Basic {TOKEN}", TOKEN, "Bearer ä"],
 )
-async def test_a_wrong_token_is_as_good_as_none(route: app.Route, wrong: str) -> None:
+async def test_a_wrong_token_is_as_good_as_none(route: Route, wrong: str) -> None:
     free = expected(route) in (Right.OPEN, Right.CAPABILITY)
     assert await knock(GUARDED, route, {"authorization": wrong}) == (200 if free else 401)
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("token", GUARDED.token)
-async def test_each_of_the_tokens_permits_everything(route: app.Route, token: str) -> None:
+async def test_each_of_the_tokens_permits_everything(route: Route, token: str) -> None:
     assert await knock(GUARDED, route, {"authorization": f"bearer {token}"}) == 200
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_a_key_permits_what_its_own_stream_is_concerned_with(route: app.Route) -> None:
+async def test_a_key_permits_what_its_own_stream_is_concerned_with(route: Route) -> None:
     assert await knock(GUARDED, route, key=True) == (401 if expected(route) is Right.TOKEN else 200)
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_the_key_of_another_stream_permits_nothing(route: app.Route) -> None:
+async def test_the_key_of_another_stream_permits_nothing(route: Route) -> None:
     free = expected(route) in (Right.OPEN, Right.CAPABILITY)
     assert await knock(GUARDED, route, other=True) == (200 if free else 401)
 
@@ -175,7 +176,7 @@ async def test_a_host_is_served_or_refused(settings: Settings, host: str, permit
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_a_foreign_host_gets_nothing_but_what_is_open(route: app.Route) -> None:
+async def test_a_foreign_host_gets_nothing_but_what_is_open(route: Route) -> None:
     expects = 200 if expected(route) is Right.OPEN else 403
     assert await knock(Settings(), route, {"host": "rebound.example"}) == expects
 
@@ -225,7 +226,7 @@ async def test_an_opaque_origin_without_a_host_is_foreign() -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}], ids=str)
-async def test_a_page_from_elsewhere_starts_nothing(route: app.Route, headers: Mapping[str, str]) -> None:
+async def test_a_page_from_elsewhere_starts_nothing(route: Route, headers: Mapping[str, str]) -> None:
     credentials = {"authorization": f"Bearer {TOKEN}"}
     expects = 200 if expected(route) is Right.OPEN else 403
     assert await knock(GUARDED, route, {**headers, **credentials}, key=True) == expects
@@ -246,7 +247,7 @@ def cors_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_a_preflight_from_an_allowed_origin_is_answered_on_every_route(route: app.Route) -> None:
+async def test_a_preflight_from_an_allowed_origin_is_answered_on_every_route(route: Route) -> None:
     headers = {"origin": ALLOWED, "access-control-request-method": route.method}
     answer = await ask(
         Sidestream(replace(WITH_ORIGIN, token=(TOKEN,))),

@@ -11,10 +11,11 @@ import pytest
 from app import Sidestream
 from sidecar import logs
 from sidecar.settings import Settings
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request
-from sse.store import Opening
+from sse.stream import Opening
 from tests.support.app import ask
+from tests.support.streams import open_in
 
 SECRET = "the-very-secret-token"
 BEARER = {"authorization": f"Bearer {SECRET}"}
@@ -105,7 +106,7 @@ async def test_a_failed_stream_says_its_code(out: io.StringIO) -> None:
         yield 1
         raise RuntimeError("boom")
 
-    stream = sidestream.service.store.open(source(), Opening("", Plain()))
+    stream = open_in(sidestream.service.store, source(), Opening(None, Format()))
     await stream.closed()
     (line,) = lines(out, "sidestream.stream")
     assert (line["state"], line["code"]) == ("failed", "internal")

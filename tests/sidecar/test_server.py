@@ -10,12 +10,13 @@ import app
 from app import Sidestream
 from sidecar import server
 from sidecar.settings import Settings
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request
-from sse.store import Opening
+from sse.stream import Opening
 from sse.watch import CONNECTION
 from tests.support.app import Runs, serving
 from tests.support.sockets import Client, encode_request
+from tests.support.streams import open_in
 
 # -- what it refuses
 
@@ -57,7 +58,7 @@ async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
     sidestream = Sidestream(settings)
     async with asyncio.timeout(5):
         async with serving(sidestream, settings) as (served, port), Client(port) as client:
-            stream = sidestream.service.store.open(None, Opening("", Plain()))
+            stream = open_in(sidestream.service.store, None, Opening(None, Format()))
             await (await client.get(f"/streams/{stream.id}")).event()
             served.handle_exit(signal.SIGINT, None)
             served.handle_exit(signal.SIGINT, None)
@@ -71,7 +72,7 @@ async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
-    monkeypatch.setattr(app, "ROUTES", (*app.ROUTES, *runs.routes()))
+    monkeypatch.setattr(app, "ROUTES", (*ROUTES, *runs.routes()))
     return runs
 
 
@@ -121,7 +122,7 @@ async def test_every_request_is_offered_the_means_to_let_go(port: int, monkeypat
     offered = asyncio.get_running_loop().create_future()
     real = app.find
 
-    def find(request: Request) -> app.Route:
+    def find(request: Request) -> Route:
         offered.set_result(request.scope["extensions"][CONNECTION])
         return real(request)
 
@@ -143,7 +144,7 @@ async def test_a_connection_that_is_gone_can_be_aborted_all_the_same(port: int, 
     gone = asyncio.Event()
     real, lost = app.find, server.Connection.connection_lost
 
-    def find(request: Request) -> app.Route:
+    def find(request: Request) -> Route:
         offered.set_result(request.scope["extensions"][CONNECTION])
         return real(request)
 

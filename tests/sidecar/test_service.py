@@ -9,14 +9,13 @@ import pytest
 import app
 from app import Sidestream
 from sidecar.settings import Settings
-from sse.formats import Plain
-from sse.state import Trigger
-from sse.store import Opening
-from sse.stream import Stream
+from sse.formats import Format
+from sse.stream import Opening, Stream, Trigger
 from sse.testing import open_stream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, Runs, ask
+from tests.support.streams import open_in
 
 OPENED = EVENT_STREAM | {"host": HOST}
 
@@ -25,7 +24,7 @@ OPENED = EVENT_STREAM | {"host": HOST}
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """The routes /numbers, which open streams through `Service.answer`."""
     runs = Runs()
-    monkeypatch.setattr(app, "ROUTES", (*app.ROUTES, *runs.routes()))
+    monkeypatch.setattr(app, "ROUTES", (*ROUTES, *runs.routes()))
     return runs
 
 
@@ -36,7 +35,7 @@ def sidestream() -> Sidestream:
 
 def numbered(sidestream: Sidestream, count: int, *, request: str = "") -> Stream:
     """A stream that has said `count` things and waits."""
-    stream = sidestream.service.store.open(None, Opening(request, Plain()))
+    stream = open_in(sidestream.service.store, None, Opening(request, Format()))
     for number in range(1, count + 1):
         stream.emit(number)
     return stream
@@ -435,6 +434,6 @@ async def test_a_watcher_counts_for_as_long_as_its_connection_lasts(sidestream: 
     stream = numbered(sidestream, 1)
     async with open_stream(sidestream, f"/streams/{stream.id}", headers=OPENED):
         async with open_stream(sidestream, "/stream?interval=3600", headers=OPENED):
-            assert store.watchers == 2
-        assert store.watchers == 1
-    assert store.watchers == 0
+            assert store.watchers.taken == 2
+        assert store.watchers.taken == 1
+    assert store.watchers.taken == 0

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sse.errors import SourceFailed
-from sse.formats import Format, Plain
+from sse.formats import Format, Transliterated
 
 CASES = [
     pytest.param(lambda plain: plain.opening("s1"), b'event: connected\ndata: {"status":"ok","stream":"s1"}\n\n', id="opening"),
@@ -37,7 +37,7 @@ CASES = [
 
 @pytest.mark.parametrize(("say", "expected"), CASES)
 def test_plain_writes(say: Callable[[Format], bytes | None], expected: bytes) -> None:
-    assert say(Plain()) == expected
+    assert say(Format()) == expected
 
 
 ASCII_CASES = [
@@ -55,8 +55,8 @@ ASCII_CASES = [
 def test_plain_transliterates_where_asked(say: Callable[[Format], bytes | None], expected: bytes) -> None:
     pytest.importorskip("anyascii")
 
-    assert say(Plain(ascii=True)) == expected
+    assert say(Transliterated(Format())) == expected
 
 
 def test_plain_has_a_name_and_ids() -> None:
-    assert (Plain.name, Plain.ids) == ("plain", True)
+    assert (Format.name, Format.ids) == ("plain", True)

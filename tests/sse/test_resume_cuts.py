@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from sse.asgi import Message
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request
 from sse.resume import GONE_ID, Held, Verdict, decide
-from sse.state import State
-from sse.stream import Stream
+from sse.stream import State, Stream
 from sse.watch import EventStream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 from tests.support.asgi import Connection, http_scope
+from tests.support.streams import stream_of
 
 COUNT = 300
 TEXTS = (
@@ -93,7 +93,7 @@ async def answered(stream: Stream, after: int | None) -> Connection:
 async def finished() -> tuple[Stream, Work, Connection]:
     """A stream that was watched from its first event to its last, and is still held."""
     work = Work()
-    stream = Stream(work(), Plain(), linger=30, keep=300)
+    stream = stream_of(work(), Format(), linger=30, keep=300)
     return stream, work, await answered(stream, None)
 
 
@@ -102,7 +102,7 @@ def check(stream: Stream, work: Work, events: list[MessageEvent]) -> None:
     assert work.started == 1
     assert [event.last_event_id for event in events] == [f"{stream.id}.{n}" for n in (*range(COUNT + 1), "end")]
     assert [event.type for event in events] == ["connected"] + ["message"] * (COUNT + 1)
-    expected = [Plain().item(item) for item in work.items]
+    expected = [Format().item(item) for item in work.items]
     assert [b"data: %b\n\n" % event.data.encode() for event in events[1:-1]] == expected
     assert events[-1].data == "[DONE]"
 
@@ -168,11 +168,11 @@ class Cut(Connection):
 async def test_cut_after_every_event_while_the_work_goes_on() -> None:
     """One reader whose connection breaks after each single event, while the source is still producing."""
     work = Work()
-    stream = Stream(work(), Plain(), linger=30, keep=300)
+    stream = stream_of(work(), Format(), linger=30, keep=300)
     reader = Reader(stream)
     reader.read(await Cut(stream, reader.after(), len(stream.preamble(0, 2000, newcomer=True)))())
     for number in range(1, COUNT + 1):
-        text = Plain().item({"number": number, "text": TEXTS[number % len(TEXTS)]})
+        text = Format().item({"number": number, "text": TEXTS[number % len(TEXTS)]})
         assert text is not None
         event = b"id: %b.%d\n%b" % (stream.id.encode(), number, text)
         preamble = stream.preamble(number - 1, 2000, newcomer=False)
@@ -190,7 +190,7 @@ async def test_cut_after_every_event_while_the_work_goes_on() -> None:
 async def test_connections_that_break_after_so_many_bytes_get_there_in_the_end(length: int) -> None:
     """In the middle of lines, characters and body messages, while the source is still producing."""
     work = Work(chunk=3)
-    stream = Stream(work(), Plain(), linger=30, keep=300)
+    stream = stream_of(work(), Format(), linger=30, keep=300)
     reader = Reader(stream)
     stuck = 0
     while True:
@@ -207,7 +207,7 @@ async def test_connections_that_break_after_so_many_bytes_get_there_in_the_end(l
 
 async def test_several_readers_cut_at_different_places_see_the_same() -> None:
     work = Work()
-    stream = Stream(work(), Plain(), linger=30, keep=300)
+    stream = stream_of(work(), Format(), linger=30, keep=300)
 
     async def read(length: int) -> list[MessageEvent]:
         reader = Reader(stream)
@@ -235,7 +235,7 @@ async def test_a_stream_that_is_gone_is_told_once() -> None:
 async def test_nobody_is_left_behind() -> None:
     before = asyncio.all_tasks()
     work = Work()
-    stream = Stream(work(), Plain(), linger=30, keep=300)
+    stream = stream_of(work(), Format(), linger=30, keep=300)
     reader = Reader(stream)
     for length in range(200, 3000, 400):
         reader.read(await Cut(stream, reader.after(), length)())

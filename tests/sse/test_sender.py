@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from sse.asgi import Message
-from sse.formats import Plain
+from sse.formats import Format
 from sse.log import GATHER
 from sse.sender import Outcome, Pace, Sender
-from sse.state import Trigger
-from sse.stream import Stream
+from sse.stream import Trigger
 from sse.wire.event import MessageEvent
 from tests.support.clock import idle, now
-from tests.support.streams import Client, data, emit, published
+from tests.support.streams import Client, data, emit, published, stream_of
 
 pytestmark = pytest.mark.virtual_time
 
@@ -96,7 +95,7 @@ async def test_one_that_stalls_is_not_felt_by_the_others() -> None:
         for _ in range(200):
             yield "x" * 1000
 
-    stream, stalled, reader = Stream(source(), Plain()), Client(), Client()
+    stream, stalled, reader = stream_of(source(), Format()), Client(), Client()
     tasks = [stalled.watch(stream), reader.watch(stream)]
     stalled.stop_reading()
     await tasks[1]

@@ -6,14 +6,13 @@ import pytest
 
 from sse.asgi import Message
 from sse.errors import SourceFailed
-from sse.formats import Plain
+from sse.formats import Format
 from sse.log import GATHER
 from sse.sender import Outcome, Pace
-from sse.state import State, Trigger
-from sse.stream import Stream
+from sse.stream import State, Stream, Trigger
 from sse.wire.event import MessageEvent
 from tests.support.clock import idle, now
-from tests.support.streams import Client, data, emit, published
+from tests.support.streams import Client, data, emit, published, stream_of
 
 pytestmark = pytest.mark.virtual_time
 
@@ -311,7 +310,7 @@ async def test_a_receive_that_fails_ends_the_answer() -> None:
     assert stream.log.watchers == {}
 
 
-class WithoutGap(Plain):
+class WithoutGap(Format):
     """A format with a defect."""
 
     def gap(self, first: int, last: int) -> bytes:
@@ -325,9 +324,9 @@ class WithoutWords(WithoutGap):
         raise ZeroDivisionError
 
 
-def defective(format: Plain) -> Stream:
+def defective(format: Format) -> Stream:
     """A stream that can't tell a gap to a watcher who resumes after number 0."""
-    stream = Stream(None, format, id="s", linger=None, max_events=1)
+    stream = stream_of(None, format, id="s", linger=None, max_events=1)
     emit(stream, 1, 2)
     return stream
 

@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 
 from sse.errors import Full, KeyReused
-from sse.formats import Plain
+from sse.formats import Format
 from sse.log import GATHER
-from sse.state import State, Trigger
-from sse.store import Claim, Limits, Opening, Store
-from sse.stream import Stream
+from sse.store import Store, StoreLimits
+from sse.stream import Opening
+from sse.stream import State, Stream, Trigger
 from tests.support.clock import idle, now
-from tests.support.streams import Follower, for_ever
+from tests.support.streams import Follower, for_ever, open_in
 
 pytestmark = pytest.mark.virtual_time
 
 
 def opening(**changes: Any) -> Opening:
-    return replace(Opening("GET /test? ", Plain(), linger=None), **changes)
+    return replace(Opening(None, Format(), linger=None), **changes)
 
 
 def filled(store: Store, events: int, size: int = 1000, **changes: Any) -> Stream:
     """A stream without a source, with so many events of exactly `size` bytes."""
-    stream = store.open(None, opening(**changes))
+    stream = open_in(store, None, opening(**changes))
     for _ in range(events):
         stream.log.append(b"x" * size)
     return stream
@@ -43,35 +43,35 @@ async def test_an_open_stream_can_be_found_until_it_expires() -> None:
     store = Store()
     asked = opening(keep=30, metadata={"a": 1}, result=lambda: "so far")
 
-    stream = store.open(None, asked)
+    stream = open_in(store, None, asked)
 
-    assert store.find(stream.id) is stream
+    assert store.streams.get(stream.id) is stream
     assert store.opening(stream.id) is asked
     assert (stream.keep, stream.linger, stream.metadata) == (30, None, {"a": 1})
     assert stream.result is not None
     assert stream.result() == "so far"
     assert list(store.running) == [stream.id]
     stream.end(Trigger.DELETED)
-    assert (list(store.running), store.find(stream.id)) == ([], stream)
+    assert (list(store.running), store.streams.get(stream.id)) == ([], stream)
     await asyncio.sleep(31)
-    assert store.find(stream.id) is None
+    assert store.streams.get(stream.id) is None
     assert store.budget.used == 0
 
 
 async def test_streams_are_listed_oldest_first() -> None:
     store = Store()
 
-    opened = [store.open(None, opening()).id for _ in range(3)]
+    opened = [open_in(store, None, opening()).id for _ in range(3)]
 
     assert list(store.streams) == opened
 
 
 async def test_an_unlisted_stream_runs_and_counts_and_cannot_be_found() -> None:
-    store = Store(Limits(streams=1))
-    stream = store.open(None, opening(listed=False, ids="", start=7))
+    store = Store(StoreLimits(streams=1))
+    stream = open_in(store, None, opening(listed=False, ids="", start=7))
     stream.emit("x")
 
-    assert store.find(stream.id) is None
+    assert store.streams.get(stream.id) is None
     assert store.streams == {}
     assert stream.log.last == 8
     assert store.budget.used == stream.log.size > 0
@@ -87,7 +87,7 @@ async def test_an_unlisted_stream_runs_and_counts_and_cannot_be_found() -> None:
 async def test_the_end_of_a_stream_is_told_once() -> None:
     ended: list[tuple[Stream, int]] = []
     store = Store(on_end=lambda stream: ended.append((stream, len(store.running))))
-    stream = store.open(None, opening())
+    stream = open_in(store, None, opening())
 
     stream.end(Trigger.DELETED)
     stream.end(Trigger.SHUTTING_DOWN)
@@ -107,7 +107,7 @@ async def test_forgetting_twice_does_nothing() -> None:
 
 
 async def test_the_limits_reach_every_log() -> None:
-    store = Store(Limits(events=3, bytes=5000))
+    store = Store(StoreLimits(log=Limits(events=3, bytes=5000)))
 
     assert filled(store, 9).log.first == 7
     assert filled(store, 9, size=2500).log.first == 8
@@ -117,8 +117,8 @@ async def test_the_limits_reach_every_log() -> None:
 
 
 def fill_streams(store: Store) -> None:
-    store.open(None, opening())
-    store.open(None, opening())
+    open_in(store, None, opening())
+    open_in(store, None, opening())
 
 
 def fill_memory(store: Store) -> None:
@@ -131,7 +131,7 @@ def drain(store: Store) -> None:
 
 @pytest.mark.parametrize(("fill", "what"), [(fill_streams, "streams"), (fill_memory, "memory"), (drain, "shutting down")])
 async def test_a_full_store_says_what_it_is_full_of(fill: Callable[[Store], None], what: str) -> None:
-    store = Store(Limits(streams=2, memory=20_000))
+    store = Store(StoreLimits(streams=2, memory=20_000))
     store.admit()
     fill(store)
     before = dict(store.streams)
@@ -142,7 +142,7 @@ async def test_a_full_store_says_what_it_is_full_of(fill: Callable[[Store], None
         yield 1
 
     with pytest.raises(Full) as full:
-        store.open(source(), opening())
+        open_in(store, source(), opening())
     await idle()
 
     assert full.value.what == what
@@ -152,7 +152,7 @@ async def test_a_full_store_says_what_it_is_full_of(fill: Callable[[Store], None
 
 
 async def test_streams_that_have_ended_do_not_count_as_running() -> None:
-    store = Store(Limits(streams=2))
+    store = Store(StoreLimits(streams=2))
     fill_streams(store)
 
     next(iter(store.running.values())).end(Trigger.DELETED)
@@ -161,7 +161,7 @@ async def test_streams_that_have_ended_do_not_count_as_running() -> None:
 
 
 async def test_exactly_the_memory_allowed_is_not_too_much() -> None:
-    store = Store(Limits(memory=20_000))
+    store = Store(StoreLimits(memory=20_000))
 
     filled(store, 1, size=20_000)
 
@@ -177,7 +177,7 @@ async def test_a_claim_finds_the_stream_that_it_opened() -> None:
     store = Store()
     assert store.claimed(CLAIM) is None
 
-    stream = store.open(None, opening(claim=CLAIM))
+    stream = open_in(store, None, opening(claim=CLAIM))
 
     assert store.claimed(CLAIM) is stream
     stream.end(Trigger.SOURCE_ENDED)
@@ -187,7 +187,7 @@ async def test_a_claim_finds_the_stream_that_it_opened() -> None:
 @pytest.mark.parametrize("field", ["caller", "method", "route", "key"])
 async def test_the_same_key_is_another_claim_for_another(field: str) -> None:
     store = Store()
-    store.open(None, opening(claim=CLAIM))
+    open_in(store, None, opening(claim=CLAIM))
     changes: dict[str, Any] = {field: "other", "digest": "other"}
 
     assert store.claimed(replace(CLAIM, **changes)) is None
@@ -195,7 +195,7 @@ async def test_the_same_key_is_another_claim_for_another(field: str) -> None:
 
 async def test_the_same_key_with_another_body_is_a_mistake() -> None:
     store = Store()
-    store.open(None, opening(claim=CLAIM))
+    open_in(store, None, opening(claim=CLAIM))
 
     with pytest.raises(KeyReused):
         store.claimed(replace(CLAIM, digest="other"))
@@ -203,7 +203,7 @@ async def test_the_same_key_with_another_body_is_a_mistake() -> None:
 
 async def test_a_claim_expires_with_its_stream() -> None:
     store = Store()
-    stream = store.open(None, opening(claim=CLAIM, keep=30))
+    stream = open_in(store, None, opening(claim=CLAIM, keep=30))
     stream.end(Trigger.SOURCE_ENDED)
 
     await asyncio.sleep(31)
@@ -212,7 +212,7 @@ async def test_a_claim_expires_with_its_stream() -> None:
     assert store.claimed(replace(CLAIM, digest="other")) is None
     assert not store._claims
     assert not store._openings
-    again = store.open(None, opening(claim=CLAIM))
+    again = open_in(store, None, opening(claim=CLAIM))
     assert store.claimed(CLAIM) is again
 
 
@@ -231,7 +231,7 @@ def watched(stream: Stream, position: int) -> Follower:
 
 
 async def test_streams_that_ended_unwatched_go_first_and_the_oldest_of_them() -> None:
-    store = Store(Limits(memory=80_000))
+    store = Store(StoreLimits(memory=80_000))
     running = filled(store, 20)
     oldest, second, third = (ended(filled(store, 19)) for _ in range(3))
     watched(oldest, 20)  # nothing but a watcher keeps it
@@ -241,11 +241,11 @@ async def test_streams_that_ended_unwatched_go_first_and_the_oldest_of_them() ->
 
     assert list(store.streams) == [running.id, oldest.id, third.id]
     assert (running.log.first, oldest.log.first) == (1, 1)
-    assert store.find(second.id) is None
+    assert store.streams.get(second.id) is None
 
 
 async def test_then_go_events_that_every_watcher_has_taken_from_the_largest_log_first() -> None:
-    store = Store(Limits(memory=80_000))
+    store = Store(StoreLimits(memory=80_000))
     small, large = filled(store, 30), filled(store, 40)
     unwatched = filled(store, 9)
     watched(small, 29)
@@ -263,7 +263,7 @@ async def test_then_go_events_that_every_watcher_has_taken_from_the_largest_log_
 
 
 async def test_then_go_events_that_only_laggards_want_and_all_but_the_newest_where_nobody_watches() -> None:
-    store = Store(Limits(memory=80_000))
+    store = Store(StoreLimits(memory=80_000))
     large, unwatched = filled(store, 50), filled(store, 30)
     watched(large, 45)
     laggard = watched(large, 2)
@@ -281,17 +281,17 @@ async def test_then_go_events_that_only_laggards_want_and_all_but_the_newest_whe
 
 
 async def test_room_is_made_down_to_seven_eighths() -> None:
-    store = Store(Limits(memory=80_000))
+    store = Store(StoreLimits(memory=80_000))
     for _ in range(19):
         ended(filled(store, 4, size=999))
 
-    store.open(None, opening()).log.append(b"x" * 5000)
+    open_in(store, None, opening()).log.append(b"x" * 5000)
 
     assert 60_000 < store.budget.used <= 70_000
 
 
 async def test_where_no_room_can_be_made_nothing_new_is_opened_until_there_is() -> None:
-    store = Store(Limits(memory=80_000))
+    store = Store(StoreLimits(memory=80_000))
     stream = filled(store, 1, size=100_000)
     with pytest.raises(Full, match="memory"):
         store.admit()
@@ -304,12 +304,12 @@ async def test_where_no_room_can_be_made_nothing_new_is_opened_until_there_is() 
 async def test_a_stream_may_be_forgotten_in_the_moment_of_its_own_end() -> None:
     """Its terminal event is the one too many, and nobody watches."""
     ends: list[Stream] = []
-    store = Store(Limits(memory=20_000), on_end=ends.append)
+    store = Store(StoreLimits(memory=20_000), on_end=ends.append)
     stream = filled(store, 1, size=20_000, claim=CLAIM)
 
     stream.end(Trigger.DELETED)
 
-    assert store.find(stream.id) is None
+    assert store.streams.get(stream.id) is None
     assert store.claimed(CLAIM) is None
     assert (ends, store.running, store.budget.used) == ([stream], {}, 0)
     await asyncio.sleep(1000)
@@ -321,7 +321,7 @@ async def test_a_stream_may_be_forgotten_in_the_moment_of_its_own_end() -> None:
 
 async def test_a_drain_ends_as_soon_as_nothing_runs() -> None:
     store = Store()
-    first, second = (store.open(None, opening()) for _ in range(2))
+    first, second = (open_in(store, None, opening()) for _ in range(2))
     loop = asyncio.get_running_loop()
     loop.call_later(3, first.end, Trigger.SOURCE_ENDED)
     loop.call_later(5, second.end, Trigger.DELETED)
@@ -335,7 +335,7 @@ async def test_a_drain_ends_as_soon_as_nothing_runs() -> None:
 
 async def test_a_drain_ends_what_still_runs_after_its_time() -> None:
     store = Store()
-    stream = store.open(endless(), opening())
+    stream = open_in(store, endless(), opening())
 
     await store.drain(20)
 
@@ -347,7 +347,7 @@ async def test_a_drain_ends_what_still_runs_after_its_time() -> None:
 
 async def test_with_no_time_a_drain_ends_all_at_once() -> None:
     store = Store()
-    streams = [store.open(None, opening()) for _ in range(3)]
+    streams = [open_in(store, None, opening()) for _ in range(3)]
 
     await store.drain(0)
 
@@ -363,7 +363,7 @@ async def work_for(store: Store, seconds: float) -> None:
 @pytest.mark.parametrize("ends", [3, 8], ids=["the stream first", "the request first"])
 async def test_a_drain_waits_for_requests_that_are_being_worked_on_too(ends: float) -> None:
     store = Store()
-    stream = store.open(None, opening())
+    stream = open_in(store, None, opening())
     asyncio.get_running_loop().call_later(ends, stream.end, Trigger.SOURCE_ENDED)
     request = asyncio.create_task(work_for(store, 5))
     await idle()
@@ -389,7 +389,7 @@ async def test_a_drain_waits_for_a_request_where_no_stream_runs_but_not_for_ever
 
 async def test_a_drain_where_nothing_runs_waits_for_nothing() -> None:
     store = Store()
-    ended(store.open(None, opening()))
+    ended(open_in(store, None, opening()))
 
     await store.drain(20)
 
@@ -398,7 +398,7 @@ async def test_a_drain_where_nothing_runs_waits_for_nothing() -> None:
 
 async def test_after_a_drain_that_was_in_time_an_end_is_an_end_as_any_other() -> None:
     store = Store()
-    unlisted = store.open(None, opening(listed=False))
+    unlisted = open_in(store, None, opening(listed=False))
     asyncio.get_running_loop().call_later(1, unlisted.end, Trigger.DELETED)
     await store.drain(20)
 
@@ -414,9 +414,9 @@ async def test_watchers_are_counted_for_as_long_as_they_watch() -> None:
     store = Store()
     with store.watching():
         with store.watching():
-            assert store.watchers == 2
-        assert store.watchers == 1
-    assert store.watchers == 0
+            assert store.watchers.taken == 2
+        assert store.watchers.taken == 1
+    assert store.watchers.taken == 0
 
 
 async def test_a_watcher_that_fails_is_counted_no_longer() -> None:
@@ -425,7 +425,7 @@ async def test_a_watcher_that_fails_is_counted_no_longer() -> None:
     with pytest.raises(KeyError), store.watching():
         raise KeyError
 
-    assert store.watchers == 0
+    assert store.watchers.taken == 0
 
 
 @pytest.mark.parametrize(("cleaning", "returned"), [(0.5, 20.5), (60, 21)])
@@ -441,7 +441,7 @@ async def test_a_drain_waits_a_moment_for_the_sources_that_it_ends(cleaning: flo
             closed.append(now())
 
     store = Store()
-    stream = store.open(untidy(), opening())
+    stream = open_in(store, untidy(), opening())
     await store.drain(20)
     assert now() == returned
     assert closed == ([20.5] if cleaning == 0.5 else [])

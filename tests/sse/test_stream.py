@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from sse.errors import SourceFailed
-from sse.formats import Plain
+from sse.formats import Format
 from sse.log import AHEAD
-from sse.state import TRANSITIONS, State, Trigger
-from sse.stream import CLEANUP, MAX_EVENT, Stream, new_id
+from sse.stream import CLEANUP, MAX_EVENT, TRANSITIONS, State, Stream, Trigger, new_id
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 from tests.support.clock import idle, now
-from tests.support.streams import Bare, Follower, Source, all_ready, for_ever, raising
+from tests.support.streams import Bare, Follower, Source, all_ready, for_ever, raising, stream_of
 
 pytestmark = pytest.mark.virtual_time
 
@@ -61,7 +60,7 @@ def test_the_table_has_every_row_and_no_other() -> None:
 @pytest.mark.parametrize("trigger", Trigger)
 async def test_a_running_stream_is_ended_by(trigger: Trigger) -> None:
     ended: list[Stream] = []
-    stream = Stream(None, Plain(), linger=None, on_end=ended.append)
+    stream = stream_of(None, Format(), linger=None, on_end=ended.append)
     assert (stream.state, stream.reason, stream.ended) == (State.RUNNING, None, None)
 
     assert end(stream, trigger)
@@ -77,7 +76,7 @@ async def test_a_running_stream_is_ended_by(trigger: Trigger) -> None:
 @pytest.mark.parametrize(("first", "second"), list(product(Trigger, Trigger)))
 async def test_ended_is_ended(first: Trigger, second: Trigger) -> None:
     ended: list[Stream] = []
-    stream = Stream(None, Plain(), linger=None, keep=100, on_end=ended.append)
+    stream = stream_of(None, Format(), linger=None, keep=100, on_end=ended.append)
     end(stream, first)
     before = (stream.state, stream.reason, stream.failure, stream.ended, written(stream))
 
@@ -92,7 +91,7 @@ async def test_ended_is_ended(first: Trigger, second: Trigger) -> None:
 
 async def test_a_source_that_ends_is_closed_and_its_stream_done() -> None:
     source = Source([1, 2])
-    stream = Stream(source, Plain())
+    stream = stream_of(source, Format())
     stream.attach(Follower())
 
     await stream.closed()
@@ -108,7 +107,7 @@ async def test_a_source_that_ends_is_closed_and_its_stream_done() -> None:
 
 async def test_a_source_may_end_its_stream_with_a_code_of_its_own() -> None:
     source = Source([1, SourceFailed("the model is overloaded", "overloaded", retryable=True)])
-    stream = Stream(source, Plain())
+    stream = stream_of(source, Format())
 
     await stream.closed()
 
@@ -123,7 +122,7 @@ async def test_a_source_may_end_its_stream_with_a_code_of_its_own() -> None:
 
 async def test_any_other_error_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
     source = Source([1, KeyError("secret")])
-    stream = Stream(source, Plain())
+    stream = stream_of(source, Format())
 
     await stream.closed()
 
@@ -150,7 +149,7 @@ async def test_a_cancelled_source_has_its_finally_run(trigger: Trigger) -> None:
         finally:
             happened.append("closed")
 
-    stream = Stream(source(), Plain(), linger=None)
+    stream = stream_of(source(), Format(), linger=None)
     await idle()
 
     stream.end(trigger)
@@ -164,7 +163,7 @@ async def test_a_cancelled_source_has_its_finally_run(trigger: Trigger) -> None:
 
 async def test_a_source_that_waits_for_a_watcher_is_closed_when_its_stream_is_cancelled() -> None:
     source = Source(range(1_000_000))
-    stream = Stream(source, Plain())
+    stream = stream_of(source, Format())
     stream.attach(Follower())
     await idle()
     assert stream.log.waiting
@@ -191,7 +190,7 @@ async def test_a_source_that_ignores_cancellation_writes_nothing_more() -> None:
         finally:
             happened.append("closed")
 
-    stream = Stream(source(), Plain(), linger=None)
+    stream = stream_of(source(), Format(), linger=None)
     await asyncio.sleep(2.5)
 
     stream.end(Trigger.DELETED)
@@ -213,7 +212,7 @@ async def test_a_source_that_hangs_in_its_cleanup_is_reported_and_holds_nobody(
             await asyncio.sleep(60)
 
     expired: list[float] = []
-    stream = Stream(source(), Plain(), linger=None, keep=30, on_expire=lambda _: expired.append(now()))
+    stream = stream_of(source(), Format(), linger=None, keep=30, on_expire=lambda _: expired.append(now()))
     await idle()
 
     stream.end(Trigger.DELETED)
@@ -230,7 +229,7 @@ async def test_a_source_that_hangs_in_its_cleanup_is_reported_and_holds_nobody(
 
 
 async def test_a_source_that_cleans_up_in_time_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
-    stream = Stream(Source([], for_ever), Plain(), linger=None)
+    stream = stream_of(Source([], for_ever), Format(), linger=None)
     await idle()
 
     stream.end(Trigger.DELETED)
@@ -241,7 +240,7 @@ async def test_a_source_that_cleans_up_in_time_is_not_reported(caplog: pytest.Lo
 
 async def test_a_stream_cancelled_before_its_first_step_starts_nothing_and_closes_all_the_same() -> None:
     source = Source([1, 2])
-    stream = Stream(source, Plain())
+    stream = stream_of(source, Format())
 
     stream.end(Trigger.DELETED)
     await stream.closed()
@@ -253,7 +252,7 @@ async def test_a_stream_cancelled_before_its_first_step_starts_nothing_and_close
 async def test_a_task_cancelled_from_outside_ends_its_stream_and_closes_its_source() -> None:
     before = asyncio.all_tasks()
     source = Source([1], for_ever)
-    stream = Stream(source, Plain(), linger=None)
+    stream = stream_of(source, Format(), linger=None)
     [task] = asyncio.all_tasks() - before
     await idle()
 
@@ -274,7 +273,7 @@ async def test_a_source_may_end_its_own_stream() -> None:
         await asyncio.sleep(1)  # it was not cancelled: it is the one that knows
         yield 2
 
-    stream = Stream(source(), Plain(), linger=None)
+    stream = stream_of(source(), Format(), linger=None)
     await stream.closed()
 
     assert now() == 1
@@ -282,7 +281,7 @@ async def test_a_source_may_end_its_own_stream() -> None:
 
 
 async def test_a_source_that_fails_to_close_is_logged_and_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    stream = Stream(Source([1], on_close=raising(RuntimeError("no"))), Plain())
+    stream = stream_of(Source([1], on_close=raising(RuntimeError("no"))), Format())
 
     await stream.closed()
 
@@ -291,7 +290,7 @@ async def test_a_source_that_fails_to_close_is_logged_and_harms_nothing(caplog: 
 
 
 async def test_a_source_needs_no_aclose() -> None:
-    stream = Stream(Bare([1]), Plain())
+    stream = stream_of(Bare([1]), Format())
 
     await stream.closed()
 
@@ -299,11 +298,11 @@ async def test_a_source_needs_no_aclose() -> None:
 
 
 async def test_waiting_for_the_close_of_a_stream_without_a_source_is_over_at_once() -> None:
-    await Stream(None, Plain(), linger=None).closed()
+    await stream_of(None, Format(), linger=None).closed()
 
 
 async def test_a_source_that_never_waits_stops_so_far_ahead_of_its_watcher() -> None:
-    stream = Stream(Source(range(1_000_000)), Plain())
+    stream = stream_of(Source(range(1_000_000)), Format())
     follower = Follower()
     stream.attach(follower)
     await idle()
@@ -318,7 +317,7 @@ async def test_a_source_that_never_waits_stops_so_far_ahead_of_its_watcher() -> 
 
 async def test_a_source_that_never_waits_lets_others_run_while_nobody_watches() -> None:
     source = Source(range(10_000))
-    stream = Stream(source, Plain(), linger=None)
+    stream = stream_of(source, Format(), linger=None)
     seen: set[int] = set()
     while stream.state is State.RUNNING:
         await asyncio.sleep(0)
@@ -330,7 +329,7 @@ async def test_a_source_that_never_waits_lets_others_run_while_nobody_watches() 
 # -- items
 
 
-class Odd(Plain):
+class Odd(Format):
     """Writes nothing for None, and can't write a string."""
 
     def item(self, item: Any) -> bytes | None:
@@ -340,7 +339,7 @@ class Odd(Plain):
 
 
 async def test_an_item_that_cannot_be_written_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
-    stream = Stream(None, Odd(), linger=None)
+    stream = stream_of(None, Odd(), linger=None)
 
     assert [stream.emit(item) for item in (1, "two", 3)] == [1, 2, 3]
 
@@ -354,7 +353,7 @@ async def test_an_item_that_cannot_be_written_costs_itself_alone(caplog: pytest.
 
 
 async def test_an_item_for_which_nothing_is_written_gets_no_number() -> None:
-    stream = Stream(None, Odd(), linger=None)
+    stream = stream_of(None, Odd(), linger=None)
 
     assert [stream.emit(item) for item in (None, 1, None, 2)] == [None, 1, None, 2]
     assert [event.last_event_id for event in written(stream)] == [f"{stream.id}.1", f"{stream.id}.2"]
@@ -364,7 +363,7 @@ async def test_an_item_for_which_nothing_is_written_gets_no_number() -> None:
     ("size", "kept"), [(MAX_EVENT - 10, True), (MAX_EVENT - 9, False)], ids=["at the limit", "over the limit"]
 )
 async def test_an_event_has_a_limit(size: int, kept: bool) -> None:
-    stream = Stream(None, Plain(), linger=None)
+    stream = stream_of(None, Format(), linger=None)
 
     stream.emit("x" * size)  # `data: "…"` and two LF are ten bytes more
     stream.emit(2)
@@ -379,7 +378,7 @@ async def test_an_event_has_a_limit(size: int, kept: bool) -> None:
 
 
 async def test_an_error_longer_than_an_event_may_be_is_not_told_in_full() -> None:
-    stream = Stream(None, Odd(), linger=None)
+    stream = stream_of(None, Odd(), linger=None)
 
     stream.emit("x" * MAX_EVENT)
 
@@ -389,7 +388,7 @@ async def test_an_error_longer_than_an_event_may_be_is_not_told_in_full() -> Non
 
 
 async def test_the_age_of_the_last_event_is_on_the_loops_clock() -> None:
-    stream = Stream(None, Plain(), linger=None)
+    stream = stream_of(None, Format(), linger=None)
     assert stream.last_event is None
 
     await asyncio.sleep(3)
@@ -398,7 +397,7 @@ async def test_the_age_of_the_last_event_is_on_the_loops_clock() -> None:
     assert stream.last_event == 3
 
 
-class Broken(Plain):
+class Broken(Format):
     """A format with a defect in everything it says at the end."""
 
     def done(self) -> bytes:
@@ -415,7 +414,7 @@ class Broken(Plain):
 async def test_a_format_that_cannot_say_the_end_does_not_keep_it_from_coming(
     trigger: Trigger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = Stream(Source([1], for_ever), Broken(), linger=None)
+    stream = stream_of(Source([1], for_ever), Broken(), linger=None)
     await idle()
 
     end(stream, trigger)
@@ -431,7 +430,7 @@ async def test_a_format_that_cannot_say_the_end_does_not_keep_it_from_coming(
 # -- ids
 
 
-class WithoutIds(Plain):
+class WithoutIds(Format):
     ids = False
 
     def opening(self, stream_id: str) -> bytes | None:
@@ -447,7 +446,7 @@ class WithoutIds(Plain):
     ],
 )
 async def test_ids_are_a_prefix_and_a_number(ids: str | None, expected: list[str]) -> None:
-    stream = Stream(Source([1, 2]), Plain(), id="s", ids=ids, start=2)
+    stream = stream_of(Source([1, 2]), Format(), id="s", ids=ids, start=2)
 
     await stream.closed()
 
@@ -455,7 +454,7 @@ async def test_ids_are_a_prefix_and_a_number(ids: str | None, expected: list[str
 
 
 async def test_a_format_may_go_without_ids() -> None:
-    stream = Stream(Source([1]), WithoutIds())
+    stream = stream_of(Source([1]), WithoutIds())
 
     await stream.closed()
 
@@ -464,7 +463,7 @@ async def test_a_format_may_go_without_ids() -> None:
 
 
 async def test_a_gap_has_the_id_of_the_last_event_missing() -> None:
-    stream = Stream(None, Plain(), id="s", linger=None, max_events=2)
+    stream = stream_of(None, Format(), id="s", linger=None, max_events=2)
     for item in range(5):
         stream.emit(item)
 
@@ -485,16 +484,16 @@ CONNECTED = b'event: connected\ndata: {"status":"ok","stream":"s"}\n\n'
 @pytest.mark.parametrize(
     ("format", "retry", "newcomer", "expected"),
     [
-        pytest.param(Plain(), 2000, True, b"id: s.7\nretry: 2000\n" + CONNECTED, id="newcomer"),
-        pytest.param(Plain(), None, True, b"id: s.7\n" + CONNECTED, id="newcomer, no retry"),
-        pytest.param(Plain(), 0, False, b"id: s.7\nretry: 0\n\n", id="resumed"),
-        pytest.param(Plain(), None, False, b"id: s.7\n\n", id="resumed, no retry"),
+        pytest.param(Format(), 2000, True, b"id: s.7\nretry: 2000\n" + CONNECTED, id="newcomer"),
+        pytest.param(Format(), None, True, b"id: s.7\n" + CONNECTED, id="newcomer, no retry"),
+        pytest.param(Format(), 0, False, b"id: s.7\nretry: 0\n\n", id="resumed"),
+        pytest.param(Format(), None, False, b"id: s.7\n\n", id="resumed, no retry"),
         pytest.param(WithoutIds(), 2000, True, b":\n", id="without ids"),
         pytest.param(WithoutIds(), 2000, False, b":\n", id="without ids, resumed"),
     ],
 )
-async def test_the_preamble(format: Plain, retry: int | None, newcomer: bool, expected: bytes) -> None:
-    stream = Stream(None, format, id="s", linger=None)
+async def test_the_preamble(format: Format, retry: int | None, newcomer: bool, expected: bytes) -> None:
+    stream = stream_of(None, format, id="s", linger=None)
 
     assert stream.preamble(7, retry, newcomer=newcomer) == expected
 
@@ -502,9 +501,9 @@ async def test_the_preamble(format: Plain, retry: int | None, newcomer: bool, ex
 async def test_an_opening_goes_out_without_ids_too() -> None:
     class Opening(WithoutIds):
         def opening(self, stream_id: str) -> bytes | None:
-            return Plain().opening(stream_id)
+            return Format().opening(stream_id)
 
-    stream = Stream(None, Opening(), id="s", linger=None)
+    stream = stream_of(None, Opening(), id="s", linger=None)
 
     assert stream.preamble(0, 2000, newcomer=True) == CONNECTED
 
@@ -515,7 +514,7 @@ async def test_an_opening_goes_out_without_ids_too() -> None:
 @pytest.mark.parametrize("linger", [0, 10, 3600])
 async def test_nobody_came_within_the_linger(linger: float) -> None:
     source = Source([1], for_ever)
-    stream = Stream(source, Plain(), linger=linger)
+    stream = stream_of(source, Format(), linger=linger)
 
     await stream.closed()
 
@@ -524,7 +523,7 @@ async def test_nobody_came_within_the_linger(linger: float) -> None:
 
 
 async def test_without_a_linger_the_work_goes_on_for_ever() -> None:
-    stream = Stream(Source([1], for_ever), Plain(), linger=None)
+    stream = stream_of(Source([1], for_ever), Format(), linger=None)
     follower = Follower()
     stream.attach(follower)
     stream.detach(follower)
@@ -536,7 +535,7 @@ async def test_without_a_linger_the_work_goes_on_for_ever() -> None:
 
 
 async def test_a_watcher_that_comes_just_before_the_linger_is_over_keeps_the_work_going() -> None:
-    stream = Stream(Source([1], for_ever), Plain(), linger=10)
+    stream = stream_of(Source([1], for_ever), Format(), linger=10)
     follower = Follower()
 
     await asyncio.sleep(9.75)
@@ -552,7 +551,7 @@ async def test_a_watcher_that_comes_just_before_the_linger_is_over_keeps_the_wor
 
 
 async def test_with_no_linger_a_watcher_attached_at_once_is_in_time() -> None:
-    stream = Stream(Source([1], for_ever), Plain(), linger=0)
+    stream = stream_of(Source([1], for_ever), Format(), linger=0)
     follower = Follower()
     stream.attach(follower)
 
@@ -565,7 +564,7 @@ async def test_with_no_linger_a_watcher_attached_at_once_is_in_time() -> None:
 
 
 async def test_the_linger_begins_when_the_last_watcher_leaves() -> None:
-    stream = Stream(Source([1], for_ever), Plain(), linger=10)
+    stream = stream_of(Source([1], for_ever), Format(), linger=10)
     first, second = Follower(), Follower()
     stream.attach(first)
     stream.attach(second)
@@ -590,7 +589,7 @@ async def test_the_linger_begins_when_the_last_watcher_leaves() -> None:
 def kept(keep: float) -> tuple[Stream, list[float]]:
     """A stream that has ended, and when it expired."""
     expired: list[float] = []
-    stream = Stream(None, Plain(), linger=5, keep=keep, on_expire=lambda _: expired.append(now()))
+    stream = stream_of(None, Format(), linger=5, keep=keep, on_expire=lambda _: expired.append(now()))
     stream.end(Trigger.SOURCE_ENDED)
     return stream, expired
 
@@ -652,7 +651,7 @@ async def test_a_generator_is_closed_where_it_stands() -> None:
         finally:
             closed.append(now())
 
-    stream = Stream(source(), Plain(), linger=7)
+    stream = stream_of(source(), Format(), linger=7)
     stream.attach(follower := Follower())
     await idle()
     stream.detach(follower)

@@ -11,7 +11,7 @@ import pytest
 from sse.asgi import Receive, Scope, Send
 from sse.errors import SourceFailed
 from sse.http import ALWAYS
-from sse.state import Trigger
+from sse.stream import Trigger
 from sse.watch import watch
 from tests.support.asgi import Connection, communicator, http_scope
 from tests.support.clock import idle, now

@@ -24,9 +24,9 @@ from sidecar.listener import listener
 from sidecar.server import Server, configuration
 from sidecar.service import Proposal, Service
 from sidecar.settings import Settings
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request, json_response
-from sse.store import Opening
+from sse.stream import Opening
 from sse.testing import App, open_stream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
@@ -128,7 +128,7 @@ class Runs:
         body = await request.body() if request.method == "POST" else b""
 
         def propose(identity: str) -> Proposal:
-            opening = Opening(identity, Plain(), linger=linger, keep=service.settings.keep)
+            opening = Opening(identity, Format(), linger=linger, keep=service.settings.keep)
             return Proposal(lambda: self.numbers(run, count, interval, pad), opening)
 
         return service.answer(request, propose, body=body)
@@ -138,16 +138,16 @@ class Runs:
             await self.one_closed()
         return json_response({"opened": self.opened, "closed": self.closed})
 
-    def routes(self) -> tuple[app.Route, ...]:
+    def routes(self) -> tuple[Route, ...]:
         return (
-            app.Route("GET", "/numbers", self.open, Right.TOKEN),
-            app.Route("POST", "/numbers", self.open, Right.TOKEN),
-            app.Route("GET", "/numbers/runs", self.show, Right.TOKEN),
+            Route("GET", "/numbers", self.open, Right.TOKEN),
+            Route("POST", "/numbers", self.open, Right.TOKEN),
+            Route("GET", "/numbers/runs", self.show, Right.TOKEN),
         )
 
 
 if __name__ == "__main__":
     from sidecar import server
 
-    app.ROUTES += Runs().routes()
+    ROUTES += Runs().routes()
     sys.exit(server.main(app.app))

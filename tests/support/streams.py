@@ -1,14 +1,16 @@
 """Both ends of a stream in the test's hand: what fills it, and who watches it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-from sse.formats import Plain
+from sse.formats import Format
 from sse.http import Request
 from sse.log import EventLog
 from sse.sender import Outcome, Pace, Sender
-from sse.stream import Stream
+from sse.store import Store
+from sse.stream import Limits, Opening, Stream, new_id
 from sse.watch import CONNECTION, EventStream
 from tests.support.asgi import Connection, http_scope
 from tests.support.clock import now
@@ -90,7 +92,7 @@ def all_ready(log: EventLog, follower: Follower) -> list[bytes]:
 
 def published(**settings: Any) -> Stream:
     """A stream that the test emits into."""
-    return Stream(None, Plain(), id="s", **{"linger": None, **settings})
+    return Stream(None, Format(), id="s", **{"linger": None, **settings})
 
 
 def emit(stream: Stream, *items: Any) -> None:
@@ -124,3 +126,16 @@ class Client(Connection):
 def data(connection: Connection) -> list[str]:
     """The data of the events received; only of those without a type of their own."""
     return [event.data for event in connection.events if event.type == "message"]
+
+
+def stream_of(source: AsyncIterator[Any] | None, format: Format | None = None, **options: Any) -> Stream:
+    """A stream outside any store. options: of `Opening`, of `Limits` (max_events, max_bytes), and `Stream`'s own."""
+    own = {name: options.pop(name) for name in ("budget", "on_end", "on_expire") if name in options}
+    limits = Limits(options.pop("max_events", 65536), options.pop("max_bytes", 16 << 20))
+    return Stream(Opening(source, format or Format(), **{"linger": 0.0, "keep": 0.0, **options}), limits=limits, **own)
+
+
+def open_in(store: Store, source: AsyncIterator[Any] | None, opening: Opening | None = None, **changes: Any) -> Stream:
+    """A stream in `store`, opened as `opening` says, or plain, with these changes."""
+    with store.reserve() as place:
+        return store.open(replace(opening or Opening(None, Format()), source=source, id=new_id(), **changes), place)

@@ -9,12 +9,12 @@ from typing import Any
 from handlers.chat.items import Item, StageDone, add_usage
 from handlers.chat.upstream.chunks import Chunk, write
 from sse.errors import SourceFailed
-from sse.formats import DONE
+from sse.formats import DONE, Format
 from sse.wire.encoder import encode_json
 from sse.wire.payload import dumps
 
 
-class OpenAI:
+class OpenAI(Format):
     """Without tools of the sidecar the chunks go through as they came, less the usage that nobody asked for.
 
     With them (merge), all stages together look like one answer: the first one's id, one role, one finish_reason, no calls but
@@ -23,6 +23,7 @@ class OpenAI:
 
     name = "openai"
     ids = False
+    transliterated = False
 
     def __init__(self, *, merge: bool = False, include_usage: bool = False) -> None:
         self._merge = merge
@@ -33,7 +34,7 @@ class OpenAI:
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None
 
-    def item(self, item: Item) -> bytes | None:
+    def item(self, item: Item) -> bytes:
         match item:
             case Chunk():
                 return self._merged(item) if self._merge else self._passed_on(item)
@@ -41,7 +42,7 @@ class OpenAI:
                 self._usage = add_usage(self._usage, item.usage)
                 if self._merge and item.final:
                     return self._finish(item)
-        return None
+        return b""
 
     def item_error(self, error: str) -> bytes:
         return encode_error(error, "item_error")
@@ -61,22 +62,22 @@ class OpenAI:
     def failed(self, failure: SourceFailed) -> bytes:
         return encode_error(failure.message, failure.code)
 
-    def _passed_on(self, chunk: Chunk) -> bytes | None:
+    def _passed_on(self, chunk: Chunk) -> bytes:
         if chunk.usage is None or self._include_usage:
             return encode_json(chunk.json)
         value = {name: field for name, field in chunk.value.items() if name != "usage"}
         if not any(_says_something(choice) for choice in value.get("choices") or ()):
-            return None  # it was there for the usage alone
+            return b""  # it was there for the usage alone
         return encode_json(write(value))
 
-    def _merged(self, chunk: Chunk) -> bytes | None:
+    def _merged(self, chunk: Chunk) -> bytes:
         choice = next(iter(chunk.value.get("choices") or ()), None) or {}
         delta = {name: field for name, field in (choice.get("delta") or {}).items() if name not in ("role", "tool_calls")}
         if self._head is None:
             self._head = {name: chunk.value.get(name) for name in ("id", "object", "created", "model")}
             delta = {"role": "assistant", "content": "", **{k: v for k, v in delta.items() if v is not None}}
         elif not any(delta.values()):
-            return None
+            return b""
         value = {name: field for name, field in chunk.value.items() if name != "usage"}
         return encode_json(write({**value, **self._head, "choices": [{**choice, "delta": delta, "finish_reason": None}]}))
 

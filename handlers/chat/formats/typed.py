@@ -11,8 +11,7 @@ In:  the engine's items, and how the stream ended. Out: encoded events without t
     cancelled     cancel                   cancelled       an error object
     failed        error                    error           an error object
 
-What comes from upstream goes out as it came; only where `ascii` asks for transliteration, or OpenAI's format has to make one
-answer out of several, is it written anew.
+What comes from upstream goes out as it came; it is written anew only where OpenAI's format makes one answer out of several.
 """
 
 from collections.abc import Mapping
@@ -24,35 +23,33 @@ from handlers.chat.items import Item, StageBegun, StageDone, ToolResult, ToolSum
 from handlers.chat.request import ChatRequest
 from handlers.chat.upstream.chunks import Chunk, write
 from sse.errors import SourceFailed
-from sse.formats import Format, Plain
+from sse.formats import Format
 from sse.wire.encoder import encode_json
-from sse.wire.payload import dumps, to_ascii
+from sse.wire.payload import dumps
 
 
-def format_for(request: ChatRequest, *, ascii: bool) -> Format:
-    """The format that the request asks for, for one stream. ascii: transliterate every text, except in openai."""
+def format_for(request: ChatRequest) -> Format:
+    """The format that the request asks for, for one stream."""
     if request.format == "openai":
         return OpenAI(merge=bool(request.own_tools), include_usage=request.include_usage)
-    return ChatPlain(ascii=ascii) if request.format == "plain" else Typed(ascii=ascii)
+    return ChatPlain() if request.format == "plain" else Typed()
 
 
-class ChatPlain(Plain):
+class ChatPlain(Format):
     """`{"content": …}` for each piece of text, and nothing else."""
 
-    def item(self, item: Item) -> bytes | None:
+    def item(self, item: Item) -> bytes:
         if type(item) is not Chunk or not item.text:
-            return None
-        return encode_json(write({"content": to_ascii(item.text) if self._ascii else item.text}))
+            return b""
+        return encode_json(write({"content": item.text}))
 
 
-class Typed:
+class Typed(Format):
     """The events of `handlers.chat.formats.events`."""
 
     name = "typed"
-    ids = True
 
-    def __init__(self, *, ascii: bool = False) -> None:
-        self._ascii = ascii
+    def __init__(self) -> None:
         self._begin(1)
         self._final: dict[str, Any] | None = None
 
@@ -63,11 +60,11 @@ class Typed:
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None
 
-    def item(self, item: Item) -> bytes | None:
+    def item(self, item: Item) -> bytes:
         match item:
             case Chunk():
                 # Most events of a stream are this one: put together, and not built and dumped.
-                return b"%b%b}\n\n" % (self._before_chunk, self._chunk_json(item))
+                return b"%b%b}\n\n" % (self._before_chunk, item.json)
             case StageBegun(stage_id):
                 self._begin(stage_id)
             case ToolResult():
@@ -79,7 +76,7 @@ class Typed:
                 if not item.final:
                     return self._event("done", done)
                 self._final = done
-        return None
+        return b""
 
     def item_error(self, error: str) -> bytes:
         return self._event("item_error", {"error": error})
@@ -96,11 +93,6 @@ class Typed:
     def failed(self, failure: SourceFailed) -> bytes:
         return self._event("error", {"error": failure.message, "code": failure.code, "retryable": failure.retryable})
 
-    def _chunk_json(self, chunk: Chunk) -> bytes:
-        if not self._ascii or (chunk.json.isascii() and b"\\u" not in chunk.json):
-            return chunk.json
-        return dumps(to_ascii(chunk.value))
-
     def _stage_done(self, item: StageDone) -> dict[str, Any]:
         done: dict[str, Any] = {"finish_reason": item.finish_reason, "usage": item.usage, "final": item.final}
         if item.pending:
@@ -109,7 +101,7 @@ class Typed:
 
     def _event(self, name: str, payload: Mapping[str, Any]) -> bytes:
         payload = {"stage_id": self._stage_id, **payload}
-        return encode_json(dumps(to_ascii(payload) if self._ascii else payload), name)
+        return encode_json(dumps(payload), name)
 
 
 def tool_chunk(result: ToolResult) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import orjson
 from handlers.chat.upstream.failures import Reply, UpstreamFailed, from_reply
 from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming
 from handlers.chat.upstream.patience import Patience
-from sidecar.service import REQUEST_ID
+from sidecar.logs import REQUEST_ID
 from sse.threads import Bridge, Result
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 import pytest
 
 from handlers.merge.merged import Merged, Part
-from sse.formats import Plain
-from sse.state import Trigger
-from sse.stream import Stream
+from sse.formats import Format
+from sse.stream import Stream, Trigger
 from sse.wire.parser import Parser
 from tests.support.clock import idle
+from tests.support.streams import stream_of
 
 pytestmark = pytest.mark.virtual_time
 
@@ -34,7 +34,7 @@ class Eager:
 
 async def test_a_stream_that_ends_is_let_go_and_kept_for_as_long_as_any_other() -> None:
     expired: list[Stream] = []
-    a, b = (Stream(None, Plain(), linger=None, keep=10, on_expire=expired.append) for _ in range(2))
+    a, b = (stream_of(None, Format(), linger=None, keep=10, on_expire=expired.append) for _ in range(2))
     eager = Eager(a, b)
     a.emit(1)
     b.end(Trigger.DELETED)
@@ -50,7 +50,7 @@ async def test_a_stream_that_ends_is_let_go_and_kept_for_as_long_as_any_other() 
 
 
 async def test_nothing_to_take_is_no_end() -> None:
-    stream = Stream(None, Plain(), linger=None)
+    stream = stream_of(None, Format(), linger=None)
     eager = Eager(stream)
     assert (eager.body, eager.merged.finished(eager)) == (b"", False)
     stream.end(Trigger.DELETED)

@@ -13,15 +13,14 @@ from handlers.merge import routes as merge
 from handlers.publish.source import Published
 from sidecar.settings import Settings
 from sse.errors import SourceFailed
-from sse.formats import Plain
-from sse.state import Trigger
-from sse.store import Opening
-from sse.stream import Stream
+from sse.formats import Format
+from sse.stream import Opening, Stream, Trigger
 from sse.testing import open_stream
 from sse.wire.encoder import encode
 from sse.wire.event import Event, MessageEvent
 from sse.wire.parser import Parser
 from tests.support.app import EVENT_STREAM, HOST, Answer, ask
+from tests.support.streams import open_in
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ async def sidestream() -> AsyncIterator[Sidestream]:
 
 def opened(sidestream: Sidestream, count: int = 0, *, end: bool = False, **options: Any) -> Stream:
     """A stream of the numbers from 1 to `count`."""
-    stream = sidestream.service.store.open(None, Opening("", **{"format": Plain(), "linger": None, **options}))
+    stream = open_in(sidestream.service.store, None, Opening(None, **{"format": Format(), "linger": None, **options}))
     for number in range(1, count + 1):
         stream.emit({"n": number})
     if end:
@@ -230,7 +229,7 @@ async def test_one_that_has_ended_is_let_go_and_can_expire_while_the_others_are_
         b.end(Trigger.DELETED)
         assert (await watched.next()).last_event_id == "0-end"
         async with asyncio.timeout(5):
-            while sidestream.service.store.find(b.id) is not None:
+            while sidestream.service.store.streams.get(b.id) is not None:
                 await asyncio.sleep(0)
         a.emit(1)
         assert (await watched.next()).last_event_id == "1-end"
@@ -242,9 +241,9 @@ async def test_going_away_lets_go_of_the_streams_and_cancels_none(sidestream: Si
     async with watch(sidestream, *streams) as watched:
         await watched.next()
         assert [len(stream.log.watchers) for stream in streams] == [1, 1]
-        assert sidestream.service.store.watchers == 1
+        assert sidestream.service.store.watchers.taken == 1
     assert [(len(stream.log.watchers), stream.state) for stream in streams] == [(0, "running")] * 2
-    assert sidestream.service.store.watchers == 0
+    assert sidestream.service.store.watchers.taken == 0
 
 
 async def test_none_can_starve_another(sidestream: Sidestream) -> None:
@@ -252,7 +251,7 @@ async def test_none_can_starve_another(sidestream: Sidestream) -> None:
         while True:
             yield "x" * 1000
 
-    greedy = [sidestream.service.store.open(endless(), Opening("", Plain(), linger=None)) for _ in range(2)]
+    greedy = [open_in(sidestream.service.store, endless(), Opening(None, Format(), linger=None)) for _ in range(2)]
     modest = opened(sidestream, 3)
     async with watch(sidestream, *greedy, modest) as watched:
         seen: dict[str, int] = {}
@@ -287,7 +286,7 @@ async def test_32_streams_are_merged(sidestream: Sidestream) -> None:
 
 
 async def test_a_stream_without_ids_can_t_be_merged(sidestream: Sidestream) -> None:
-    class WithoutIds(Plain):
+    class WithoutIds(Format):
         ids = False
 
     answer = await merged(sidestream, opened(sidestream), opened(sidestream, format=WithoutIds()))

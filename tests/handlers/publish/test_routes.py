@@ -11,13 +11,12 @@ from app import Sidestream
 from handlers.publish.bodies import MAX_LIST
 from sidecar.settings import Settings
 from sse.asgi import Message
-from sse.formats import Plain
-from sse.state import State, Trigger
-from sse.store import Opening
-from sse.stream import MAX_EVENT, Stream
+from sse.formats import Format
+from sse.stream import MAX_EVENT, Opening, State, Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, ask
 from tests.support.asgi import Connection, http_scope
+from tests.support.streams import open_in
 
 LINES = {"content-type": "application/jsonl"}
 STREAM = {"content-type": "text/event-stream"}
@@ -33,7 +32,7 @@ async def sidestream() -> AsyncIterator[Sidestream]:
 async def opened(sidestream: Sidestream, **wishes: Any) -> Stream:
     answer = await ask(sidestream, "/streams", method="POST", json=wishes)
     assert answer.status == 201, answer.body
-    stream = sidestream.service.store.find(answer.json["stream_id"])
+    stream = sidestream.service.store.streams.get(answer.json["stream_id"])
     assert stream is not None
     return stream
 
@@ -94,7 +93,7 @@ async def test_a_stream_is_opened_with_201_its_location_and_its_key(sidestream: 
     answer = await ask(sidestream, "/streams", method="POST")
     document = answer.json
     assert (answer.status, answer.headers["location"]) == (201, f"/streams/{document['stream_id']}")
-    stream = sidestream.service.store.find(document["stream_id"])
+    stream = sidestream.service.store.streams.get(document["stream_id"])
     assert stream is not None
     assert document == {"stream_id": stream.id, "url": f"/streams/{stream.id}", "key": stream.key}
     assert (stream.linger, stream.state, stream.format.name) == (None, State.RUNNING, "published")
@@ -202,7 +201,7 @@ async def test_a_body_that_can_t_be_read(sidestream: Sidestream, body: bytes, he
 
 @pytest.mark.parametrize("path", ["events", "close"])
 async def test_only_a_published_stream_can_be_published_to(sidestream: Sidestream, path: str) -> None:
-    other = sidestream.service.store.open(None, Opening("", Plain()))
+    other = open_in(sidestream.service.store, None, Opening(None, Format()))
     unknown = await ask(sidestream, f"/streams/unknown/{path}", method="POST", json={})
     assert (unknown.status, unknown.json["code"]) == (404, "stream_gone")
     assert (await ask(sidestream, f"/streams/{other.id}/{path}", method="POST", json={})).status == 409

@@ -7,10 +7,10 @@ import pytest
 
 from handlers.publish.source import Publication, Published
 from sse.errors import Problem, SourceFailed
-from sse.state import State, Trigger
-from sse.stream import Stream
+from sse.stream import State, Stream, Trigger
 from sse.wire.parser import Parser
 from tests.support.clock import idle, now
+from tests.support.streams import stream_of
 
 TTL = 10.0
 
@@ -23,7 +23,7 @@ class Stage:
     def __init__(self) -> None:
         self.source = Publication(TTL)
         self.ended: float | None = None
-        self.stream = Stream(self.source, Published(), linger=None, on_end=self._note)
+        self.stream = stream_of(self.source, Published(), linger=None, on_end=self._note)
 
     def _note(self, stream: Stream) -> None:
         self.ended = now()

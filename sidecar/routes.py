@@ -1,0 +1,87 @@
+"""The route table: a method and a path, and the handler that answers.
+
+In:  a request. Out: its route, or the Problem that there is none. HEAD is answered as GET is (RFC 9110, 9.3.2); the table
+itself answers OPTIONS.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from sidecar.access import Right
+from sidecar.answers import Reply
+from sidecar.service import Service
+from sse.errors import Problem
+from sse.http import Request, Response, problem_response
+from sse.stream import Stream
+
+Handler = Callable[[Service, Request, Stream | None], Awaitable[Reply]]
+"""stream: what the path's `{id}` names, or where there is none the last event ID; None if that is not held."""
+
+Errors = Callable[[Problem], Response]
+"""How a problem looks on a route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """method, path (`{name}` matches one segment), handler, the right it takes; what the index says to try; how errors look."""
+
+    method: str
+    path: str
+    handler: Handler
+    right: Right
+    about: str = ""
+    errors: Errors = problem_response
+
+    def match(self, parts: list[str]) -> dict[str, str] | None:
+        """The parameters, if these are the segments of a path of this route."""
+        pattern = self.path.split("/")
+        if len(pattern) != len(parts):
+            return None
+        params: dict[str, str] = {}
+        for expected, part in zip(pattern, parts, strict=True):
+            if expected.startswith("{"):
+                params[expected[1:-1]] = part
+            elif expected != part:
+                return None
+        return params
+
+
+class Routes:
+    """A table of routes, in which a path without parameters is found by one look."""
+
+    def __init__(self, table: Iterable[Route]) -> None:
+        self._table = tuple(table)
+        self._plain = {(route.method, route.path): route for route in self._table if "{" not in route.path}
+
+    def find(self, request: Request) -> Route:
+        """The route of a request, whose `params` are set. Raises Problem 404, or 405 with Allow."""
+        method = "GET" if request.method == "HEAD" else request.method
+        if (plain := self._plain.get((method, request.path))) is not None:
+            return plain
+        allowed, parts = [], request.path.split("/")
+        for route in self._table:
+            params = route.match(parts)
+            if params is None:
+                continue
+            if route.method == method:
+                request.params = params
+                return route
+            allowed.append(route.method)
+        if not allowed:
+            raise Problem(404, "There is nothing here; GET / lists what there is.")
+        allow = ", ".join([*sorted(allowed), *(["HEAD"] if "GET" in allowed else []), "OPTIONS"])
+        if method == "OPTIONS":
+            return Route("OPTIONS", request.path, _options(allow), Right.OPEN)
+        raise Problem(405, f"Allowed here: {allow}.", headers={"allow": allow})
+
+    def errors(self, path: str) -> Errors:
+        """How errors look at a path, whether or not anything is there: as on the routes that begin with the same segment."""
+        first = path.split("/")[1:2]
+        return next((route.errors for route in self._table if route.path.split("/")[1:2] == first), problem_response)
+
+
+def _options(allow: str) -> Handler:
+    async def options(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+        return Response(204, headers={"allow": allow})
+
+    return options

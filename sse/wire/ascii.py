@@ -1,0 +1,31 @@
+r"""An encoded event -> the same event in ASCII, for consumers that can't show anything else.
+
+In:  the bytes of events whose data is JSON. Out: the same, with every text transliterated (extra `ascii`, anyascii).
+
+Outside of texts JSON is ASCII (RFC 8259, section 2), so that what isn't stands in a text, as it is or as an escape `\uXXXX`.
+What is put in its place may hold quotes and backslashes, and is escaped.
+"""
+
+import json
+import re
+
+from sse.errors import MissingExtra
+
+_ESCAPES_AND_OTHERS = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.|[^\x00-\x7f]+")
+
+
+def to_ascii(event: bytes) -> bytes:
+    """Raises MissingExtra if anyascii isn't installed."""
+    try:
+        from anyascii import anyascii
+    except ImportError:
+        raise MissingExtra("transliteration needs anyascii: pip install 'sidestream[ascii]'") from None
+
+    def replaced(match: re.Match[str]) -> str:
+        found = match[0]
+        text = json.loads(f'"{found}"') if found.startswith("\\") else found
+        return found if text.isascii() else json.dumps(anyascii(text))[1:-1]
+
+    if event.isascii() and b"\\u" not in event:
+        return event
+    return _ESCAPES_AND_OTHERS.sub(replaced, event.decode()).encode("ascii")
