@@ -6,8 +6,8 @@ last event ID (`sse.resume`), an idempotency key, a new stream. What stands in t
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 from urllib.parse import urlencode
 
 from sidecar.logs import REQUEST_ID
@@ -51,27 +51,22 @@ class Gone(Problem):
         super().__init__(404, f"The {what} is unknown or has expired.", code="stream_gone")
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Watching(EventStream):
     """An event stream response that counts as a watcher. Its place was taken before, and is given back when it ends."""
 
-    __slots__ = ("_service",)
+    service: Service
 
-    status = 200
-
-    def __init__(
-        self, service: Service, stream: Followed, after: int | None, *, newcomer: bool, from_now: bool, headers: Headers
-    ):
-        super().__init__(stream, after=after, newcomer=newcomer, from_now=from_now, pace=service.pace, headers=headers)
-        self._service = service
+    status: ClassVar = 200
 
     async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
-        counts = self._service.counts
+        counts = self.service.counts
         counts.watching.add(self)
         try:
-            await super().__call__(request, send, headers)
+            await EventStream.__call__(self, request, send, headers)
         finally:
             counts.watching.discard(self)
-            self._service.store.watchers.give_back()
+            self.service.store.watchers.give_back()
             if self.sender is not None and self.outcome is not None:
                 counts.unwatched(self.sender, self.outcome)
 
@@ -214,7 +209,7 @@ def _follow(
     if request.method == "HEAD":
         return Head(headers)
     from_now = request.query.get("from") == "now"
-    return Watching(service, followed, after=after, newcomer=newcomer, from_now=from_now, headers=headers)
+    return Watching(followed, after, from_now, newcomer, service.pace, headers, service=service)
 
 
 def found(stream: Stream | None) -> Stream:

@@ -8,6 +8,7 @@ scope's extensions); under another one its memory is held until the kernel or a 
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from sse.asgi import Receive, Scope, Send
@@ -32,6 +33,7 @@ That it is there says also that nothing stands around the server's `send`, so th
 DEFAULT_PACE = Pace()
 
 
+@dataclass(slots=True, eq=False)
 class EventStream:
     """An HTTP answer that follows `stream`. after: the number of the last event that the client has; None: a newcomer.
 
@@ -40,30 +42,19 @@ class EventStream:
     connection ended, once it has.
     """
 
-    __slots__ = ("after", "from_now", "headers", "newcomer", "outcome", "pace", "sender", "stream")
-
-    def __init__(
-        self,
-        stream: Followed,
-        *,
-        after: int | None = None,
-        from_now: bool = False,
-        newcomer: bool | None = None,
-        pace: Pace = DEFAULT_PACE,
-        headers: Headers = (),
-    ) -> None:
-        self.stream = stream
-        self.after = after
-        self.from_now = from_now
-        self.newcomer = after is None if newcomer is None else newcomer
-        self.pace = pace
-        self.headers = headers
-        self.sender: Sender | None = None
-        self.outcome: Outcome | None = None
+    stream: Followed
+    after: int | None = None
+    from_now: bool = False
+    newcomer: bool | None = None
+    pace: Pace = DEFAULT_PACE
+    headers: Headers = ()
+    sender: Sender | None = None
+    outcome: Outcome | None = None
 
     async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
         connection = request.scope.get("extensions", {}).get(CONNECTION, {})
         position = self.stream.position(self.from_now) if self.after is None else self.after
+        newcomer = self.after is None if self.newcomer is None else self.newcomer
         self.sender = sender = Sender(self.stream, position, send, self.pace, at_once=bool(connection))
         self.outcome = Outcome.DROPPED
         if "open" in connection:
@@ -71,7 +62,9 @@ class EventStream:
         self.outcome = await sender.follow(
             request.receive,
             {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *headers]},
-            self.stream.preamble(position, self.pace.retry, newcomer=self.newcomer),
+            self.stream.preamble(
+                position, self.pace.retry, newcomer=self.after is None if self.newcomer is None else self.newcomer
+            ),
         )
         if self.outcome is Outcome.STALLED and "abort" in connection:
             connection["abort"]()
