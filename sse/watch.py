@@ -62,9 +62,7 @@ class EventStream:
         self.outcome = await sender.follow(
             request.receive,
             {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *headers]},
-            self.stream.preamble(
-                position, self.pace.retry, newcomer=self.after is None if self.newcomer is None else self.newcomer
-            ),
+            self.stream.preamble(position, self.pace.retry, newcomer=newcomer),
         )
         if self.outcome is Outcome.STALLED and "abort" in connection:
             connection["abort"]()
