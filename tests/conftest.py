@@ -12,7 +12,7 @@ settings.register_profile("quick", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
-E2E = Path(__file__).parent / "e2e"
+E2E = [Path(__file__).parent / folder for folder in ("e2e", "examples")]
 
 
 @pytest.fixture
@@ -23,5 +23,5 @@ def anyio_backend(request: pytest.FixtureRequest) -> str | Backend:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if E2E in item.path.parents:
+        if any(folder in item.path.parents for folder in E2E):
             item.add_marker(pytest.mark.e2e)

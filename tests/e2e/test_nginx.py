@@ -159,7 +159,7 @@ def test_nginx_gives_up_an_idle_connection_before_the_sidecar_does() -> None:
     match = re.search(r"^ +keepalive_timeout (\d+)s;", upstream.partition("\n    }")[0], re.MULTILINE)
     assert match is not None
     assert int(match[1]) < inspect.signature(uvicorn.Config).parameters["timeout_keep_alive"].default
-    assert "timeout_keep_alive" not in (CONFIGURATION.parent / "server.py").read_text()
+    assert "timeout_keep_alive" not in (CONFIGURATION.parent / "sidecar" / "server.py").read_text()
 
 
 # -- when the sidecar isn't there

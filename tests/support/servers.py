@@ -1,14 +1,13 @@
 """Real servers for tests: the sidecar as its own process, and any ASGI app under uvicorn in this one.
 
 async with sidecar(SIDESTREAM_LINGER="0") as server: ...     `python app.py` on a free port
-async with serving(app) as port: ...                         uvicorn in a task
+async with serving(app) as port: ...                         uvicorn here
 """
 
 import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -83,16 +82,26 @@ async def _read(server: Server, serving: "asyncio.Future[int]") -> None:
 
 
 @asynccontextmanager
-async def serving(app: Any, **config: Any) -> AsyncIterator[int]:
-    """Serve an ASGI app on a real socket of this process; the port."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    sock.listen()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", **config))
-    task = asyncio.create_task(server._serve([sock]))  # serve() would take the process's signals
+async def serving(app: Any, *, log_level: str = "error") -> AsyncIterator[int]:
+    """Serve an ASGI app on a free port of 127.0.0.1, in this process and loop; the port.
+
+    uvicorn's parts do it, not its `serve`, which takes the process's signals over, looks ten times a second whether it should
+    end, and waits another tenth of a second then.
+    """
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_level=log_level)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    await server.on_tick(0)  # the Date of its answers
+    state = server.server_state
     try:
-        yield sock.getsockname()[1]
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
-        server.should_exit = True
-        await task
-        sock.close()
+        for listening in server.servers:
+            listening.close()
+        for connection in list(state.connections):
+            assert connection.transport is not None
+            connection.transport.abort()
+        while state.tasks:  # their clients are gone, which they notice
+            await asyncio.wait(tuple(state.tasks))

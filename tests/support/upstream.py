@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import uvicorn
+from tests.support.servers import serving
 
 DONE: Final = b"data: [DONE]\n\n"
 HANG: Final = object()
@@ -176,16 +176,6 @@ async def _disconnect(receive: Any) -> None:
 async def serve(*scripts: Script, models: Script | None = None) -> AsyncIterator[Upstream]:
     """Serve the scripts on a free port of 127.0.0.1."""
     upstream = Upstream(scripts or [reply(HANG)], models)
-    config = uvicorn.Config(upstream, host="127.0.0.1", port=0, lifespan="off", log_level="critical")
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    # Its parts instead of serve(): that takes the signals over, and looks only ten times a second whether it should end.
-    await server.startup()
-    try:
-        port = server.servers[0].sockets[0].getsockname()[1]
+    async with serving(upstream, log_level="critical") as port:
         upstream.url = f"http://127.0.0.1:{port}/v1"
         yield upstream
-    finally:
-        server.force_exit = True
-        await server.shutdown()
