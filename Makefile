@@ -6,18 +6,22 @@ PY := $(VENV)/bin/python
 .PHONY: help run test check format bench clean
 
 help:
-	@echo 'make run     serve on http://127.0.0.1:8090'
-	@echo 'make test    run the tests'
-	@echo 'make check   lint, types, tests with coverage'
-	@echo 'make bench   measure, beside other servers'
-	@echo 'make format  format the code'
-	@echo 'make clean   remove what make has made'
+	@echo 'make run        serve on http://127.0.0.1:8090'
+	@echo 'make test       what a change needs between two edits: all tests but those on real servers and in browsers (e2e)'
+	@echo 'make test-3.12  the same on this Python'
+	@echo 'make check      lint, types, all tests with coverage; then `make test` on every other Python of this machine'
+	@echo 'make bench      measure, beside other servers'
+	@echo 'make format     format the code'
+	@echo 'make clean      remove what make has made'
 
 run: $(VENV)/run.stamp
 	@exec $(PY) app.py
 
 test: $(VENV)/check.stamp
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -m 'not e2e'
+
+test-%: .venv-%/test.stamp
+	.venv-$*/bin/python -m pytest -q -m 'not e2e'
 
 check: $(VENV)/check.stamp
 	$(PY) -m ruff check .
@@ -27,6 +31,7 @@ check: $(VENV)/check.stamp
 	$(PY) -m coverage report --data-file=.coverage.wire --fail-under=100
 	$(PY) -m coverage run -m pytest -q
 	@$(PY) -m coverage report --fail-under=90 >.coverage.txt || { cat .coverage.txt; exit 1; }
+	@for version in `sh venv.sh --others $(VENV)`; do $(MAKE) test-$$version || exit 1; done
 
 format: $(VENV)/check.stamp
 	$(PY) -m ruff check --fix .
@@ -36,18 +41,12 @@ bench: $(VENV)/bench.stamp
 	$(PY) -m bench
 
 clean:
-	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# One stamp for each set of packages. venv.sh makes the environment, or says what is missing.
-$(VENV)/run.stamp: pyproject.toml constraints.txt venv.sh
-	@sh venv.sh $(VENV)
+# One stamp for each set of packages in an environment. venv.sh makes it, or says what is missing.
+%.stamp: pyproject.toml constraints.txt venv.sh
+	@sh venv.sh $(@D) $(*F)
 	@touch $@
 
-$(VENV)/check.stamp: $(VENV)/run.stamp
-	@sh venv.sh $(VENV) --group check
-	@touch $@
-
-$(VENV)/bench.stamp: $(VENV)/run.stamp
-	@sh venv.sh $(VENV) --group bench
-	@touch $@
+.PRECIOUS: %.stamp

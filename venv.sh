@@ -1,14 +1,18 @@
 #!/bin/sh
-# A virtual environment with what the service needs:  venv.sh DIRECTORY [--group NAME]
-# The newest Python of 3.11 or later that really runs; wheels only, at the versions in constraints.txt.
+# A virtual environment: wheels only, at the versions in constraints.txt.
+#
+#   venv.sh .venv run           what the service needs, on the newest Python of 3.11 or later on the PATH
+#   venv.sh .venv-3.12 test     and a dependency group besides, on this Python: the PATH's, or pyenv's
+#   venv.sh --others .venv      say which other Pythons this machine has, a version a line
 set -eu
 
-venv=$1
-shift
-
-# A name on the PATH may be a shim for a version that isn't there: what counts is whether it runs.
+# A name on the PATH may be a shim for a version that isn't there: what counts is what it says when it runs.
 runs() {
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
+}
+
+is() {
+    "$1" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$2')" 2>/dev/null
 }
 
 newest_python() {
@@ -22,9 +26,35 @@ newest_python() {
     exit 1
 }
 
+python_of() {
+    for candidate in "python$1" python3 python "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$1".*/bin/python; do
+        if is "$candidate" "$1"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "There is no Python $1 on the PATH, and none of pyenv's." >&2
+    exit 1
+}
+
+if [ "$1" = --others ]; then
+    for version in 3.14 3.13 3.12 3.11; do
+        if ! is "$2/bin/python" "$version" && (python_of "$version") >/dev/null 2>&1; then
+            echo "$version"
+        fi
+    done
+    exit
+fi
+
+venv=$1
+group=$2
+
 if ! runs "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$venv"
-    python=$(newest_python)
+    case $venv in
+        *-[0-9]*) python=$(python_of "${venv##*-}") ;;
+        *) python=$(newest_python) ;;
+    esac
     echo "making $venv with $("$python" --version)"
     if ! "$python" -m venv "$venv" >/dev/null 2>&1 || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         rm -rf "$venv" # Debian without python3-venv leaves half of one
@@ -41,12 +71,14 @@ install() {
     fi
 }
 
-echo "installing${1:+ for $2}…"
+echo "installing into $venv to $group…"
 install pip # before 25.1 it knows no --group; does nothing where it is the pinned one already
-if [ $# -eq 0 ]; then
-    set -- $("$venv/bin/python" -c '
+if [ "$group" = run ]; then
+    set --
+else
+    set -- --group "$group"
+fi
+install "$@" $("$venv/bin/python" -c '
 import tomllib
 for requirement in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]:
     print(requirement.partition(";")[0].strip())')
-fi
-install "$@"
