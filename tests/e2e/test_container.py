@@ -83,14 +83,7 @@ def test_the_result_has_no_compiler_no_cache_and_no_root(figures: dict[str, str]
     user, sources, compiled, *contents = result.stdout.split()
     assert user == "10001"
     assert sources == compiled, "some module is compiled at each start"
-    assert [name for name in contents if name != "__pycache__"] == [
-        "app.py",
-        "handlers",
-        "heads.py",
-        "listener.py",
-        "server.py",
-        "sse",
-    ]
+    assert [name for name in contents if name != "__pycache__"] == ["app.py", "handlers", "sidecar", "sse"]
 
 
 def test_a_sigterm_right_after_the_start_ends_it(container: Callable[..., str]) -> None:
