@@ -1,100 +1,134 @@
-"""The command line, `python -m sse tail URL`. Exit status: 0 the stream ended, 1 it failed, 2 misuse, 130 Ctrl-C."""
+r"""The command line: `python -m sse tail URL` prints the events of a stream as they come.
+
+In: the options. Out: on a terminal each event as text, its last event ID, type and data; elsewhere as a line of JSON
+(`sse.client.write_lines`). Standard error says what becomes of the connection. A character that a terminal would obey
+is written as an escape, `\u001b`, wherever it comes from.
+
+Exit status: 0 the stream ended, or nobody reads the output any more; 1 it failed; 2 misuse; 130 Ctrl-C.
+"""
 
 import argparse
 import asyncio
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any
 
 import httpx2
 
-from sse.errors import SSEError
-from sse.following import resume_point
-from sse.tail import tail, visible
+from sse.client import EventSource, ReadyState, until, visible, write_lines
+from sse.errors import ConnectionFailed, SSEError
+from sse.wire.event import MessageEvent
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"sse: {message}; --help says more\n")
+IDENTIFY = "say who you are with --header 'Authorization: Bearer TOKEN'"
+HINTS = {
+    200: "is this the URL of an event stream?",
+    401: IDENTIFY,
+    403: IDENTIFY,
+    404: "is the path right?",
+    405: "if it takes a POST, give the body with --post JSON",
+}
+"""What to try, by the status that the connection failed with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say (those of the process if None) and return the exit status."""
-    options = _options(arguments)
+    options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal whose encoding lacks a character
     try:
         asyncio.run(tail(options))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read the output has left, and what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (SSEError, OSError) as error:
-        print(f"sse: {visible(str(error))}", file=sys.stderr)
+    except ConnectionFailed:  # why is told already
         return 1
+    except (SSEError, OSError) as error:
+        _notice(str(error))
+        return 1
+    except httpx2.InvalidURL as error:
+        _notice(f"{options.url!r} is not a URL: {error}")
+        return 2
     return 0
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser("python -m sse", description="Tools for server-sent events.")
+async def tail(options: argparse.Namespace) -> None:
+    """Print the stream that the options name, up to its end. Raises what EventSource does."""
+
+    def changed(state: ReadyState, why: str) -> None:
+        _notice(f"connected to {source.url}" if state is ReadyState.OPEN else why)
+
+    source = EventSource(
+        options.url if "://" in options.url else f"http://{options.url}",
+        method="GET" if options.post is None else "POST",
+        headers=dict(options.header),
+        json=options.post,
+        last_event_id=options.last_event_id,
+        idle_timeout=options.idle_timeout,
+        max_retries=options.max_retries,
+        on_change=changed,
+    )
+    try:
+        async with source:
+            events = until(source, *options.until)
+            if sys.stdout.isatty():
+                async for event in events:
+                    print(_text(event), flush=True)
+            else:
+                await write_lines(events, sys.stdout)
+    except asyncio.CancelledError:
+        words = ("python", "-m", "sse", "tail", source.url, "--last-event-id", source.last_event_id)
+        _notice(f"stopped; go on with: {shlex.join(words)}" if source.last_event_id else "stopped")
+        raise
+    except ConnectionFailed as failure:
+        if failure.status in HINTS:
+            _notice(HINTS[failure.status])
+        raise
+
+
+def _text(event: MessageEvent) -> str:
+    dim, cyan, plain = ("", "", "") if os.environ.get("NO_COLOR") else ("\x1b[2m", "\x1b[36m", "\x1b[0m")
+    id = f"{dim}{visible(event.last_event_id)}{plain}  " if event.last_event_id else ""
+    data = visible(event.data).replace("\n", "\n    ")
+    return f"{id}{cyan}{visible(event.type)}{plain}  {data}"
+
+
+def _notice(text: str) -> None:
+    print(f"sse: {visible(text)}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sse", description="Tools for server-sent events.")
     command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "tail",
         help="print the events of a stream as they come",
-        description="Print the events of a stream as they come: text on a terminal, lines of JSON in a pipe. "
+        description="Print the events of a stream as they come: text on a terminal, lines of JSON in a pipe or a file. "
         "Comes back by itself when the connection breaks, and goes on after the last event ID.",
     )
     add = command.add_argument
-    add("url", metavar="URL", type=_url, help="of an event stream; http:// may be left out")
-    add("--header", metavar="'NAME: VALUE'", type=_header, action="append", default=[], help="add it; may be repeated")
-    add("--post", metavar="JSON", type=_json, help="POST this instead of a GET; it is sent once, and resumed by GET")
+    add("url", metavar="URL", help="of an event stream; http:// may be left out")
+    add("--header", metavar="'NAME: VALUE'", type=header, action="append", default=[], help="add it; may be repeated")
+    add("--post", metavar="JSON", type=JSON, help="POST this instead of a GET; it is sent once, and resumed by GET")
     add("--last-event-id", metavar="ID", default="", help="go on after this event")
-    add("--until", metavar="END", action="append", default=[], help="stop at this event name or data; may be repeated")
+    add("--until", metavar="END", action="append", default=[], help="stop at this event type or data; may be repeated")
     add("--max-retries", metavar="N", type=int, default=10, help="tries in a row that bring no event, then give up (10)")
     add("--idle-timeout", metavar="S", type=float, default=60.0, help="seconds of silence that count as broken (60)")
-    output = command.add_mutually_exclusive_group()
-    output.add_argument("--raw", action="store_true", help="print what arrives, control characters made visible")
-    output.add_argument("--out", metavar="FILE", help="append lines of JSON to FILE; run again to go on where it ends")
-    options = parser.parse_args(arguments)
-    if options.out is not None:
-        _resume(options, command)
-    return options
+    return parser
 
 
-def _resume(options: argparse.Namespace, command: argparse.ArgumentParser) -> None:
-    try:
-        last_event_id = resume_point(options.out)
-    except (OSError, ValueError) as error:
-        command.error(f"--out: {error}")
-    if last_event_id and options.post is not None:
-        command.error(f"--out: {options.out} holds events already, and --post would begin anew; name another file")
-    options.last_event_id = last_event_id or options.last_event_id
-
-
-def _url(text: str) -> str:
-    url = text if "://" in text else f"http://{text}"
-    try:
-        httpx2.URL(url)
-    except httpx2.InvalidURL as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a URL ({error})") from error
-    return url
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 'Name: value'")
+def header(text: str) -> tuple[str, str]:
+    """For argparse, which puts the function's name into what it says of a ValueError: "invalid header value"."""
+    name, value = text.split(":", 1)
     return name.strip(), value.strip()
 
 
-def _json(text: str) -> bytes:
-    try:
-        json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f'{text!r} is not JSON ({error}); it looks like \'{{"prompt": "hi"}}\'') from error
-    return text.encode()
+def JSON(text: str) -> Any:
+    """For argparse, as above."""
+    return json.loads(text)
 
 
 if __name__ == "__main__":

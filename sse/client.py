@@ -4,55 +4,106 @@
         async for event in source:
             print(event.type, event.data)
 
-It follows HTML 9.2.3 except where a line says `Deviation:` here or in `sse/reconnection.py`, which holds the tables. A
-request other than GET is sent once, and resumed by GET if its answer named a Location and its events have IDs
-(`sse/resumable.py`); otherwise it ends with its answer's body.
+What happens to a connection, and what follows; it is HTML 9.2.3, but for the line that says `Deviation`:
 
-Who closes what: the iteration owns the connection. It is closed when the iteration ends, fails or is cancelled, when
-the `async with` block is left, and after `aclose`. A `break` only drops the iterator, and asyncio closes it a few
-turns of the loop later: use `async with` where the connection must be gone before the next line.
+    the answer                              readyState    then
+    200 and text/event-stream               OPEN          the events, until the body ends or breaks
+    301, 302, 303, 307, 308                 CONNECTING    the request goes to the Location at once (Fetch 4.4)
+    the body ended or broke; no answer      CONNECTING    the same URL again, after a pause, with the last event ID
+    429, 502, 503, 504                      CONNECTING    the same. Deviation: a browser fails; they say "later"
+    204                                     CLOSED        the iteration ends
+    any other status, any other type        CLOSED        ConnectionFailed, with the problem document (RFC 9457)
+
+The pause is the longer of the server's `retry:` and its Retry-After, and on top of it `full_jitter`.
+
+A request other than GET may have done something (RFC 9110 9.2.2), so it is sent once. It is resumed by GET of the
+Location that its answer names, if its events have IDs, or of the URL that it is redirected to by 301, 302 or 303.
+Without either it ends when its answer is complete, and fails when that breaks.
+
+The iteration owns the connection, which is closed when the iteration ends, fails or is cancelled, and when the
+`async with` block is left. A `break` only drops the iterator, and asyncio closes that a few turns of the loop later:
+use `async with` where the connection has to be gone before the next line.
 """
 
 import asyncio
 import json as jsonlib
+import random
+import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Self
+from email.utils import parsedate_to_datetime
+from enum import IntEnum
+from typing import Any, Final, Self, TextIO
 
 import httpx2
 
 from sse.errors import ConnectionFailed
-from sse.reconnection import NEXT_STATE, ON_STATUS, Backoff, ReadyState, Step, is_event_stream, retry_after
-from sse.resumable import FUTILE, NOTHING_SENT, ResumableRequest, read_problem
 from sse.wire.event import MessageEvent
-from sse.wire.parser import Parser
+from sse.wire.parser import DEFAULT_LIMIT, Parser
 
-__all__ = ["Backoff", "ConnectionFailed", "EventSource", "MessageEvent", "ReadyState"]
+# 9.2.2 makes the request's cache mode "no-store", and for that mode Fetch 4.6 adds `no-cache`.
+HEADERS: Final = {"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"}
+ABROAD: Final = {
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "user-agent",
+    *map(str.lower, HEADERS),
+}
+"""Headers that also go to another origin than the first URL's. No other one does, whoever set it, and no cookie."""
+
+LATER: Final = (429, 502, 503, 504)
+MAX_REDIRECTS: Final = 20  # Fetch 4.4, step 7
+MAX_RETRY_AFTER: Final = 300.0
+"""Seconds of a Retry-After that are waited; a longer one is cut to this, so that nobody puts a client to sleep for a year."""
+
+MAX_PROBLEM: Final = 65536
+"""Bytes of a problem document; a longer one isn't read."""
+
+# Another connection may do better after these. What else httpx2 raises is the request's own fault, or its redirect's.
+HEALED: Final = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.ProxyError, httpx2.RemoteProtocolError)
+# After these nothing of the request has left this machine, and it may be sent again whatever its method.
+NOTHING_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+class ReadyState(IntEnum):
+    """`EventSource.readyState` (HTML 9.2.2). CLOSED is for good: nothing leads out of it."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSED = 2
 
 
 class _Broken(ConnectionFailed):
-    """This connection is over, and another one may do better. after: seconds that the server asked to wait.
+    """This connection is over, and another one may do better."""
 
-    unsent: nothing of the request was sent. complete: the body came to its end.
+
+def full_jitter(failures: int) -> float:
+    """Exponential backoff with full jitter: seconds to wait before the next try, besides what the server asked for.
+
+    failures: tries in a row that brought no event, 1 and up. At random between 0 and 1 s, 2 s, 4 s … up to 30 s, so that
+    clients that were cut off together don't come back together.
     """
-
-    after = 0.0
-    unsent = False
-    complete = False
+    return random.random() * min(30.0, 2.0 ** min(failures - 1, 10))
 
 
 class EventSource:
-    """Iterate it, once, for the MessageEvents of `url`; the iteration ends on 204 and after `aclose`.
+    """Iterate it, once, for the MessageEvents of `url`.
 
-    headers: for the URL's own origin only. content, json: the body, as bytes or as a value. client: the caller's own;
-    it stays open, and its timeouts are not used. last_event_id: where to go on from. connect_timeout: seconds.
-    idle_timeout: seconds without a byte (comments count) that make a connection broken; None: never. max_retries:
-    tries in a row that bring no event; None: no limit. parser: one with a limit of your own. backoff, sleep, clock
-    (Unix time): for tests. on_change: called with the readyState and the reason each time it is set.
+    headers: for the URL's own origin only. json: the body, as a value. client: the caller's own, which stays open and
+    whose timeouts are not used. last_event_id: where to go on from. connect_timeout: seconds. idle_timeout: seconds
+    without a byte (comments count) that make a connection broken; None: never. max_retries: tries in a row that bring
+    no event; None: no limit. limit: bytes of one event. backoff: see `full_jitter`. sleep: for tests. on_change: called
+    with the readyState and the reason whenever something else than `aclose` sets it.
 
-    Raises ConnectionFailed, with status and problem document, for an answer that HTML 9.2.3 fails on, after
-    max_retries, and for a broken POST that can't be resumed; EventTooLong; httpx2.InvalidURL at once.
+    Attributes: ready_state; last_event_id: that of the event given out last; url: where the stream goes on, which for a
+    POST may be another URL than it was given.
+
+    Raises httpx2.InvalidURL at once; while it is iterated ConnectionFailed (see above, and after max_retries), and
+    EventTooLong.
     """
 
     def __init__(
@@ -61,51 +112,37 @@ class EventSource:
         *,
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
-        content: bytes | None = None,
         json: Any = None,
         client: httpx2.AsyncClient | None = None,
         last_event_id: str = "",
         connect_timeout: float = 10.0,
         idle_timeout: float | None = 60.0,
         max_retries: int | None = None,
-        parser: Parser | None = None,
-        backoff: Backoff | None = None,
+        limit: int = DEFAULT_LIMIT,
+        backoff: Callable[[int], float] = full_jitter,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        clock: Callable[[], float] = time.time,
-        on_change: Callable[[ReadyState, str], None] | None = None,
+        on_change: Callable[[ReadyState, str], object] = lambda _state, _why: None,
     ) -> None:
-        if json is not None:
-            content = jsonlib.dumps(json).encode()
-            headers = {"Content-Type": "application/json", **(headers or {})}
-        self.ready_state = ReadyState.CONNECTING
-        self.last_event_id = last_event_id
-        self._parser = parser or Parser()
-        self._parser.last_event_id = last_event_id
         self._client = client or httpx2.AsyncClient()
         self._own_client = client is None
-        timeout = httpx2.Timeout(connect_timeout, read=idle_timeout)
-        self._request = ResumableRequest(self._client, method, url, headers, content, timeout)
+        self._method = method.upper()
+        self._json = json
+        first = self._client.build_request(self._method, url, json=json).url  # on top of the client's base_url
+        self.url = str(first)
+        self._origin = first.origin
+        self._headers = httpx2.Headers(HEADERS, encoding="utf-8")  # Last-Event-ID is sent in UTF-8 (9.2.3)
+        self._headers.update(httpx2.Headers(headers, encoding="utf-8"))
+        self._resumable = self._method == "GET"
+        self._timeout = httpx2.Timeout(connect_timeout, read=idle_timeout)
         self._response: httpx2.Response | None = None
+        self.ready_state = ReadyState.CONNECTING
+        self.last_event_id = last_event_id
+        self._parser = Parser(limit, last_event_id=last_event_id)
         self._max_retries = max_retries
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff
         self._sleep = sleep
-        self._clock = clock
         self._on_change = on_change
         self._iterated = False
-
-    @property
-    def url(self) -> str:
-        """Where the stream goes on: the URL given, or what the answer to a POST named."""
-        return str(self._request.location or self._request.url)
-
-    @property
-    def reconnection_time(self) -> int | None:
-        """Milliseconds, as the server's last `retry:` said; None before there was one."""
-        return self._parser.reconnection_time
-
-    @property
-    def _closed(self) -> bool:
-        return self.ready_state is ReadyState.CLOSED
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +155,7 @@ class EventSource:
 
         From another task it ends a read at once, and a pause when that is over; to end both, cancel the iterating task.
         """
-        self._change(Step.CLOSE, "closed")
+        self.ready_state = ReadyState.CLOSED
         if self._response is not None:
             await self._response.aclose()
         if self._own_client:
@@ -142,85 +179,190 @@ class EventSource:
                     failures += 1
                     await self._reestablish(broken, failures)
         except ConnectionFailed as failure:
-            self._change(Step.FAIL, str(failure))
+            self._change(ReadyState.CLOSED, str(failure))
             raise
         finally:
             await self.aclose()
 
     async def _connection(self) -> AsyncGenerator[MessageEvent, None]:
-        """The events of one connection. Raises _Broken when it should be followed by another one."""
+        """The events of one connection. Raises _Broken when another one should follow, ConnectionFailed when not."""
+        method = self._method
         try:
-            response = self._response = await self._request.send(self.last_event_id)
-            await self._judge(response)
-            if self._closed:
+            async with aclosing(await self._ask()) as response:
+                self._response = response
+                await self._judge(response)
+                if self._closed:
+                    return
+                self._parser.reset()  # an event that was cut off is never dispatched (9.2.6)
+                async with aclosing(response.aiter_bytes()) as chunks:
+                    async for chunk in chunks:
+                        for event in self._parser.feed(chunk):
+                            self.last_event_id = event.last_event_id
+                            if method != "GET" and not event.last_event_id:  # its Location would say all of it again
+                                self._resumable = False
+                            yield event
+                        self._parser.feed(b"")  # raises now what it held back to give out the events before
+                        self.last_event_id = self._parser.last_event_id
+        except HEALED as fault:
+            if self._closed:  # by another task, while this one read
                 return
-            self._parser.reset()  # an event that was cut off is never dispatched (9.2.6)
-            async with aclosing(response.aiter_bytes()) as chunks:
-                async for chunk in chunks:
-                    for event in self._parser.feed(chunk):
-                        self.last_event_id = event.last_event_id
-                        if not event.last_event_id:  # asked for again, a POST's stream would begin anew
-                            self._request.location = None
-                        yield event
-                    self._parser.feed(b"")  # raises now what it held back to give out the events before
-                    self.last_event_id = self._parser.last_event_id
-        except FUTILE as fault:
+            why = f"{self.url}: {str(fault) or type(fault).__name__}"
+            if self._resumable or isinstance(fault, NOTHING_SENT):
+                raise _Broken(why) from fault
+            once = f"a {method} is sent once, and this one can't be resumed: no Location, or no IDs"
+            raise ConnectionFailed(f"{why}; {once}") from fault
+        except (httpx2.RequestError, httpx2.InvalidURL) as fault:
             raise ConnectionFailed(f"{self.url}: {fault}") from fault
-        except httpx2.TransportError as fault:
-            broken = _Broken(f"{self.url}: {str(fault) or type(fault).__name__}")
-            broken.unsent = isinstance(fault, NOTHING_SENT)
-            raise broken from fault
-        finally:
-            if self._response is not None:
-                await self._response.aclose()
-        ended = _Broken(f"{self.url}: the stream ended")
-        ended.complete = True
-        raise ended
+        if self._resumable:
+            raise _Broken(f"{self.url}: the stream ended")
+        # Limit: without Content-Length or chunks (HTTP/1.0), an answer that was cut looks complete too.
+        self._change(ReadyState.CLOSED, "the answer is complete")
+
+    async def _ask(self) -> httpx2.Response:
+        """The answer at the end of the redirects (Fetch 4.4), its body unread. Raises what httpx2 does."""
+        headers = self._headers.copy()
+        if value := self.last_event_id.strip(" \t"):  # HTTP can't carry the blanks around a value (Fetch 2.2.2)
+            headers["Last-Event-ID"] = value
+        request = self._client.build_request(self._method, self.url, headers=headers, json=self._json, timeout=self._timeout)
+        for _ in range(MAX_REDIRECTS + 1):
+            abroad = request.url.origin != self._origin
+            for name in request.headers.keys() - ABROAD if abroad else ():
+                del request.headers[name]
+            auth = None if abroad else httpx2.USE_CLIENT_DEFAULT
+            response = await self._client.send(request, stream=True, follow_redirects=False, auth=auth)
+            if response.next_request is None or self._closed:
+                return response
+            await response.aclose()
+            request = response.next_request
+            if request.method == "GET" and self._method != "GET":  # it is done, and its answer is over there
+                self._resume_at(request.url)
+                request.headers.pop("Content-Type", None)
+        raise httpx2.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
+
+    def _resume_at(self, url: httpx2.URL) -> None:
+        """From now on it is a GET of `url`."""
+        self._method, self.url, self._json, self._resumable = "GET", str(url), None, True
 
     async def _judge(self, response: httpx2.Response) -> None:
         """Announce, close, reestablish or fail the connection, by the answer's status and type (9.2.3)."""
         status, headers = response.status_code, response.headers
-        step = ON_STATUS.get(status, Step.FAIL)
-        if step is Step.CLOSE:
-            self._change(step, f"{self.url} answered {status}")
-        elif step is Step.ANNOUNCE and is_event_stream(headers.get("Content-Type", "")):
-            self._change(step, "open")
-            if "Location" in headers and not self._request.repeatable:
-                self._request.location = response.url.join(headers["Location"])
-        elif step is Step.ANNOUNCE:
+        if status == 204:
+            self._change(ReadyState.CLOSED, f"{self.url} answered 204: nothing follows")
+        elif status != 200:
+            problem = await _problem(response)
+            why = problem.get("detail") or problem.get("title") or response.reason_phrase
+            failure = _Broken if status in LATER and self._resumable else ConnectionFailed
+            wait = _retry_after(headers.get("Retry-After", ""))
+            raise failure(f"{self.url} answered {status}: {why}", status, problem or None, wait)
+        elif _media_type(response) != "text/event-stream":
             got = headers.get("Content-Type", "no Content-Type")
-            raise ConnectionFailed(f"{self.url} answered {got}, not text/event-stream", status=status)
+            raise ConnectionFailed(f"{self.url} answered {got}, not text/event-stream", status)
         else:
-            problem = await read_problem(response) or {}
-            reason = problem.get("detail") or problem.get("title") or response.reason_phrase
-            refused = _Broken(f"{self.url} answered {status}: {reason}", status=status, problem=problem or None)
-            refused.after = retry_after(headers.get("Retry-After", ""), self._clock())
-            raise refused if step is Step.REESTABLISH else _final(refused, "")
+            self._change(ReadyState.OPEN, "open")
+            if self._method != "GET" and "Location" in headers:
+                self._resume_at(response.url.join(headers["Location"]))
 
     async def _reestablish(self, broken: _Broken, failures: int) -> None:
-        """Wait until the next request may be sent. ConnectionFailed if there mustn't be one."""
-        if self._closed:  # while this connection was read: that is why it broke
-            return
-        if self._request.location is not None:
-            self._request.resume_at(self._request.location)
-        if not self._request.repeatable and broken.complete:
-            # Limit: without Content-Length or chunks (HTTP/1.0), an answer that was cut looks complete too.
-            self._change(Step.CLOSE, "the answer is complete")
-            return
-        if not (self._request.repeatable or broken.unsent):
-            why = f"; a {self._request.method} is sent once, and this one can't be resumed: no Location, or no IDs"
-            raise _final(broken, why) from broken
+        """Wait until the next request may be sent (9.2.3). Raises ConnectionFailed if there mustn't be one."""
         if self._max_retries is not None and failures > self._max_retries:
-            raise _final(broken, f"; gave up after {self._max_retries} retries") from broken
-        delay = self._backoff.delay(failures, self.reconnection_time, broken.after)
-        self._change(Step.REESTABLISH, f"{broken}; again in {delay:.1f} s")
+            why = f"{broken}; gave up after {self._max_retries} retries"
+            raise ConnectionFailed(why, broken.status, broken.problem, broken.retry_after) from broken
+        asked = max((self._parser.reconnection_time or 0) / 1000, min(broken.retry_after, MAX_RETRY_AFTER))
+        delay = asked + self._backoff(failures)
+        self._change(ReadyState.CONNECTING, f"{broken}; next try in {delay:.1f} s")
         await self._sleep(delay)
 
-    def _change(self, step: Step, why: str) -> None:
-        before, self.ready_state = self.ready_state, NEXT_STATE[self.ready_state, step]
-        if self._on_change is not None and before is not ReadyState.CLOSED:
-            self._on_change(self.ready_state, why)
+    @property
+    def _closed(self) -> bool:
+        return self.ready_state is ReadyState.CLOSED
+
+    def _change(self, state: ReadyState, why: str) -> None:
+        if not self._closed:
+            self.ready_state = state
+            self._on_change(state, why)
 
 
-def _final(broken: _Broken, why: str) -> ConnectionFailed:
-    return ConnectionFailed(f"{broken}{why}", status=broken.status, problem=broken.problem)
+def _retry_after(value: str) -> float:
+    """Seconds that a Retry-After asks for, as a number or as a date (RFC 9110 10.2.3); 0 if it can't be read."""
+    try:
+        return float(value) if value.isdigit() else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _media_type(response: httpx2.Response) -> str:
+    """The Content-Type without its parameters, which don't count (9.2.3; MIME Sniffing 4)."""
+    return str(response.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+
+
+async def _problem(response: httpx2.Response) -> dict[str, Any]:
+    """The answer's problem document (RFC 9457); empty if it has none that can be read."""
+    if _media_type(response) != "application/problem+json":
+        return {}
+    body = b""
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_PROBLEM:
+                return {}
+        problem = jsonlib.loads(body)
+    except (httpx2.TransportError, ValueError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+# What a program does with events. These functions close nothing: the `async with` of the EventSource does.
+
+
+async def until(events: AsyncIterable[MessageEvent], *ends: str) -> AsyncGenerator[MessageEvent, None]:
+    """The events up to the first one whose type or data is one of `ends`.
+
+    An end that is data, such as "[DONE]", is left out: it is only a sign. One that is a type is the last event given.
+    """
+    async for event in events:
+        if event.data in ends:
+            return
+        yield event
+        if event.type in ends:
+            return
+
+
+async def batched(events: AsyncIterable[MessageEvent], size: int) -> AsyncGenerator[list[MessageEvent], None]:
+    """Lists of `size` events. What is left over comes at the end, and before what `events` raises.
+
+    Limit: there is no timer. An event waits for its list to be full, so a stream with pauses wants a small size.
+    """
+    batch: list[MessageEvent] = []
+    try:
+        async for event in events:
+            batch.append(event)
+            if len(batch) >= size:
+                full, batch = batch, []
+                yield full
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+async def write_lines(events: AsyncIterable[MessageEvent], file: TextIO) -> None:
+    """Write each event to `file` as a line of JSON, `{"type", "data", "id"}`, before the next one is asked for.
+
+    The last line's id is where to go on, as the `last_event_id` of another EventSource; a line without its LF was cut
+    off by a crash. Limit: a file that is slow to write holds the event loop.
+    """
+    async for event in events:
+        line = {"type": event.type, "data": event.data, "id": event.last_event_id}
+        file.write(visible(jsonlib.dumps(line, ensure_ascii=False)) + "\n")
+        file.flush()
+
+
+# C0 but TAB and LF, DEL, C1, line and paragraph separators, and what reorders text.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""`text` with each character that a terminal might obey as an escape, `\u001b`, which in JSON means the same."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -72,13 +72,21 @@ class Disconnected(SSEError):
 class ConnectionFailed(SSEError):
     """A client's connection failed for good: a status or content type that HTML 9.2.3 doesn't reconnect on, or too many tries.
 
-    status: of the last answer, None if there was none. problem: its problem document, if it was one.
+    status: of the last answer, None if there was none. problem: its problem document, if it was one. retry_after: seconds
+    after which it said that another try makes sense, 0.0 if it said nothing.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, problem: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        problem: Mapping[str, Any] | None = None,
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.problem = problem
+        self.retry_after = retry_after
 
 
 def describe(error: BaseException) -> str:

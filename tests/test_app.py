@@ -16,9 +16,9 @@ from sidecar.settings import Settings
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request
 from sse.stream import State
-from sse.testing import lifespan, open_stream
+from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
-from tests.support.asgi import Connection, http_scope
+from tests.support.asgi import Connection, http_scope, lifespan
 
 ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES]
 PATHS = sorted({route.path for route in ROUTES})

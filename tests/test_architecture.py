@@ -34,8 +34,8 @@ LAYERS = [
 AWAITS_ASGI = {"sse.asgi", "sse.http", "sse.sender", "sse.watch", "sse.testing"}
 """Who may await receive or send; testing is the other side."""
 
-LONGEST_MODULE = 260
-LONGEST_FUNCTION = 50
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
 
 
 def name_of(path: Path) -> str:
@@ -153,9 +153,7 @@ def test_a_module_opens_by_saying_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
-CLIENT_HALF = {
-    f"sse.{name}" for name in ("__main__", "client", "fakeserver", "following", "reconnection", "resumable", "tail", "testing")
-}
+CLIENT_HALF = {"sse.__main__", "sse.client", "sse.testing"}
 
 
 def test_the_runtime_grows_only_on_purpose() -> None:

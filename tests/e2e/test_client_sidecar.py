@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from sse.client import Backoff, EventSource, ReadyState
-from sse.following import until
+from sse.client import EventSource, ReadyState, until
 from sse.wire.event import MessageEvent
 from tests.support.cutting import cutting
 from tests.support.servers import sidecar
@@ -19,7 +18,7 @@ async def no_pause(seconds: float) -> None:
 async def follow(url: str, *ends: str, **options: Any) -> list[MessageEvent]:
     """Every event of the stream, up to its end: an end named here, or the 204 that its last event ID is answered."""
     async with asyncio.timeout(30):
-        async with EventSource(url, backoff=Backoff(base=0.05), sleep=no_pause, **options) as source:
+        async with EventSource(url, sleep=no_pause, **options) as source:
             return [event async for event in until(source, *ends)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from sse.client import Backoff, EventSource
+from sse.client import EventSource
 from sse.wire.event import MessageEvent
 from tests.support.cutting import cutting
 from tests.support.servers import Server, sidecar
@@ -29,7 +29,7 @@ async def follow(url: str, connections: list[str]) -> list[MessageEvent]:
     async def no_pause(seconds: float) -> None:
         await asyncio.sleep(min(seconds, 0.01))
 
-    options: dict[str, Any] = {"backoff": Backoff(base=0.01), "sleep": no_pause, "headers": {"Connection": "close"}}
+    options: dict[str, Any] = {"sleep": no_pause, "headers": {"Connection": "close"}}
     async with asyncio.timeout(30), EventSource(url, on_change=lambda state, why: connections.append(why), **options) as source:
         return [event async for event in source]
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sse.client import Backoff, EventSource
+from sse.client import EventSource
 from sse.wire.event import MessageEvent
 from tests.support.cutting import cutting
 from tests.support.require import require
@@ -57,7 +57,7 @@ async def test_a_client_resumes_the_application_s_progress() -> None:
         opened += why == "open"
 
     async with sidecar() as server, application(server.url, steps, 10) as (process, path), cutting(server.port, 500) as proxy:
-        options = {"backoff": Backoff(base=0.01), "sleep": no_pause, "headers": {"Connection": "close"}}
+        options = {"sleep": no_pause, "headers": {"Connection": "close"}}
         async with asyncio.timeout(20), EventSource(proxy + path, on_change=count, **options) as source:  # type: ignore[arg-type]
             events: list[MessageEvent] = [event async for event in source]
         assert await ended(process) == ("closed", 0)

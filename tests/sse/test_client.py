@@ -1,19 +1,22 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import io
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from sse.client import Backoff, ConnectionFailed, EventSource, ReadyState
-from sse.errors import EventTooLong
+from sse.client import MAX_RETRY_AFTER, EventSource, ReadyState, batched, full_jitter, until, visible, write_lines
+from sse.errors import ConnectionFailed, EventTooLong
 from sse.testing import Answer, FakeServer, ReceivedRequest
-from sse.wire.parser import Parser
+from sse.wire.event import MessageEvent
 
 CONNECTING, OPEN, CLOSED = ReadyState
-NOW = 1_000_000.0
 
 
 @dataclass
@@ -52,9 +55,8 @@ def open_source(trace: Trace, client: httpx2.AsyncClient) -> Callable[..., Event
         return EventSource(
             url,
             **{
-                "backoff": Backoff(base=1, random=lambda: 0.5),
+                "backoff": lambda failures: 0.5 * 2 ** (failures - 1),
                 "sleep": trace.sleep,
-                "clock": lambda: NOW,
                 "on_change": trace.changed,
                 "client": client,
                 **options,
@@ -98,7 +100,7 @@ async def test_a_stream_cut_at_every_byte_loses_nothing_and_doubles_nothing(then
         async with FakeServer(Answer(STREAM[:cut], then=then), rest) as server:
             source = open_source(server.url)
             assert await data_of(source) == ["1\n", "4\n", "9\n"], f"cut after {cut} bytes"
-            assert (source.last_event_id, source.reconnection_time) == ("3", 10)
+            assert source.last_event_id == "3"
 
 
 async def test_the_request_says_what_it_accepts_and_where_to_go_on(open_source: Open) -> None:
@@ -107,7 +109,7 @@ async def test_the_request_says_what_it_accepts_and_where_to_go_on(open_source: 
         first, second = server.requests
     assert (first.method, first.path, first.body) == ("GET", "/s?x=1", b"")
     assert first.headers["accept"] == "text/event-stream"
-    assert first.headers["cache-control"] == "no-store"
+    assert first.headers["cache-control"] == "no-cache"
     assert first.headers["last-event-id"] == "ä7"
     assert second.headers == {**first.headers, "last-event-id": "8"}
 
@@ -167,14 +169,26 @@ async def test_a_status_that_means_later_is_tried_again(status: int, open_source
     ("retry_after", "nap"),
     [
         pytest.param("7", 7.5, id="seconds"),
-        pytest.param(formatdate(NOW + 90, usegmt=True), 90.5, id="date"),
+        pytest.param("86400", MAX_RETRY_AFTER + 0.5, id="more seconds than the bound"),
+        pytest.param("9" * 5000, MAX_RETRY_AFTER + 0.5, id="seconds without end"),
+        pytest.param(formatdate(time.time() + 10**9, usegmt=True), MAX_RETRY_AFTER + 0.5, id="a date behind the bound"),
+        pytest.param(formatdate(0, usegmt=True), 0.5, id="a date in the past"),
+        pytest.param("Fri, 31 Dec 999999 23:59:59 GMT", 0.5, id="no date of this calendar"),
         pytest.param("soon", 0.5, id="neither"),
+        pytest.param("-5", 0.5, id="negative"),
+        pytest.param("", 0.5, id="nothing"),
     ],
 )
-async def test_retry_after_is_honoured(retry_after: str, nap: float, open_source: Open, trace: Trace) -> None:
+async def test_retry_after_is_honoured_up_to_a_bound(retry_after: str, nap: float, open_source: Open, trace: Trace) -> None:
     async with FakeServer(Answer(status=503, headers={"Retry-After": retry_after})) as server:
         assert await data_of(open_source(server.url)) == []
     assert trace.naps == [nap]
+
+
+async def test_retry_after_may_be_a_date(open_source: Open, trace: Trace) -> None:
+    async with FakeServer(lambda _: Answer(status=503, headers={"Retry-After": formatdate(time.time() + 90)})) as server:
+        assert await data_of(open_source(server.url)) == []
+    assert 80 < trace.naps[0] <= 90.5
 
 
 async def test_the_server_s_reconnection_time_is_the_least_that_is_waited(open_source: Open, trace: Trace) -> None:
@@ -244,11 +258,12 @@ async def test_a_wrong_type_fails(kind: str, open_source: Open) -> None:
 
 
 async def test_retries_without_an_event_are_counted_and_given_up(open_source: Open, trace: Trace) -> None:
-    script = [Answer(b"data: a\n\n"), Answer(), Answer(b'{"detail": "full"}', 503, PROBLEM), Answer(b"data: never\n\n")]
+    full = {**PROBLEM, "Retry-After": "9"}
+    script = [Answer(b"data: a\n\n"), Answer(), Answer(b'{"detail": "full"}', 503, full), Answer(b"data: never\n\n")]
     async with FakeServer(*script) as server:
         failure = await failure_of(open_source(server.url, max_retries=2))
         assert len(server.requests) == 3
-    assert (failure.status, failure.problem) == (503, {"detail": "full"})
+    assert (failure.status, failure.problem, failure.retry_after) == (503, {"detail": "full"}, 9)
     assert str(failure) == f"{server.url} answered 503: full; gave up after 2 retries"
     assert trace.states == [OPEN, CONNECTING, OPEN, CONNECTING, CLOSED]
 
@@ -281,7 +296,7 @@ async def test_comments_count_as_data_received(open_source: Open) -> None:
 
 async def test_an_event_over_the_limit_is_raised(open_source: Open) -> None:
     async with FakeServer(Answer(b"data: a\n\ndata: " + b"b" * 100, then="hang"), Answer()) as server:
-        source = open_source(server.url, parser=Parser(limit=50), idle_timeout=0.05)
+        source = open_source(server.url, limit=50, idle_timeout=0.05)
         with pytest.raises(EventTooLong):
             await data_of(source)
         assert (source.ready_state, len(server.requests)) == (CLOSED, 1)
@@ -339,7 +354,7 @@ async def test_a_post_is_resumed_by_get_at_its_location(location: str, open_sour
         assert await data_of(source) == ["a", "b"]
         assert source.url == f"{server.url}streams/7?x"
         post, *gets = server.requests
-    assert (post.method, post.path, post.body) == ("POST", "/", b'{"prompt": "hi"}')
+    assert (post.method, post.path, post.body) == ("POST", "/", b'{"prompt":"hi"}')
     assert post.headers["content-type"] == "application/json"
     assert [(get.method, get.path, get.body) for get in gets] == [("GET", "/streams/7?x", b"")] * 3
     assert [get.headers["last-event-id"] for get in gets] == ["7.1", "7.1", "7.2"]
@@ -350,14 +365,14 @@ async def test_a_post_is_resumed_by_get_at_its_location(location: str, open_sour
 @pytest.mark.parametrize("then", ["cut", "reset"])
 async def test_a_broken_post_without_a_location_fails_and_is_not_sent_again(then: Any, open_source: Open) -> None:
     async with FakeServer(Answer(b"id: 1\ndata: a\n\n", then=then)) as server:
-        failure = await failure_of(open_source(server.url, method="POST", content=b"x"))
+        failure = await failure_of(open_source(server.url, method="POST", json={}))
         assert len(server.requests) == 1
     assert str(failure).endswith("; a POST is sent once, and this one can't be resumed: no Location, or no IDs")
 
 
 async def test_a_post_that_is_answered_to_its_end_without_a_location_ends(open_source: Open, trace: Trace) -> None:
     async with FakeServer(Answer(b"data: a\n\n")) as server:
-        assert await data_of(open_source(server.url, method="POST", content=b"x")) == ["a"]
+        assert await data_of(open_source(server.url, method="POST", json={})) == ["a"]
         assert len(server.requests) == 1
     assert trace.reasons == ["open", "the answer is complete"]
 
@@ -394,8 +409,8 @@ async def test_a_post_that_may_have_arrived_is_not_sent_again(then: Any, open_so
 async def test_a_post_of_which_nothing_was_sent_is_sent_again(fault: type[httpx2.TransportError], open_source: Open) -> None:
     client, requests = handled(fault("refused"), stream(b"data: a\n\n"))
     async with client:
-        assert await data_of(open_source("http://h/", method="POST", content=b"x", client=client)) == ["a"]
-    assert [(request.method, request.content) for request in requests] == [("POST", b"x")] * 2
+        assert await data_of(open_source("http://h/", method="POST", json=1, client=client)) == ["a"]
+    assert [(request.method, request.content) for request in requests] == [("POST", b"1")] * 2
 
 
 # Redirects
@@ -417,19 +432,20 @@ async def test_a_redirect_to_the_same_origin_keeps_the_headers(open_source: Open
 
 
 @pytest.mark.parametrize("how", ["redirect", "location"])
-async def test_another_origin_does_not_see_the_caller_s_headers(how: str, open_source: Open) -> None:
-    secret = {"Authorization": "t", "X-Key": "k", "Content-Type": "text/x"}
+async def test_another_origin_does_not_see_what_the_caller_or_its_client_sent(how: str, open_source: Open) -> None:
+    secret = {"Authorization": "t", "X-Key": "k", "Cookie": "c=1"}
     async with FakeServer() as elsewhere:
         there = {"Location": elsewhere.url + "there"}
         answer = Answer(status=307, headers=there) if how == "redirect" else Answer(b"id: 1\n\n", headers=there)
-        async with FakeServer(answer) as server, httpx2.AsyncClient(auth=("user", "secret")) as client:
-            source = open_source(server.url, method="POST", content=b"x", headers=secret, client=client, last_event_id="1")
+        client = httpx2.AsyncClient(auth=("user", "secret"), headers={"X-Client": "s"}, cookies={"c": "2"})
+        async with FakeServer(answer) as server, client:
+            source = open_source(server.url, method="POST", json={}, headers=secret, client=client, last_event_id="1")
             await data_of(source)
-            assert server.requests[0].headers["authorization"] != ""
-        seen = elsewhere.requests[0].headers
-    assert not {"authorization", "x-key"} & set(seen)
-    assert (seen["accept"], seen["last-event-id"]) == ("text/event-stream", "1")
-    assert seen.get("content-type") == ("text/x" if how == "redirect" else None)
+            seen_here, seen_there = server.requests[0].headers, elsewhere.requests[0].headers
+    assert {"authorization", "x-key", "x-client", "cookie"} <= set(seen_here)
+    assert not {"authorization", "x-key", "x-client", "cookie"} & set(seen_there)
+    assert (seen_there["accept"], seen_there["last-event-id"]) == ("text/event-stream", "1")
+    assert seen_there.get("content-type") == ("application/json" if how == "redirect" else None)
 
 
 async def test_a_post_redirected_to_a_get_is_done_and_only_the_get_is_repeated(open_source: Open) -> None:
@@ -441,9 +457,16 @@ async def test_a_post_redirected_to_a_get_is_done_and_only_the_get_is_repeated(o
         httpx2.Response(204),
     )
     async with client:
-        assert await data_of(open_source("http://h/jobs", method="POST", content=b"x", client=client)) == ["a"]
+        assert await data_of(open_source("http://h/jobs", method="POST", json=1, client=client)) == ["a"]
     asked = [(request.method, request.url.path, request.content) for request in requests]
-    assert asked == [("POST", "/jobs", b"x")] + [("GET", "/streams/7", b"")] * 4
+    assert asked == [("POST", "/jobs", b"1")] + [("GET", "/streams/7", b"")] * 4
+    assert ["content-type" in request.headers for request in requests] == [True] + [False] * 4
+
+
+async def test_a_post_without_a_body_may_be_redirected_to_a_get_too(open_source: Open) -> None:
+    async with FakeServer(Answer(status=303, headers={"Location": "/s"}), Answer(b"id: 1\ndata: a\n\n")) as server:
+        assert await data_of(open_source(server.url, method="POST")) == ["a"]
+        assert [(request.method, request.path) for request in server.requests[:2]] == [("POST", "/"), ("GET", "/s")]
 
 
 async def test_a_location_that_is_no_url_fails(open_source: Open) -> None:
@@ -569,7 +592,7 @@ async def test_closing_from_another_task_ends_the_read(method: str, open_source:
         await source.aclose()
         assert await asyncio.wait_for(following, 5) == ["a", "b"]
         await left(server)
-    assert trace.states == [OPEN, CLOSED]
+    assert (trace.states, source.ready_state) == ([OPEN], CLOSED)  # who closes it is not told that it is closed
 
 
 async def test_closing_during_the_pause_ends_the_iteration_without_another_request(trace: Trace) -> None:
@@ -644,3 +667,132 @@ async def test_nothing_is_asked_before_the_iteration_or_after_aclose(open_source
         await source.aclose()
         assert await data_of(source) == []
         assert server.requests == []
+
+
+async def test_closing_between_two_redirects_ends_it() -> None:
+    def closing(request: ReceivedRequest) -> Answer:
+        closers.append(asyncio.ensure_future(source.aclose()))
+        return Answer(status=307, headers={"Location": "/"})
+
+    closers: list[asyncio.Future[None]] = []
+    async with FakeServer(closing, Answer(b"data: never\n\n")) as server:
+        source = EventSource(server.url)
+        assert await data_of(source) == []
+        assert len(server.requests) == 1
+
+
+# Backoff
+
+
+def test_jitter_covers_twice_as_much_with_each_failure_up_to_a_ceiling() -> None:
+    for failures, seconds in [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (1_000_000, 30)]:
+        pauses = [full_jitter(failures) for _ in range(1000)]
+        assert min(pauses) < 0.05 * seconds
+        assert 0.95 * seconds < max(pauses) < seconds
+
+
+# What a program does with events
+
+
+class Source:
+    """Events from a list, and then what comes at the end."""
+
+    def __init__(self, *events: MessageEvent, fails: BaseException | None = None) -> None:
+        self.events = events
+        self.fails = fails
+
+    async def __aiter__(self) -> AsyncGenerator[MessageEvent, None]:
+        for event in self.events:
+            yield event
+        if self.fails:
+            raise self.fails
+
+
+def messages(*data: str) -> list[MessageEvent]:
+    return [MessageEvent("message", each, str(number)) for number, each in enumerate(data, 1)]
+
+
+async def collect(events: AsyncIterable[Any]) -> list[Any]:
+    async with asyncio.timeout(10):
+        return [event async for event in events]
+
+
+@pytest.mark.parametrize(
+    ("ends", "data"),
+    [
+        pytest.param(["[DONE]"], ["a", "{}"], id="data: left out"),
+        pytest.param(["done"], ["a", "{}"], id="a type: the last one"),
+        pytest.param(["a"], [], id="the first one"),
+        pytest.param([], ["a", "{}", "[DONE]", "b"], id="no end"),
+        pytest.param(["never", "[DONE]"], ["a", "{}"], id="one of several"),
+    ],
+)
+async def test_until_stops_at_an_end(ends: list[str], data: list[str]) -> None:
+    events = [*messages("a"), MessageEvent("done", "{}", ""), *messages("[DONE]", "b")]
+    assert [event.data for event in await collect(until(Source(*events), *ends))] == data
+
+
+async def test_batches_have_the_size_and_the_last_one_what_is_left() -> None:
+    events = messages(*"abcdefg")
+    assert await collect(batched(Source(*events), 3)) == [events[:3], events[3:6], events[6:]]
+    assert await collect(batched(Source(*events[:6]), 3)) == [events[:3], events[3:6]]
+    assert await collect(batched(Source(), 3)) == []
+
+
+async def test_what_is_left_comes_before_what_the_source_raises() -> None:
+    events = messages("a", "b", "c")
+    for left in (events, events[:2]):
+        batches = batched(Source(*left, fails=ZeroDivisionError()), 2)
+        assert [await anext(batches) for _ in range(len(left) - 1)] == [left[i : i + 2] for i in range(0, len(left), 2)]
+        with pytest.raises(ZeroDivisionError):
+            await anext(batches)
+
+
+async def test_events_become_lines_of_json_that_a_terminal_does_not_obey() -> None:
+    file = io.StringIO()
+    events = [MessageEvent("message", "a\nä\u2028\x9b\x1b[31m", "1"), MessageEvent("n", "", "")]
+    await write_lines(Source(*events), file)
+    lines = file.getvalue().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"type": "message", "data": "a\nä\u2028\x9b\x1b[31m", "id": "1"},
+        {"type": "n", "data": "", "id": ""},
+    ]
+    assert "ä" in lines[0]
+    assert not set("\u2028\x9b\x1b") & set(file.getvalue())
+
+
+async def test_each_line_is_in_the_file_before_the_next_event_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    lines: list[int] = []
+
+    async def watching() -> AsyncGenerator[MessageEvent, None]:
+        for event in messages("a", "b"):
+            yield event
+            lines.append(path.read_bytes().count(b"\n"))
+
+    with path.open("a") as file:
+        await write_lines(watching(), file)
+    assert lines == [1, 2]
+
+
+async def test_a_file_is_gone_on_with_after_its_last_line(tmp_path: Path, open_source: Open) -> None:
+    path = tmp_path / "events.jsonl"
+
+    def rest(request: ReceivedRequest) -> Answer:
+        after = int(request.headers.get("last-event-id", 0))
+        return Answer(b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(after + 1, 10)), then="cut")
+
+    async with FakeServer(Answer(b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n"), Answer(status=204), rest) as server:
+        for last in ("", "2"):
+            with path.open("a") as file:
+                async with open_source(server.url, last_event_id=last) as source:
+                    await write_lines(source, file)
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == [str(n) for n in range(1, 10)]
+
+
+def test_text_that_no_terminal_obeys_stays_as_it_is() -> None:
+    text = "tab\tand line\nä € 日本 👩‍👩‍👧 \u00a0 \\u001b"
+    assert visible(text) == text
+    assert visible("\x00\x07\x08\r\x1b\x7f\x80\x9f\u2028\u202a\u2066") == (
+        r"\u0000\u0007\u0008\u000d\u001b\u007f\u0080\u009f\u2028\u202a\u2066"
+    )

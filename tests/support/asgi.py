@@ -1,7 +1,8 @@
-"""The server's half of one HTTP request, written by hand: what `receive` says and how `send` behaves, step by step."""
+"""The server's half of ASGI, written by hand: one HTTP request (what `receive` says, how `send` behaves), and the lifespan."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from asgiref.testing import ApplicationCommunicator
@@ -112,3 +113,25 @@ class Connection:
     @property
     def events(self) -> list[MessageEvent]:
         return Parser().feed(self.body)
+
+
+@asynccontextmanager
+async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
+    """The app's start-up before the block, its shutdown after it. RuntimeError with what it said if either fails."""
+    asked, said = asyncio.Queue[Message](), asyncio.Queue[Message]()
+
+    async def ask(step: str) -> None:
+        asked.put_nowait({"type": f"lifespan.{step}"})
+        answer = await asyncio.wait_for(said.get(), 5)
+        if answer["type"] != f"lifespan.{step}.complete":
+            raise RuntimeError(f"{step} failed: {answer.get('message')}")
+
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    running = asyncio.ensure_future(app(scope, asked.get, said.put))
+    running.add_done_callback(lambda _: said.put_nowait({"type": "ended"}))
+    try:
+        await ask("startup")
+        yield
+        await ask("shutdown")
+    finally:
+        running.cancel()
