@@ -4,9 +4,9 @@
         async for event in source:
             print(event.type, event.data)
 
-What happens to a connection, and what follows; it is HTML 9.2.3, but for the line that says `Deviation`:
+What happens to a connection, and what follows. It is HTML 9.2.3, except in the line that says `Deviation`:
 
-    the answer                              readyState    then
+    what happens                            readyState    then
     200 and text/event-stream               OPEN          the events, until the body ends or breaks
     301, 302, 303, 307, 308                 CONNECTING    the request goes to the Location at once (Fetch 4.4)
     the body ended or broke; no answer      CONNECTING    the same URL again, after a pause, with the last event ID
@@ -14,7 +14,7 @@ What happens to a connection, and what follows; it is HTML 9.2.3, but for the li
     204                                     CLOSED        the iteration ends
     any other status, any other type        CLOSED        ConnectionFailed, with the problem document (RFC 9457)
 
-The pause is the longer of the server's `retry:` and its Retry-After, and on top of it `full_jitter`.
+The pause is the longer of the server's `retry:` and its Retry-After (up to MAX_RETRY_AFTER), plus `full_jitter`.
 
 A request other than GET may have done something (RFC 9110 9.2.2), so it is sent once. It is resumed by GET of the
 Location that its answer names, if its events have IDs, or of the URL that it is redirected to by 301, 302 or 303.
@@ -42,17 +42,9 @@ from sse.errors import ConnectionFailed
 from sse.wire.event import MessageEvent
 from sse.wire.parser import DEFAULT_LIMIT, Parser
 
-# 9.2.2 makes the request's cache mode "no-store", and for that mode Fetch 4.6 adds `no-cache`.
+# 9.2.2 sets the cache mode "no-store", for which Fetch adds `Cache-Control: no-cache` (HTTP-network-or-cache fetch).
 HEADERS: Final = {"Accept": "text/event-stream", "Cache-Control": "no-cache", "Accept-Encoding": "identity"}
-ABROAD: Final = {
-    "connection",
-    "content-length",
-    "content-type",
-    "host",
-    "last-event-id",
-    "user-agent",
-    *map(str.lower, HEADERS),
-}
+ABROAD: Final = {*map(str.lower, HEADERS), "content-length", "content-type", "host", "last-event-id", "user-agent"}
 """Headers that also go to another origin than the first URL's. No other one does, whoever set it, and no cookie."""
 
 LATER: Final = (429, 502, 503, 504)
