@@ -5,7 +5,7 @@ from typing import Any
 from sidecar import logs
 from sidecar.counts import Counts
 from sidecar.settings import Settings
-from sse.errors import Problem
+from sse.errors import Problem, Unwritable
 from sse.http import Request
 from sse.sender import Pace
 from sse.store import Backend, Store, StoreLimits
@@ -41,6 +41,10 @@ class Service:
 
 
 def check_metadata(metadata: Any) -> None:
-    """Raise Problem 422 if it is more than `MAX_METADATA`."""
+    """Raise Problem 422 if it is more than `MAX_METADATA`, or has more levels than fit into a list of streams."""
+    try:
+        dumps({"streams": [{"metadata": metadata}]})
+    except Unwritable:
+        raise Problem(422, "metadata has too many levels.", parameter="metadata") from None
     if metadata is not None and len(dumps(metadata)) > MAX_METADATA:
         raise Problem(422, f"metadata may have {MAX_METADATA} bytes at the most.", parameter="metadata")

@@ -23,7 +23,7 @@ Where it is in the code: `sse.wire.lines` cuts lines, `sse.wire.parser` reads fi
 writes, `sse.wire.payload` turns Python values into data. `docs/wire-protocol.md` goes through it by example.
 """
 
-from sse.errors import EventTooLong, MissingExtra, SourceFailed, SSEError
+from sse.errors import EventTooLong, MissingExtra, SourceFailed, SSEError, Unwritable
 from sse.wire import HEARTBEAT, Comment, Event, MessageEvent, Parser, dumps, encode, encode_json, to_ascii
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "Parser",
     "SSEError",
     "SourceFailed",
+    "Unwritable",
     "__version__",
     "dumps",
     "encode",

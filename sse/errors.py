@@ -2,6 +2,7 @@
 
     SSEError
     ├── EventTooLong       reading: one event is over the parser's limit
+    ├── Unwritable         writing: a value has no JSON form
     ├── MissingExtra       an optional package is needed and not installed
     ├── SourceFailed       a source ends its stream with a code that clients may rely on
     ├── Full               no room for another stream or watcher; try again later
@@ -22,6 +23,10 @@ class SSEError(Exception):
 
 class EventTooLong(SSEError):
     """An event grew over the limit given to `Parser`; the connection it came from can't be read further."""
+
+
+class Unwritable(SSEError):
+    """`payload.dumps` was given a value that has no JSON form; the message says why, and the cause is what was raised."""
 
 
 class MissingExtra(SSEError):

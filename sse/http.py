@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from sse.asgi import Receive, Scope, Send
-from sse.errors import Disconnected, Problem
+from sse.errors import Disconnected, Problem, Unwritable
 from sse.wire.payload import dumps
 
 MAX_BODY = 4 << 20
@@ -123,7 +123,10 @@ class Request:
         return bytes(body)
 
     async def json(self, *, limit: int = MAX_BODY, timeout: float = BODY_TIMEOUT) -> Any:
-        """The body as JSON, None where it is empty: 415 unless it says that it is JSON, 400 if it isn't."""
+        """The body as JSON, None where it is empty: 415 unless it says that it is JSON, 400 if it isn't.
+
+        400 too for what has more levels than can be written again (orjson reads 1,024 and writes 254).
+        """
         body = await self.body(limit=limit, timeout=timeout)
         if not body:
             return None
@@ -131,9 +134,14 @@ class Request:
         if content_type != "application/json":
             raise Problem(415, "The body must be application/json.", headers={"accept": "application/json"})
         try:
-            return orjson.loads(body)
+            value = orjson.loads(body)
+            if body.count(b"[") + body.count(b"{") > 254:
+                dumps(value)
         except orjson.JSONDecodeError as error:
             raise Problem(400, f"The body is not JSON: {error}.") from error
+        except Unwritable:
+            raise Problem(400, "The body may have 254 levels at the most.") from None
+        return value
 
 
 class Response:
@@ -153,8 +161,20 @@ class Response:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else self.body})
 
 
-def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(status, dumps(value) + b"\n", {"content-type": "application/json", **(headers or {})})
+def json_response(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A member that has no JSON form, such as what a job has reported, becomes the reason, and doesn't cost the others."""
+    try:
+        body = dumps(document)
+    except Unwritable:
+        body = dumps({name: _written(member) for name, member in document.items()})
+    return Response(status, body + b"\n", {"content-type": "application/json", **(headers or {})})
+
+
+def _written(member: Any) -> Any:
+    try:
+        return orjson.Fragment(dumps(member))
+    except Unwritable as error:
+        return str(error)
 
 
 def text_response(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -164,5 +184,5 @@ def text_response(text: str, status: int = 200, headers: Mapping[str, str] | Non
 def problem_response(problem: Problem) -> Response:
     """RFC 9457: type is about:blank, so title is the status phrase."""
     document = {"title": HTTPStatus(problem.status).phrase, "status": problem.status, "detail": problem.detail}
-    body = dumps({**document, **problem.members}) + b"\n"
-    return Response(problem.status, body, {"content-type": "application/problem+json", **problem.headers})
+    headers = {"content-type": "application/problem+json", **problem.headers}
+    return json_response({**document, **problem.members}, problem.status, headers)

@@ -120,7 +120,9 @@ class Toolbox:
             tool = self.tools[name]
             parsed = _parse(arguments)
             bound = _bind(tool, parsed)
-            value = await self._run(tool, bound)
+            returned = await self._run(tool, bound)
+            dumps(returned)  # a value that has no JSON form is the tool's error
+            value = returned
         except Refused as refused:
             error = str(refused)
         except asyncio.CancelledError as cancelled:

@@ -20,6 +20,7 @@ from typing import Any, Self
 from handlers.jobs.kinds import Kind
 from sse.errors import SourceFailed
 from sse.threads import Bridge, Progress, Result, Run
+from sse.wire.payload import dumps
 
 logger = logging.getLogger("sidestream")
 
@@ -90,6 +91,7 @@ class Job:
         }
 
     def _completed(self, result: Any) -> dict[str, Any]:
+        dumps(result)  # a result that has no JSON form fails the job
         self.progress, self.result = 100, result
         return {"status": "completed", "progress": 100, "result": result}
 

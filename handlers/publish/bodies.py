@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from sse.errors import EventTooLong, Problem
+from sse.errors import EventTooLong, Problem, Unwritable
 from sse.stream import MAX_EVENT
 from sse.wire.encoder import encode
 from sse.wire.event import Event
@@ -108,7 +108,10 @@ def _event(value: Any, where: str) -> bytes:
     data, name = value.get("data"), value.get("event")
     if name is not None and not isinstance(name, str):
         raise Problem(422, f"{where}event must be a text.", parameter=f"{where}event")
-    return _encode(data if isinstance(data, str) else dumps(data), name or None, where)
+    try:
+        return _encode(data if isinstance(data, str) else dumps(data), name or None, where)
+    except Unwritable:  # orjson reads 1,024 levels, and writes 254
+        raise Problem(422, f"{where}data may have 254 levels at the most.", parameter=f"{where}data") from None
 
 
 def _encode(data: str | bytes, name: str | None, where: str) -> bytes:

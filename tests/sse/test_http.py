@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from sse.asgi import Message, Scope
@@ -277,6 +278,8 @@ async def test_a_json_body(body: bytes, headers: list[tuple[bytes, bytes]], valu
         pytest.param(b"\xff", JSON, 400, id="no UTF-8"),
         pytest.param(b'{"a": NaN}', JSON, 400, id="NaN"),
         pytest.param(b"[" * 100_000, JSON, 400, id="too deep"),
+        pytest.param(b"[" * 1025 + b"]" * 1025, JSON, 400, id="too deep to be read"),
+        pytest.param(b"[" * 255 + b"]" * 255, JSON, 400, id="too deep to be written"),
     ],
 )
 async def test_a_json_body_that_cannot_be_read(body: bytes, headers: list[tuple[bytes, bytes]], status: int) -> None:
@@ -324,6 +327,21 @@ async def test_what_has_no_content_says_no_length(status: int) -> None:
 
     assert b"content-length" not in connection.headers
     assert connection.body == b""
+
+
+async def test_as_many_levels_as_can_be_written_are_read() -> None:
+    deep, wide = b"[" * 254 + b"]" * 254, b"[" + b",".join([b"[]"] * 1000) + b"]"
+    assert orjson.dumps(await post(deep, headers=JSON).json()) == deep
+    assert orjson.dumps(await post(wide, headers=JSON).json()) == wide
+
+
+async def test_a_member_without_a_json_form_does_not_cost_the_others() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    answer = await answered(json_response({"circle": circle, "a": "é", "big": 2**70}))
+    document = json.loads(answer.body)
+    assert (document["a"], document["big"]) == ("é", 2**70)
+    assert document["circle"].startswith("this list has no JSON form: ")
 
 
 async def test_json_and_text_say_their_type() -> None:

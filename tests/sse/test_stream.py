@@ -352,6 +352,18 @@ async def test_an_item_that_cannot_be_written_costs_itself_alone(caplog: pytest.
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
+async def test_an_item_that_has_no_json_form_is_told_with_the_reason() -> None:
+    stream = stream_of(None, Format(), linger=None)
+    circle: list[Any] = []
+    circle.append(circle)
+
+    stream.emit({"a": circle})
+
+    [event] = written(stream)
+    assert event.type == "item_error"
+    assert json.loads(event.data)["error"].startswith("Unwritable: this dict has no JSON form: ")
+
+
 async def test_an_item_for_which_nothing_is_written_gets_no_number() -> None:
     stream = stream_of(None, Odd(), linger=None)
 

@@ -29,6 +29,14 @@ def fail(kind: str) -> None:
 
 
 @tool()
+def write(depth: int) -> Any:
+    value: Any = "end"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@tool()
 async def fail_async(kind: str) -> None:
     raise {
         "value": ValueError("no such thing"),
@@ -38,7 +46,7 @@ async def fail_async(kind: str) -> None:
     }[kind]
 
 
-TOOLS = [add, wait, fail, fail_async]
+TOOLS = [add, wait, fail, write, fail_async]
 
 
 async def call(name: str, arguments: str, **options: Any) -> Outcome:
@@ -111,6 +119,7 @@ ERRORS = {
     "SystemExit in the loop": ("fail_async", '{"kind": "exit"}', "SystemExit: 3"),
     "cancels itself": ("fail_async", '{"kind": "cancel"}', "cancelled itself"),
     "a TimeoutError of its own": ("fail_async", '{"kind": "time"}', "TimeoutError: x"),
+    "a value without a JSON form": ("write", '{"depth": 1000}', "Unwritable: this list has no JSON form"),
     "takes too long": ("later", '{"seconds": 60}', "longer than 0.05 s"),
 }
 

@@ -101,6 +101,17 @@ async def test_what_the_work_raises_is_a_failure_with_its_text(
 
 
 @BOTH
+async def test_a_result_without_a_json_form_is_a_failure(make: Callable[[Work], Kind], bridge: Bridge) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    job = Job(make(lambda on_progress: circle), {}, bridge)
+    with pytest.raises(SourceFailed) as raised:
+        await read(job)
+    assert raised.value.message.startswith("Unwritable: this list has no JSON form")
+    assert (raised.value.code, job.result) == ("job_failed", None)
+
+
+@BOTH
 async def test_work_can_choose_its_own_code(
     make: Callable[[Work], Kind], bridge: Bridge, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_line_is_an_event_as_soon_as_it_ends() -> None:
         (b'{"event": "error"}', 422, "line 2: event: the name error is reserved"),
         (b"[]", 422, "line 2 must be an object"),
         (b'{"x": 1}', 422, "line 2: x is not known here"),
+        (b'{"data": %b%b}' % (b"[" * 255, b"]" * 255), 422, "line 2: data may have 254 levels"),
     ],
 )
 def test_a_wrong_line_is_counted_and_those_before_it_are_events(line: bytes, status: int, says: str) -> None:
