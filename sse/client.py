@@ -31,7 +31,7 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from email.utils import parsedate_to_datetime
 from enum import IntEnum
 from typing import Any, Final, Self, TextIO
@@ -167,9 +167,11 @@ class EventSource:
                             yield event
                             if self._closed:
                                 return
-                except _Broken as broken:
+                except ConnectionFailed as failure:
+                    if self._closed:  # by another task, which is why it failed
+                        return
                     failures += 1
-                    await self._reestablish(broken, failures)
+                    await self._reestablish(failure, failures)
         except ConnectionFailed as failure:
             self._change(ReadyState.CLOSED, str(failure))
             raise
@@ -196,8 +198,6 @@ class EventSource:
                         self._parser.feed(b"")  # raises now what it held back to give out the events before
                         self.last_event_id = self._parser.last_event_id
         except HEALED as fault:
-            if self._closed:  # by another task, while this one read
-                return
             why = f"{self.url}: {str(fault) or type(fault).__name__}"
             if self._resumable or isinstance(fault, NOTHING_SENT):
                 raise _Broken(why) from fault
@@ -254,14 +254,16 @@ class EventSource:
             if self._method != "GET" and "Location" in headers:
                 self._resume_at(response.url.join(headers["Location"]))
 
-    async def _reestablish(self, broken: _Broken, failures: int) -> None:
+    async def _reestablish(self, failure: ConnectionFailed, failures: int) -> None:
         """Wait until the next request may be sent (9.2.3). Raises ConnectionFailed if there mustn't be one."""
+        if not isinstance(failure, _Broken):
+            raise failure
         if self._max_retries is not None and failures > self._max_retries:
-            why = f"{broken}; gave up after {self._max_retries} retries"
-            raise ConnectionFailed(why, broken.status, broken.problem, broken.retry_after) from broken
-        asked = max((self._parser.reconnection_time or 0) / 1000, min(broken.retry_after, MAX_RETRY_AFTER))
+            why = f"{failure}; gave up after {self._max_retries} retries"
+            raise ConnectionFailed(why, failure.status, failure.problem, failure.retry_after) from failure
+        asked = max((self._parser.reconnection_time or 0) / 1000, min(failure.retry_after, MAX_RETRY_AFTER))
         delay = asked + self._backoff(failures)
-        self._change(ReadyState.CONNECTING, f"{broken}; next try in {delay:.1f} s")
+        self._change(ReadyState.CONNECTING, f"{failure}; next try in {delay:.1f} s")
         await self._sleep(delay)
 
     @property
@@ -289,18 +291,16 @@ def _media_type(response: httpx2.Response) -> str:
 
 async def _problem(response: httpx2.Response) -> dict[str, Any]:
     """The answer's problem document (RFC 9457); empty if it has none that can be read."""
-    if _media_type(response) != "application/problem+json":
-        return {}
-    body = b""
-    try:
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_PROBLEM:
-                return {}
-        problem = jsonlib.loads(body)
-    except (httpx2.TransportError, ValueError):
-        return {}
-    return problem if isinstance(problem, dict) else {}
+    if _media_type(response) == "application/problem+json":
+        body = b""
+        with suppress(httpx2.RequestError, ValueError, RecursionError):
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_PROBLEM:
+                    return {}
+            if isinstance(problem := jsonlib.loads(body), dict):
+                return problem
+    return {}
 
 
 # What a program does with events. These functions close nothing: the `async with` of the EventSource does.

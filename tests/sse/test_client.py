@@ -236,6 +236,8 @@ PROBLEM = {"Content-Type": "application/problem+json; charset=utf-8"}
         pytest.param(Answer(b'{"title": "T"}', 404, PROBLEM), {"title": "T"}, "T", id="title only"),
         pytest.param(Answer(b"{", 404, PROBLEM), None, "Not Found", id="not JSON"),
         pytest.param(Answer(b"[]", 404, PROBLEM), None, "Not Found", id="no object"),
+        pytest.param(Answer(b"[" * 60_000, 404, PROBLEM), None, "Not Found", id="too deep"),
+        pytest.param(Answer(b"no", 404, {**PROBLEM, "Content-Encoding": "gzip"}), None, "Not Found", id="not what it says"),
         pytest.param(Answer(b'{"title": "T"}', 404, PROBLEM, "reset"), None, "Not Found", id="cut"),
         pytest.param(Answer(b" " * 70_000 + b"{}", 404, PROBLEM, "hang"), None, "Not Found", id="too long"),
         pytest.param(Answer(b'{"title": "T"}', 404, {"Content-Type": "application/json"}), None, "Not Found", id="other type"),
@@ -606,10 +608,15 @@ async def test_closing_during_the_pause_ends_the_iteration_without_another_reque
         assert len(server.requests) == 1
 
 
-async def test_closing_while_an_answer_is_awaited_ends_it_without_an_event(trace: Trace) -> None:
+@pytest.mark.parametrize(
+    "outcome", [stream(b"data: late\n\n"), httpx2.Response(404), httpx2.Response(503), httpx2.ConnectError("late")], ids=repr
+)
+async def test_closing_while_an_answer_is_awaited_ends_it_whatever_comes(outcome: Any, trace: Trace) -> None:
     async def handle(request: httpx2.Request) -> httpx2.Response:
         await source.aclose()
-        return stream(b"data: late\n\n")
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[no-any-return]
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(handle)) as client:
         source = EventSource("http://h/", client=client, sleep=trace.sleep)
