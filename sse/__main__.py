@@ -29,7 +29,7 @@ HINTS = {
     401: IDENTIFY,
     403: IDENTIFY,
     404: "is the path right?",
-    405: "if it takes a POST, give the body with --post JSON",
+    405: "does it take a GET, or a POST (--post JSON)?",
 }
 """What to try, by the status that the connection failed with."""
 

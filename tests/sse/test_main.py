@@ -110,7 +110,7 @@ PROBLEM = {"Content-Type": "application/problem+json"}
             Answer(b'{"detail": "no \\u001b[0m"}', 500, PROBLEM), ["{url} answered 500: no \\u001b[0m"], id="problem document"
         ),
         pytest.param(
-            Answer(status=405), ["{url} answered 405: Method Not Allowed", "if it takes a POST, give the body with --post JSON"]
+            Answer(status=405), ["{url} answered 405: Method Not Allowed", "does it take a GET, or a POST (--post JSON)?"]
         ),
     ],
 )
