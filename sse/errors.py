@@ -14,7 +14,10 @@ What can't be written safely can't be built: `Event` and `Comment` raise ValueEr
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+LONGEST_MESSAGE: Final = 2000
+"""Characters of an error's own message that clients, models and log lines are told."""
 
 
 class SSEError(Exception):
@@ -95,8 +98,10 @@ class ConnectionFailed(SSEError):
 
 
 def describe(error: BaseException) -> str:
-    """The type and the message of an error, whatever its `__str__` does."""
+    """The type and the message of an error, which may be cut, whatever its `__str__` does."""
+    name = type(error).__name__
     try:
-        return f"{type(error).__name__}: {error}"
-    except Exception as unprintable:
-        return f"{type(error).__name__} (its message can't be shown: {type(unprintable).__name__})"
+        message = str(error)[:LONGEST_MESSAGE]
+    except BaseException as unprintable:  # SystemExit as well, from there
+        return f"{name} (its message can't be shown: {type(unprintable).__name__})"
+    return f"{name}: {message}" if message else name

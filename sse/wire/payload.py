@@ -44,7 +44,7 @@ def dumps(value: Any) -> bytes:
     except TypeError:  # orjson's own errors are TypeErrors, and are raised for what `_plain` raises too
         try:
             json = orjson.dumps(_mended(value), option=_OPTIONS | orjson.OPT_NON_STR_KEYS)
-        except (Exception, SystemExit) as error:  # the methods of other people's classes can raise anything
+        except BaseException as error:  # the methods of other people's classes can raise anything
             raise Unwritable(f"this {type(value).__name__} has no JSON form: {describe(error)}") from error
     if 10 in json or 13 in json:  # orjson writes none, but a caller's orjson.Fragment may have them between tokens
         json = json.translate(_SPACES)

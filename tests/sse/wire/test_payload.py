@@ -1,6 +1,7 @@
 """Whatever a handler reasonably yields becomes JSON; what has no JSON form is refused."""
 
 import json
+from asyncio import CancelledError
 from collections import OrderedDict, UserDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,6 +71,11 @@ class Raises:
 
     def __str__(self) -> str:
         raise self.error
+
+
+class Raising(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(1)
 
 
 class RaisingModel:
@@ -184,6 +190,9 @@ REFUSED = [
     ("a dataclass with an empty slot", Unset(), "AttributeError: 'Unset' object has no attribute 'x'"),
     ("an object without a text", Raises(KeyError("no text")), "KeyError: 'no text'"),
     ("an object that would end the process", Raises(SystemExit(1)), "SystemExit: 1"),
+    ("an object that would interrupt the loop", Raises(KeyboardInterrupt("now")), "KeyboardInterrupt: now"),
+    ("an object that would cancel its reader", Raises(CancelledError("now")), "CancelledError: now"),
+    ("an object that raises what can't be shown", Raises(Raising()), "Raising (its message can't be shown"),
     ("a model that can't be dumped", RaisingModel(), "RuntimeError: no dump"),
     ("a list that can't be iterated", [2**70, RaisingList([1])], "RuntimeError: no items"),
 ]
