@@ -132,16 +132,18 @@ class Lines(logging.Formatter):
 
 
 class Terminal(logging.Formatter):
-    """A record for people. What came from outside can't move the cursor: control characters are escaped."""
+    """A record for people. What came from outside can't move the cursor: control characters are escaped, everywhere."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = [f"{name}={_text(value)}" for name, value in getattr(record, "fields", {}).items()]
         line = " ".join([f"{record.levelname} {record.name}: {_printable(record.getMessage())}", *fields])
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        traceback = self.formatException(record.exc_info).split("\n") if record.exc_info else []
+        return "\n".join([line, *map(_printable, traceback)])
 
 
 def _text(value: Any) -> str:
-    return _printable(value) if isinstance(value, str) else dumps(value).decode()
+    # JSON escapes only what is below U+0020
+    return _printable(value if isinstance(value, str) else dumps(value).decode())
 
 
 def _printable(text: str) -> str:

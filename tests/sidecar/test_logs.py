@@ -204,6 +204,29 @@ async def test_what_a_client_sends_moves_no_cursor(terminal: io.StringIO) -> Non
     assert "GET /a\\x1b[2J\\nb " in line
 
 
+CONTROL = "\x1b]0;mine\x07 \x7f \x9b2J \u202e \u2028 \r"
+ESCAPED = r"\x1b]0;mine\x07 \x7f \x9b2J \u202e \u2028 \r"
+
+
+def test_neither_does_what_it_wants_to_have_kept(terminal: io.StringIO) -> None:
+    fields = {"metadata": {"user": CONTROL}, "reason": CONTROL}
+    logging.getLogger("sidestream").info("ended", extra={"fields": fields})
+    (line,) = terminal.getvalue().splitlines()
+    assert line.isprintable()
+    metadata = r'{"user":"\u001b]0;mine\u0007 \x7f \x9b2J \u202e \u2028 \r"}'
+    assert line == f"INFO sidestream: ended metadata={metadata} reason={ESCAPED}"
+
+
+def test_nor_what_an_exception_says(terminal: io.StringIO) -> None:
+    try:
+        raise ValueError(f"first\n{CONTROL}")
+    except ValueError:
+        logging.getLogger("sidestream").exception("it failed: %s", CONTROL)
+    lines = terminal.getvalue().removesuffix("\n").split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert (lines[0], lines[-2:]) == (f"ERROR sidestream: it failed: {ESCAPED}", ["ValueError: first", ESCAPED])
+
+
 def test_a_traceback_stays_below_its_line_on_a_terminal(terminal: io.StringIO) -> None:
     try:
         raise ValueError("boom")
