@@ -22,7 +22,7 @@ from typing import Any
 
 import uvloop
 
-from sse.threads import Bridge, OnProgress, Progress, Result
+from sse.threads import OnProgress, Progress, Result, Threads
 
 THREADS = 8
 CALLS = 100_000
@@ -57,11 +57,11 @@ def check(numbers: list[int]) -> None:
 
 async def by_bridge() -> float:
     """Items a second through the bridge."""
-    bridge = Bridge(THREADS, 0)
+    threads = Threads(THREADS, 0, buffer=EACH)
     start = Start(THREADS)
 
     async def read() -> None:
-        async with aclosing(bridge.run(calls, {"start": start})) as run:
+        async with aclosing(threads.run(calls, {"start": start})) as run:
             check([item[1]["progress"] async for item in run if not isinstance(item, Result)])
 
     return await timed(read, start)
@@ -108,7 +108,7 @@ def spin(on_progress: OnProgress) -> None:
 async def lateness(work: Callable[..., None] | None, seconds: float = 2.0, period: float = 0.01) -> tuple[float, float]:
     """Median and p99 of how late a timer comes while 4 threads do this work, in ms."""
     late: list[float] = []
-    bridge = Bridge(4, 0)
+    threads = Threads(4, 0)
 
     async def read(run: Any) -> None:
         async for _ in run:
@@ -117,7 +117,7 @@ async def lateness(work: Callable[..., None] | None, seconds: float = 2.0, perio
     async with AsyncExitStack() as stack:
         readers = []
         for _ in range(4 if work else 0):
-            run = await stack.enter_async_context(aclosing(bridge.run(work or spin)))
+            run = await stack.enter_async_context(aclosing(threads.run(work or spin)))
             readers.append(asyncio.create_task(read(run)))
         due = time.perf_counter()
         for _ in range(int(seconds / period)):

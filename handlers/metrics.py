@@ -17,7 +17,7 @@ from sidecar.service import Service
 from sse.errors import Problem
 from sse.http import Request, Response
 from sse.stream import State, Stream
-from sse.threads import Bridge
+from sse.threads import Threads
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -50,7 +50,7 @@ class LagTimer:
 class Metrics:
     """Measures the event loop from the start on; its registry is made when it is first asked for. threads: of the jobs."""
 
-    def __init__(self, service: Service, threads: Bridge) -> None:
+    def __init__(self, service: Service, threads: Threads) -> None:
         self._collector = _Collector(service, threads)
         self._registry: CollectorRegistry | None = None
         self._lag = LagTimer(service.counts)
@@ -77,7 +77,7 @@ class Metrics:
 class _Collector:
     """What prometheus-client asks for metrics."""
 
-    def __init__(self, service: Service, threads: Bridge) -> None:
+    def __init__(self, service: Service, threads: Threads) -> None:
         self._service = service
         self._threads = threads
 
@@ -103,10 +103,8 @@ class _Collector:
         yield _gauge("watchers_limit", "How many may.", store.watchers.limit)
         yield _gauge("log_bytes", "Memory that event logs hold.", store.budget.used)
         yield _gauge("log_bytes_limit", "How much they may.", store.budget.limit)
-        threads = self._threads
-        jobs = {"running": threads.busy - threads.abandoned, "queued": threads.queued, "abandoned": threads.abandoned}
         text = "Jobs with a thread, waiting for one, or cancelled and still holding one."
-        yield _gauges("jobs", text, ("state",), _keyed(jobs))
+        yield _gauges("jobs", text, ("state",), _keyed(self._threads.counts()))
         yield _gauge("draining", "1 from SIGTERM on.", int(store.draining))
 
     def _sent(self) -> Iterator["Metric"]:

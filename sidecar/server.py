@@ -155,7 +155,10 @@ def main(app: Application) -> int:
         print(f"sidestream: {error}", file=sys.stderr)
         return 2
     server = Server(configuration(app, settings), app)
-    server.run(sockets=[sock])
+    try:
+        server.run(sockets=[sock])
+    except SystemExit:  # uvicorn's: the application has refused to start, as above, or failed
+        return 2 if getattr(server.lifespan, "startup_failed", False) else 3
     if server.force_exit:
         return 128 + signal.SIGINT
     return 0 if server.started else 3

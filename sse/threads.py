@@ -1,248 +1,267 @@
-"""Blocking work becomes an async iterator: in goes a function that blocks, out come its progress and then its result.
+"""Calling a function that its caller can't wait for: in goes a function, out come its progress and then its result.
 
-    bridge = Bridge(threads=4, queue=64)
-    async with aclosing(bridge.run(function, {"size": 10})) as run:  # in a thread: function(on_progress=..., size=10)
-        async for item in run:                                       # (step, details), ..., then Result(value)
+    threads = Threads(threads=4, queue=64)
+    async with aclosing(threads.run(function, {"size": 10})) as run:  # function(size=10), on_progress=... if it takes that
+        async for item in run:                                        # (step, details), ..., then Result(value)
 
-One thread writes, the event loop reads. Items gather in a deque; the thread wakes the loop only when the reader waits,
-once for all that comes until the reader runs. A full buffer makes the thread wait. The end never waits.
+An async function runs in the event loop, any other in a daemon thread. Progress gathers in a deque; whoever writes wakes the
+loop only when the reader waits, once for all that comes until the reader runs. Progress that comes faster than it is read
+supersedes the oldest; results and failures are never lost. Nothing that a function raises or returns can end the process, the
+loop or its reader's task: what is no ordinary exception, and what is no result, reaches the reader as an ordinary exception.
 
-    QUEUED ──begin──► RUNNING ──end──► ENDED
-       │                 └──cancel──► LET_GO ──end──► ENDED
-       └──cancel──► ENDED                                         (`TRANSITIONS` has every row)
-
-Nothing can stop a thread from outside. So cancelling lets its run go: the reader is free at once, and the next call of
-`on_progress` raises `Cancelled` in the thread. Work that never calls it keeps its thread and gives its place back when
-it ends. The threads are daemons of the bridge's own: an executor joins its threads at exit, however long they take.
+Closing a run frees its reader, whatever the work does. An async function is cancelled, and has `GRACE` seconds to clean up.
+A thread can't be stopped from outside: the next call of `on_progress` raises `Cancelled` in it, and work that never calls it
+keeps its thread and its place until it ends. Neither holds up the end of the process: an executor would join its threads,
+and asyncio.run waits for all tasks that it knows; the threads here are daemons, and asyncio.run doesn't know the tasks.
 
 Limit: threads in pure Python share the interpreter lock with the loop and make every stream late, by up to the switch
 interval (`sys.setswitchinterval`, 5 ms) for each such thread, each time the loop needs the lock. Code that releases it
 (hashlib on large blocks, files, sockets) doesn't.
+Limit: an async function that blocks holds the whole loop. `asyncio.all_tasks()` doesn't list the tasks of runs.
 """
 
 import asyncio
-import enum
+import inspect
+import logging
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from sse.errors import Full
+from sse.errors import Full, SourceFailed, describe
 
-T = TypeVar("T")
+logger = logging.getLogger("sse")
 
 OnProgress: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # the work calls it with a step and its details
 Progress: TypeAlias = tuple[str, dict[str, Any]]  # one such call; a NamedTuple takes longer to make than the rest of it
 
+GRACE = 5.0
+"""Seconds that an async function may take to clean up after its cancellation; then nobody waits for it any longer."""
+
 
 @dataclass(frozen=True, slots=True)
-class Result(Generic[T]):
+class Result:
     """What the function returned: the last item of a run."""
 
-    value: T
+    value: Any
 
 
 class Cancelled(BaseException):
-    """Raised by `on_progress` in the thread: stop working, nobody reads any more.
+    """Raised by `on_progress` in the work: stop, nobody reads any more.
 
     No Exception, as asyncio's CancelledError is none: `except Exception` in the work can't swallow it; `finally` runs.
     """
 
 
-State = enum.Enum("State", "QUEUED RUNNING LET_GO ENDED")
-QUEUED, RUNNING, LET_GO, ENDED = State
+class Threads:
+    """At most `threads` runs in a thread each, and `queue` more that wait for one. A thread ends when nothing waits.
 
-TRANSITIONS = {
-    (QUEUED, "begin"): RUNNING,
-    (QUEUED, "cancel"): ENDED,
-    (RUNNING, "cancel"): LET_GO,
-    (RUNNING, "end"): ENDED,
-    (LET_GO, "cancel"): LET_GO,
-    (LET_GO, "end"): ENDED,
-    (ENDED, "begin"): ENDED,  # cancelled in the queue: when its turn comes it isn't called,
-    (ENDED, "end"): ENDED,  # only passed by
-    (ENDED, "cancel"): ENDED,
-}
-
-
-class Bridge:
-    """At most `threads` runs at a time, a thread each, and `queue` more that wait; a thread ends when nothing waits."""
-
-    def __init__(self, threads: int, queue: int) -> None:
-        self._threads = threads
-        self._queue = queue
-        self._lock = threading.Lock()
-        self._waiting: deque[Run[Any]] = deque()
-        self._working: set[Run[Any]] = set()  # a thread each
-
-    @property
-    def queued(self) -> int:
-        """Runs that wait for a thread."""
-        with self._lock:
-            return sum(run.state is QUEUED for run in self._waiting)
-
-    @property
-    def busy(self) -> int:
-        """Threads at work, on abandoned runs too."""
-        return len(self._working)
-
-    @property
-    def abandoned(self) -> int:
-        """Runs that were let go and whose thread is still at work."""
-        with self._lock:
-            return sum(run.state is LET_GO for run in self._working)
-
-    def run(
-        self, function: Callable[..., T], params: Mapping[str, Any] | None = None, *, buffer: int = 1024, latest: bool = False
-    ) -> "Run[T]":
-        """Call `function(on_progress=..., **params)` in a thread and in a copy of this context, as soon as one is free.
-
-        buffer: unread items, at least 1, that make the thread wait; latest: that push out the oldest of them instead.
-        Raises Full at once when every thread is busy and the queue is full. The caller owes the run an `aclose()`.
-        """
-        run = Run(partial(copy_context().run, function, **(params or {})), buffer, latest)
-        with self._lock:
-            self._waiting = deque(other for other in self._waiting if other.state is QUEUED)  # not the cancelled ones
-            if len(self._working) < self._threads:
-                threading.Thread(target=self._work, args=(run,), name="sse.threads", daemon=True).start()
-                self._working.add(run)
-            elif len(self._waiting) < self._queue:
-                self._waiting.append(run)
-            else:
-                raise Full("every thread is busy and their queue is full")
-        return run
-
-    def _work(self, run: "Run[Any] | None") -> None:
-        """The thread: one run, then those that wait."""
-        while run is not None:
-            outcome = run._call()
-            following = self._next(run)  # before the end is told: whoever learns of it finds the place free
-            run._finish(outcome)
-            run = following
-
-    def _next(self, done: "Run[Any]") -> "Run[Any] | None":
-        with self._lock:
-            self._working.remove(done)
-            if not self._waiting:
-                return None
-            self._working.add(following := self._waiting.popleft())
-            return following
-
-
-class Run(Generic[T]):
-    """One call of a function, made by `Bridge.run`: an async iterator, for one reader, of Progress and then a Result.
-
-    What the function raised is raised here, after its progress.
+    tasks: async functions that run at once; more wait. buffer: progress of a run that waits to be read; more of it supersedes
+    the oldest.
     """
 
-    def __init__(self, function: Callable[..., T], buffer: int, latest: bool) -> None:
-        self.state = QUEUED
-        self._function = function
-        self._limit = sys.maxsize if latest else buffer
-        self._buffer: deque[Progress] = deque(maxlen=buffer if latest else None)
-        self._outcome: Result[T] | Exception | None = None
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None  # left by a reader that found nothing
-        self._changed = threading.Condition(threading.Lock())  # held to change the state or the waiter
+    def __init__(self, threads: int, queue: int, *, tasks: int = sys.maxsize, buffer: int = 64) -> None:
+        self._threads = threads
+        self._queue = queue
+        self._tasks = asyncio.Semaphore(tasks)
+        self._buffer = buffer
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Run, Callable[[], Any]]] = deque()
+        self._working: set[Run] = set()  # a thread each
 
-    def __aiter__(self) -> "Run[T]":
+    def counts(self) -> dict[str, int]:
+        """Runs with a thread, those that wait for one, and those that nobody waits for and that still have a thread."""
+        with self._lock:
+            queued, abandoned = sum(not run.over for run, _ in self._waiting), sum(run.over for run in self._working)
+            return {"running": len(self._working) - abandoned, "queued": queued, "abandoned": abandoned}
+
+    def run(self, function: Callable[..., Any], params: Mapping[str, Any] | None = None, timeout: float | None = None) -> "Run":
+        """Call `function(**params)` in a copy of this context: in the loop, or in a thread as soon as one is free.
+
+        `on_progress` is added where the function has a parameter of that name. timeout: seconds from now until the run raises
+        SourceFailed. Raises Full when every thread is busy and the queue is full. The caller owes the run an `aclose()`.
+        """
+        run = Run(self._buffer)
+        reports = {"on_progress": run.report} if "on_progress" in inspect.signature(function).parameters else {}
+        work = partial(function, **(params or {}), **reports)
+        if inspect.iscoroutinefunction(function):
+            run.begin(work, self._tasks, getattr(function, "__name__", "an async function"))
+        else:
+            self._place(run, partial(copy_context().run, work))
+        if timeout is not None:
+            run.expire_in(timeout)
+        return run
+
+    def _place(self, run: "Run", work: Callable[[], Any]) -> None:
+        with self._lock:
+            self._waiting = deque(entry for entry in self._waiting if not entry[0].over)
+            if len(self._working) < self._threads:
+                threading.Thread(target=self._thread, args=(run, work), name="sse.threads", daemon=True).start()
+                self._working.add(run)
+            elif len(self._waiting) < self._queue:
+                self._waiting.append((run, work))
+            else:
+                raise Full("every thread is busy and their queue is full")
+
+    def _thread(self, *entry: Any) -> None:
+        """The thread: one run, then those that wait. What has ended is not held while the next one works."""
+        while entry:
+            entry = self._serve(*entry)
+
+    def _serve(self, run: "Run", work: Callable[[], Any]) -> tuple[Any, ...]:
+        outcome = None if run.over else run.perform(work)
+        with self._lock:  # before the end is told: whoever learns of it finds the place free
+            self._working.discard(run)
+            following = self._waiting.popleft() if self._waiting else ()
+            self._working.update(following[:1])
+        run.end(outcome)
+        return following
+
+
+class Run:
+    """One call of a function, made by `Threads.run`: an async iterator, for one reader, of Progress and then a Result.
+
+    What the function raised is raised here, after its progress. started: seconds since 1970, None before the call.
+    """
+
+    def __init__(self, buffer: int) -> None:
+        self.started: float | None = None
+        self._progress: deque[Progress] = deque(maxlen=buffer)
+        self._outcome: Result | Exception | None = None
+        self._open = True  # until it is closed, or read to its end
+        self._idle = False  # the reader waits, or is about to: it has to be woken
+        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- the reader's side
+
+    def __aiter__(self) -> "Run":
         return self
 
-    async def __anext__(self) -> Progress | Result[T]:
-        try:
-            return self._buffer.popleft()
-        except IndexError:
-            return await self._arrival()
-
-    async def aclose(self) -> None:
-        """Cancel, unless it has ended, and drop what wasn't read. Never waits for the thread."""
-        self._cancel()
-
-    async def _arrival(self) -> Progress | Result[T]:
-        while True:
-            over = self.state in (LET_GO, ENDED)  # asked before the buffer: all progress is there before the end is
-            if self._buffer:
-                return self._buffer.popleft()
-            if over:
-                outcome, self._outcome = self._outcome, None
-                if outcome is None:
-                    raise StopAsyncIteration
+    async def __anext__(self) -> Progress | Result:
+        while self._open:
+            outcome = self._outcome  # looked at before the progress: all of that is there before the end is
+            if self._progress:
+                return self._progress.popleft()
+            if outcome is not None:
+                self._close()
                 if isinstance(outcome, Exception):
                     raise outcome
                 return outcome
-            with self._changed:
-                self._changed.notify_all()
-                self._waiter = waiter = self._loop.create_future()
-            # The thread appends, then looks for a waiter; here it's the other way round: one of them sees the other.
-            if not self._buffer and self.state in (QUEUED, RUNNING):
-                await waiter
+            self._news.clear()
+            self._idle = True
+            # The work appends, then looks whether we wait; here it's the other way round: one of them sees the other.
+            if not self._progress and self._outcome is None:
+                await self._news.wait()
+        raise StopAsyncIteration
 
-    def _cancel(self) -> None:
-        with self._changed:
-            self.state = TRANSITIONS[self.state, "cancel"]
-            self._changed.notify_all()
-            self._buffer.clear()
-            self._outcome = None
-        self._wake()
+    async def result(self) -> Any:
+        """What the function returned, without its progress; closes the run. Raises what the function raised."""
+        async with aclosing(self):
+            async for item in self:
+                if isinstance(item, Result):
+                    return item.value
+        raise RuntimeError("the run was closed")
 
-    def _wake(self) -> None:
-        """Let the reader look again, if it waits. From any thread."""
-        with self._changed:
-            waiter, self._waiter = self._waiter, None
+    async def aclose(self) -> None:
+        """Stop the work, unless it has ended, and drop what wasn't read. Waits for an async function, up to `GRACE`."""
+        self._close()
+        self._news.set()
+        task, self._task = self._task, None
+        if task is None or task.done():
+            return
+        task.cancel()
         try:
-            if waiter is not None:
-                self._loop.call_soon_threadsafe(_resolve, waiter)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-            self._cancel()  # nobody is left to read
+            await asyncio.wait((task,), timeout=GRACE)
+        finally:
+            if not task.done():
+                logger.warning("%s goes on although it was cancelled; it is let go", task.get_name())
 
-    # What follows runs in the thread.
+    def _close(self) -> None:
+        self._open = False
+        self._progress.clear()
+        self._outcome = None
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _call(self) -> Result[T] | Exception | None:
-        """The function's outcome; None if the run was cancelled before."""
-        with self._changed:
-            self.state = TRANSITIONS[self.state, "begin"]
-        if self.state is ENDED:
-            return None
-        try:
-            return Result(self._function(on_progress=self._on_progress))
-        except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, StopAsyncIteration):
-                return error
-            # At the reader SystemExit would end the loop, CancelledError the task, StopAsyncIteration the run in silence.
-            stand_in = RuntimeError(f"the work raised {error!r}")
-            stand_in.__cause__ = error
-            return stand_in
+    def expire_in(self, seconds: float) -> None:
+        """End as failed then, unless the function ends before."""
+        failure = SourceFailed(f"it took longer than {seconds:g} s", "timed_out")
+        self._timer = self._loop.call_later(seconds, self.end, failure)
 
-    def _finish(self, outcome: Result[T] | Exception | None) -> None:
-        """The end. How work ends that was let go concerns nobody."""
-        with self._changed:
-            if self.state is RUNNING:
-                self._outcome = outcome
-            self.state = TRANSITIONS[self.state, "end"]
-        self._wake()
+    # -- the work's side; in a thread, if it has one
 
-    def _on_progress(self, step: str, details: Mapping[str, Any]) -> None:
-        """Details are copied: the work may go on using its dict. No lock where there is space: append is atomic."""
-        if self.state is not RUNNING or len(self._buffer) >= self._limit:
-            self._wait_for_space()
-        self._buffer.append((step, {**details}))
-        if self._waiter is not None:
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for the work: it has ended, has run out of time, or was closed."""
+        return not self._open or self._outcome is not None
+
+    def report(self, step: str, details: Mapping[str, Any]) -> None:
+        """`on_progress`. Details are copied: the work may go on using its dict. Raises Cancelled if the run is over."""
+        if self._outcome is not None or not self._open:
+            raise Cancelled
+        self._progress.append((step, {**details}))
+        if self._idle:
             self._wake()
 
-    def _wait_for_space(self) -> None:
-        with self._changed:
-            while self.state is RUNNING and len(self._buffer) >= self._limit:
-                self._changed.wait()
-            if self.state is not RUNNING:
-                raise Cancelled
+    def end(self, outcome: Result | Exception | None) -> None:
+        """The end, unless it is over. How work ends that nobody waits for is told to nobody."""
+        if not self.over:
+            self._outcome = outcome
+            if self._idle:
+                self._wake()
+
+    def _wake(self) -> None:
+        self._idle = False  # before the loop can run, or the reader's next wait would be missed
+        try:
+            self._loop.call_soon_threadsafe(self._news.set)
+        except RuntimeError:  # the loop is closed: nobody is left to read
+            self._open = False
+
+    def perform(self, work: Callable[[], Any]) -> Result | Exception:
+        """Call a function that blocks; what came of it."""
+        self.started = time.time()
+        try:
+            return _result(work())
+        except BaseException as error:
+            return _failure(error)
+
+    def begin(self, work: Callable[[], Awaitable[Any]], places: asyncio.Semaphore, name: str) -> None:
+        """Call an async function when there is a place, in a task that asyncio.run doesn't wait for when it ends."""
+        self._task = asyncio.Task(self._perform(work, places), loop=self._loop, name=name)
+        asyncio._unregister_task(self._task)  # documented: "Extending asyncio"
+
+    async def _perform(self, work: Callable[[], Awaitable[Any]], places: asyncio.Semaphore) -> None:
+        try:
+            async with places:
+                self.started = time.time()
+                self.end(_result(await work()))
+        except BaseException as error:
+            self.end(_failure(error))
 
 
-def _resolve(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():  # its reader may have been cancelled meanwhile
-        waiter.set_result(None)
+def _result(value: Any) -> Result:
+    """Raises TypeError for what is no value yet: what would have to be awaited, or can be read once only."""
+    if isinstance(value, Iterator | AsyncIterator | Awaitable):
+        if inspect.isgenerator(value) or inspect.iscoroutine(value):
+            value.close()  # a coroutine that was never awaited would be complained of
+        raise TypeError(f"it returned a {type(value).__name__} instead of a result")
+    return Result(value)
+
+
+def _failure(error: BaseException) -> Exception:
+    """The error, unless it would mean something else to the reader: SystemExit would end the loop there, CancelledError the
+    reader's task, StopAsyncIteration its reading in silence."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    failure = RuntimeError(f"it raised {describe(error)}")
+    failure.__cause__ = error
+    return failure

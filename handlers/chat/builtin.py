@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from handlers.chat.tools import tool
+from sidecar.functions import function
 
 MAX_LENGTH = 500
 """Characters of an expression."""
@@ -38,7 +38,7 @@ _BINARY: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
 _UNARY: Final[Mapping[type, Callable[[Any], Any]]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 
 
-@tool()
+@function
 def current_time(timezone: str = "UTC") -> str:
     """The current date and time, as ISO 8601. timezone: an IANA name such as Europe/Berlin."""
     if timezone.upper() == "UTC":
@@ -49,7 +49,7 @@ def current_time(timezone: str = "UTC") -> str:
         raise ValueError(f"unknown time zone {timezone!r}") from None
 
 
-@tool()
+@function
 def calculate(expression: str) -> Number:
     """The value of an arithmetic expression: numbers, parentheses and + - * / // % **, for example (2 + 3) * 4."""
     if len(expression) > MAX_LENGTH:

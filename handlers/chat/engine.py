@@ -101,7 +101,7 @@ class Answer:
         body: dict[str, Any] = {"model": model, "messages": self._messages, **request.parameters}
         if self.stages and body.get("tool_choice") not in ("auto", "none"):
             body.pop("tool_choice", None)  # a choice that forces a call would force it in every stage
-        if tools := [*(self._toolbox.tools[name].schema() for name in request.own_tools), *request.client_tools]:
+        if tools := [*(self._toolbox.schema(name) for name in request.own_tools), *request.client_tools]:
             body["tools"] = tools
         return body
 

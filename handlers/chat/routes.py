@@ -17,13 +17,14 @@ from handlers.chat.formats.completion import complete
 from handlers.chat.formats.openai import error_object
 from handlers.chat.formats.typed import format_for
 from handlers.chat.request import ChatRequest, parse_request
-from handlers.chat.tools import Toolbox, load
+from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
 from handlers.chat.upstream.failures import Reply as UpstreamReply
 from handlers.chat.upstream.failures import UpstreamFailed
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sidecar import answers
 from sidecar.answers import Reply
+from sidecar.functions import load
 from sidecar.service import Service, check_metadata
 from sidecar.settings import Settings
 from sse.asgi import attended
@@ -39,14 +40,10 @@ class Chat:
     """The upstream and the tools; its methods are the handlers. Raises ValueError for a setting that can't be used."""
 
     def __init__(self, settings: Settings) -> None:
-        try:
-            tools = load(("handlers.chat.builtin", *settings.tools))
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"SIDESTREAM_TOOLS: {error}") from None
         for name in ("openai", "httpx2", "httpcore2"):
             # At INFO a line for each request; at DEBUG the SDK logs whole prompts, which are nobody's business.
             logging.getLogger(name).setLevel(logging.WARNING)
-        self.toolbox = Toolbox(tools)
+        self.toolbox = Toolbox(load("SIDESTREAM_TOOLS", ("handlers.chat.builtin", *settings.tools)).values())
         self.upstream: OpenAIUpstream | DemoUpstream
         if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
             self.upstream = OpenAIUpstream(settings.model, settings.first_token_timeout, settings.upstream_timeout)

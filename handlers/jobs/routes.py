@@ -12,34 +12,32 @@ A job is a stream (its id is the stream's) that goes on without watchers.
 from typing import Any
 
 from handlers.jobs.job import Job
-from handlers.jobs.kinds import Kind, load
 from sidecar.answers import Gone, Reply, resume, start
+from sidecar.functions import Function, expected, load
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.errors import Full, Problem
 from sse.formats import Format
 from sse.http import Request, Response, json_response
 from sse.stream import Opening, State, Stream, Trigger
-from sse.threads import Bridge
+from sse.threads import Threads
 from sse.wire.payload import dumps
 
 _STATUS = {State.RUNNING: "running", State.DONE: "completed", State.FAILED: "failed", State.CANCELLED: "cancelled"}
 
 
 class Jobs:
-    """The kinds of jobs and their threads; its methods are the handlers. Raises ValueError for a module that can't be used."""
+    """The kinds of jobs by name, and their threads; its methods are the handlers."""
 
     def __init__(self, settings: Settings) -> None:
-        try:
-            self.kinds = load(settings.jobs)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"SIDESTREAM_JOBS: {error}") from None
-        self.threads = Bridge(settings.job_threads, settings.job_queue)
+        """Raises ValueError for a module that can't be used."""
+        self.kinds = load("SIDESTREAM_JOBS", ("handlers.jobs.builtin", *settings.jobs))
+        self.threads = Threads(settings.job_threads, settings.job_queue)
 
     async def create(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         """`POST /jobs`."""
         body = await request.json(limit=service.settings.max_body)
-        kind, params = self._wishes({} if body is None else body)
+        kind, params = self._asked({} if body is None else body)
 
         def propose() -> Opening:
             try:
@@ -54,8 +52,8 @@ class Jobs:
         document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
         return json_response(document, 202, {"location": url})
 
-    def _wishes(self, body: Any) -> tuple[Kind, dict[str, Any]]:
-        """What kind of job is asked for, and its parameters. Raises Problem 400, or 422 that names what is wrong."""
+    def _asked(self, body: Any) -> tuple[Function, dict[str, Any]]:
+        """The kind of job that is asked for, and its parameters. Raises Problem 400, or 422 that names what is wrong."""
         if not isinstance(body, dict):
             raise Problem(400, "The body must be an object with kind and params.")
         for name in body.keys() - {"kind", "params"}:
@@ -66,12 +64,12 @@ class Jobs:
             raise Problem(422, "There is no such kind of job; GET /jobs lists them.", parameter="kind")
         if not isinstance(params, dict):
             raise Problem(422, "params must be an object.", parameter="params")
-        kind.check(params)
+        kind.check(params, "params.")
         return kind, params
 
     async def index(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
         """`GET /jobs`."""
-        return json_response({"kinds": [kind.describe() for kind in self.kinds.values()]})
+        return json_response({"kinds": [describe_kind(kind) for kind in self.kinds.values()]})
 
     async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
         """`GET /jobs/{id}`."""
@@ -96,11 +94,20 @@ def _job(stream: Stream | None) -> tuple[Stream, Job]:
     return stream, stream.source
 
 
+def describe_kind(kind: Function) -> dict[str, Any]:
+    """A kind of job, as the list of kinds has it."""
+    params = {
+        name: {"expected": expected(schema)} | {key: schema[key] for key in ("default",) if key in schema}
+        for name, schema in kind.parameters.get("properties", {}).items()
+    }
+    return {"kind": kind.name, "description": kind.description, "params": params}
+
+
 def describe(stream: Stream, job: Job) -> dict[str, Any]:
     """The state document. Times: seconds since 1970. progress: 0 to 100."""
     document = {
         "job_id": stream.id,
-        "kind": job.kind.name,
+        "kind": job.kind,
         "status": "pending" if stream.state is State.RUNNING and job.started is None else _STATUS[stream.state],
         "progress": job.progress,
         "step": job.step,

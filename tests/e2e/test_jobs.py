@@ -15,18 +15,20 @@ from tests.support.servers import ROOT, Server, sidecar
 from tests.support.sockets import Answer, Client, complaints, fetch, get_json
 
 KINDS = """
+import asyncio
+import sys
 import time
 from datetime import datetime, timezone
-from handlers.jobs.kinds import kind
+from sidecar.functions import function
 
-@kind
+@function
 def silent(on_progress):
     "Never reports after its first step: can't be stopped."
     on_progress("begin", {})
     while True:
         time.sleep(60)
 
-@kind
+@function
 def busy(on_progress):
     "Pure Python, as fast as it can, and a report now and then."
     number = 0
@@ -34,6 +36,26 @@ def busy(on_progress):
         number += 1
         if number % 1000 == 0:
             on_progress("count", {"number": number, "at": datetime.now(timezone.utc), "text": "Größe"})
+
+@function
+async def stubborn(on_progress):
+    "Goes on whenever it is cancelled."
+    on_progress("begin", {})
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+@function
+async def exits():
+    "Would end the process, were it not a job."
+    sys.exit(3)
+
+@function
+def exits_in_a_thread():
+    "The same, in a thread."
+    sys.exit(3)
 """
 
 
@@ -134,22 +156,50 @@ async def test_sigterm_with_busy_threads_ends_in_time(module: dict[str, str]) ->
     assert complaints(process.stderr) == []
 
 
+async def test_an_async_job_that_goes_on_after_its_cancellation_does_not_hold_the_exit(module: dict[str, str]) -> None:
+    async with sidecar(**module, SIDESTREAM_DRAIN="0.2") as process:
+        async with Client(process.port) as client:
+            answer = await watch(client, await create(process, "stubborn"))
+            begin = time.monotonic()
+            stopping = asyncio.ensure_future(process.stop())
+            events = await answer.events()
+        assert (events[-1].type, events[-1].data) == ("cancelled", '{"reason":"shutting_down"}')
+        assert await stopping == 0
+        assert time.monotonic() - begin < 5
+    assert any("stubborn goes on although it was cancelled" in line for line in process.stderr)
+
+
+@pytest.mark.parametrize("kind", ["exits", "exits_in_a_thread"])
+async def test_a_job_that_calls_sys_exit_fails_and_the_server_goes_on(process: Server, kind: str) -> None:
+    job = await create(process, kind)
+    async with Client(process.port) as client:
+        answer = await client.get(job["progress"])
+        *_, error = await answer.events()
+    assert (error.type, json.loads(error.data)["code"]) == ("error", "job_failed")
+    assert json.loads(error.data)["error"] == "RuntimeError: it raised SystemExit: 3"
+    assert (await get_json(process.port, f"/jobs/{job['job_id']}"))["status"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("no_such_module", "SIDESTREAM_JOBS: No module named 'no_such_module'"),
-        ("json", "SIDESTREAM_JOBS: json: no kinds of jobs in this module"),
+        ("no_such_module", "SIDESTREAM_JOBS: no_such_module can't be imported: ModuleNotFoundError: No module named"),
+        ("module_that_exits", "SIDESTREAM_JOBS: module_that_exits can't be imported: SystemExit: 7 ("),
+        ("json", "SIDESTREAM_JOBS: there are no functions in json"),
         ("not a module!", "SIDESTREAM_JOBS='not a module!': expected Python modules"),
     ],
 )
-async def test_a_module_that_can_t_be_used_refuses_the_start_and_says_why_in_one_line(value: str, says: str) -> None:
-    env = {**os.environ, "SIDESTREAM_PORT": "0", "SIDESTREAM_JOBS": value}
+async def test_a_module_that_can_t_be_used_refuses_the_start_and_says_why_in_one_line(
+    value: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "module_that_exits.py").write_text("raise SystemExit(7)")
+    env = {**os.environ, "SIDESTREAM_PORT": "0", "SIDESTREAM_JOBS": value, "PYTHONPATH": str(tmp_path)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "app.py", cwd=ROOT, env=env, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     async with asyncio.timeout(20):
         out, err = await process.communicate()
     lines = err.decode().splitlines()
-    assert (process.returncode in (2, 3), out) == (True, b"")
+    assert (process.returncode, out) == (2, b"")
     assert len([line for line in lines if says in line]) == 1
     assert "Traceback" not in err.decode()

@@ -121,8 +121,10 @@ async def test_the_time_to_the_first_token_is_measured_for_every_stage(sidestrea
 
 async def test_jobs_that_hold_a_thread_and_those_that_wait_are_counted() -> None:
     sidestream = Sidestream(Settings(job_threads=1))
+    sidestream.start()
+    assert sidestream.features is not None
     release = threading.Event()
-    runs = [sidestream.service.state["bridge"].run(lambda on_progress: release.wait(10)) for _ in range(2)]
+    runs = [sidestream.features.jobs.threads.run(release.wait, {"timeout": 10}) for _ in range(2)]
     before = await scrape(sidestream)
     await runs[0].aclose()
     after = await scrape(sidestream)

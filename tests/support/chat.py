@@ -11,8 +11,9 @@ from handlers.chat.engine import Answer
 from handlers.chat.formats.typed import format_for
 from handlers.chat.items import Item
 from handlers.chat.request import parse_request
-from handlers.chat.tools import Tool, Toolbox
+from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
+from sidecar.functions import Function
 from tests.support.upstream import Script, Upstream, serve
 
 KEY = "sk-test-0123456789"
@@ -38,7 +39,7 @@ async def client_of(upstream: Upstream, key: str | None = KEY, **options: Any) -
 class Chat:
     """A scripted upstream and the engine in front of it."""
 
-    def __init__(self, upstream: Upstream, client: OpenAIUpstream, tools: tuple[Tool, ...]) -> None:
+    def __init__(self, upstream: Upstream, client: OpenAIUpstream, tools: tuple[Function, ...]) -> None:
         self.upstream = upstream
         self.client = client
         self.toolbox = Toolbox([builtin.current_time, builtin.calculate, *tools])
@@ -59,6 +60,6 @@ class Chat:
 
 
 @asynccontextmanager
-async def chat(*scripts: Script, tools: tuple[Tool, ...] = (), **options: Any) -> AsyncIterator[Chat]:
+async def chat(*scripts: Script, tools: tuple[Function, ...] = (), **options: Any) -> AsyncIterator[Chat]:
     async with serve(*scripts) as upstream, client_of(upstream, **options) as client:
         yield Chat(upstream, client, tools)

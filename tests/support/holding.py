@@ -6,10 +6,10 @@ SIDESTREAM_TOOLS=tests.support.holding HOLD_PORT=<a port>
 import asyncio
 import os
 
-from handlers.chat.tools import tool
+from sidecar.functions import function
 
 
-@tool()
+@function
 async def hold() -> None:
     """Run until it is cancelled."""
     _, writer = await asyncio.open_connection("127.0.0.1", int(os.environ["HOLD_PORT"]))

@@ -9,7 +9,7 @@ chunk objects cost ten times what reading the bytes does, so the bytes are read.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from handlers.chat.upstream.failures import Reply, UpstreamFailed, from_reply
 from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming
 from handlers.chat.upstream.patience import Patience
 from sidecar.logs import REQUEST_ID
-from sse.threads import Bridge, Result
+from sse.threads import Threads
 
 if TYPE_CHECKING:
     import httpx2
@@ -160,14 +160,11 @@ def _reply(response: "httpx2.Response", body: bytes, key: str = "") -> Reply:
 
 
 async def _load() -> _SDK:
-    async with aclosing(Bridge(threads=1, queue=0).run(_import)) as run:
-        async for item in run:
-            if isinstance(item, Result):
-                return item.value
-    raise RuntimeError("the openai SDK was not loaded")
+    sdk: _SDK = await Threads(threads=1, queue=0).run(_import).result()
+    return sdk
 
 
-def _import(**_: Any) -> _SDK:
+def _import() -> _SDK:
     import anyio
     import httpx2
     import openai

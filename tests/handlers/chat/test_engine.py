@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from sse.state import State, Trigger
 
 from handlers.chat.formats.typed import Typed
 from handlers.chat.items import StageBegun, StageDone, ToolResult, ToolSummary, add_usage
-from handlers.chat.tools import tool
 from handlers.chat.upstream.chunks import Chunk
-from sse.state import State, Trigger
+from sidecar.functions import function
 from sse.stream import Stream
 from tests.support.chat import chat
 from tests.support.upstream import DONE, HANG, call, chunk, finish, reply, usage
@@ -65,13 +65,13 @@ async def test_a_tool_leads_to_the_next_stage() -> None:
 async def test_tools_run_in_parallel_and_come_out_as_they_finish() -> None:
     first, second = asyncio.Event(), asyncio.Event()
 
-    @tool()
+    @function
     async def one() -> str:
         first.set()
         await second.wait()
         return "one"
 
-    @tool()
+    @function
     async def two() -> str:
         await first.wait()
         second.set()
@@ -89,7 +89,7 @@ async def test_tools_run_in_parallel_and_come_out_as_they_finish() -> None:
 
 WRONG = {
     "bad json": ('{"expression": ', "not JSON"),
-    "wrong parameters": ('{"formula": "1"}', "missing a required argument"),
+    "wrong parameters": ('{"formula": "1"}', "formula is no parameter of calculate"),
     "raised": ('{"expression": "1/0"}', "division by zero"),
 }
 
@@ -108,7 +108,7 @@ async def test_the_model_is_told_what_went_wrong_and_the_answer_goes_on(argument
 
 
 async def test_surrogates_that_were_cut_apart_are_joined_before_they_go_back() -> None:
-    @tool()
+    @function
     def echo(text: str) -> str:
         return text
 
@@ -245,7 +245,7 @@ async def test_cancelling_closes_the_upstreams_connection(script: Any, begun: bo
 async def test_cancelling_during_a_tool_cancels_the_tool() -> None:
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
-    @tool()
+    @function
     async def hang() -> None:
         begun.set()
         try:

@@ -1,34 +1,60 @@
 """Running tools: whatever happens is an outcome."""
 
 import asyncio
-import sys
+import json
 import threading
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from datetime import date
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from handlers.chat.tools import Outcome, Tool, Toolbox, load, tool
+from handlers.chat.tools import Outcome, Toolbox
+from sidecar.functions import Between, function
+from sse import threads
+from sse.errors import SourceFailed
+from sse.threads import OnProgress
 
 
-@tool()
+@function
 def add(a: int, b: int = 1, *, note: str = "") -> dict[str, Any]:
     """Add two numbers."""
     return {"sum": a + b, "note": note}
 
 
-@tool(name="later", timeout=0.05)
-async def wait(seconds: float) -> str:
+@function(name="later", timeout=0.05)
+async def wait(seconds: Annotated[float, Between(0, 60)], unit: Literal["s", "min"] = "s") -> str:
     await asyncio.sleep(seconds)
     return "done"
 
 
-@tool()
+class Unspeakable(Exception):
+    """Raises as soon as somebody wants to know what it says."""
+
+    def __str__(self) -> str:
+        raise SystemExit("from __str__")
+
+
+def thrown(kind: str) -> BaseException:
+    return {
+        "value": ValueError("no such thing"),
+        "exit": SystemExit(3),
+        "interrupt": KeyboardInterrupt(),
+        "cancel": asyncio.CancelledError(),
+        "generator": GeneratorExit(),
+        "stop": StopIteration("x"),
+        "time": TimeoutError("x"),
+        "unspeakable": Unspeakable(),
+        "sentence": SourceFailed("the quota is used up", "quota"),
+    }[kind]
+
+
+@function
 def fail(kind: str) -> None:
-    raise {"value": ValueError("no such thing"), "exit": SystemExit(3), "stop": StopIteration("x")}[kind]
+    raise thrown(kind)
 
 
-@tool()
+@function
 def write(depth: int) -> Any:
     value: Any = "end"
     for _ in range(depth):
@@ -36,17 +62,33 @@ def write(depth: int) -> Any:
     return value
 
 
-@tool()
+@function
 async def fail_async(kind: str) -> None:
-    raise {
-        "value": ValueError("no such thing"),
-        "exit": SystemExit(3),
-        "cancel": asyncio.CancelledError(),
-        "time": TimeoutError("x"),
-    }[kind]
+    raise thrown(kind)
 
 
-TOOLS = [add, wait, fail, write, fail_async]
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+async def async_numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+ODD: dict[str, Any] = {"generator": numbers, "async generator": async_numbers, "coroutine": fail_async.call}
+
+
+@function
+def odd(kind: str) -> Any:
+    return ODD[kind]() if kind != "coroutine" else ODD[kind]("value")
+
+
+@function
+async def odd_async(kind: str) -> Any:
+    return ODD[kind]() if kind != "coroutine" else ODD[kind]("value")
+
+
+TOOLS = [add, wait, fail, write, fail_async, odd, odd_async]
 
 
 async def call(name: str, arguments: str, **options: Any) -> Outcome:
@@ -54,8 +96,8 @@ async def call(name: str, arguments: str, **options: Any) -> Outcome:
     return await toolbox.call(name, arguments, toolbox.tools)
 
 
-def test_the_schema_comes_from_the_signature() -> None:
-    assert add.schema() == {
+def test_a_tool_is_told_to_the_model_as_openai_has_it() -> None:
+    assert Toolbox(TOOLS).schema("add") == {
         "type": "function",
         "function": {
             "name": "add",
@@ -73,22 +115,10 @@ def test_the_schema_comes_from_the_signature() -> None:
     }
 
 
-def test_annotations_without_a_json_type_leave_it_open() -> None:
-    @tool()
-    def odd(words: list[str], when: "Path", anything=None) -> None:  # type: ignore[no-untyped-def]
-        """Odd."""
-
-    assert odd.parameters["properties"] == {"words": {"type": "array"}, "when": {}, "anything": {"default": None}}
-
-
-def test_a_tool_is_still_a_callable() -> None:
-    assert add(1, b=2) == {"sum": 3, "note": ""}
-
-
 async def test_a_sync_tool_runs_in_a_daemon_thread() -> None:
     where: list[threading.Thread] = []
 
-    @tool()
+    @function
     def look() -> str:
         where.append(threading.current_thread())
         return "seen"
@@ -107,20 +137,36 @@ async def test_arguments_are_bound_and_values_become_json() -> None:
 
 
 ERRORS = {
-    "unknown tool": ("nothing", "{}", "no tool named 'nothing'"),
+    "unknown tool": ("nothing", "{}", "there is no tool named 'nothing'"),
     "bad json": ("add", '{"a": ', "not JSON"),
     "not an object": ("add", "[1]", "must be a JSON object"),
-    "missing parameter": ("add", "{}", "missing a required argument: 'a'"),
-    "unknown parameter": ("add", '{"a": 1, "z": 2}', "unexpected keyword argument 'z'"),
+    "too deep": ("add", "[" * 100_000, "not JSON"),
+    "missing parameter": ("add", "{}", "a is missing: it must be an integer."),
+    "unknown parameter": ("add", '{"a": 1, "z": 2}', "z is no parameter of add, which has: a, b, note."),
+    "another type": ("add", '{"a": "1"}', "a must be an integer."),
+    "out of bounds": ("later", '{"seconds": 61}', "seconds must be a number from 0 to 60."),
+    "no choice": ("later", '{"seconds": 0, "unit": "h"}', "unit must be one of s, min."),
     "exception in a thread": ("fail", '{"kind": "value"}', "ValueError: no such thing"),
-    "SystemExit in a thread": ("fail", '{"kind": "exit"}', "SystemExit"),
-    "StopIteration in a thread": ("fail", '{"kind": "stop"}', "StopIteration"),
+    "SystemExit in a thread": ("fail", '{"kind": "exit"}', "it raised SystemExit: 3"),
+    "KeyboardInterrupt in a thread": ("fail", '{"kind": "interrupt"}', "it raised KeyboardInterrupt"),
+    "GeneratorExit in a thread": ("fail", '{"kind": "generator"}', "it raised GeneratorExit"),
+    "CancelledError in a thread": ("fail", '{"kind": "cancel"}', "it raised CancelledError"),
+    "StopIteration in a thread": ("fail", '{"kind": "stop"}', "it raised StopIteration: x"),
+    "no text in a thread": ("fail", '{"kind": "unspeakable"}', "Unspeakable"),
+    "a sentence from a thread": ("fail", '{"kind": "sentence"}', "the quota is used up"),
     "exception in the loop": ("fail_async", '{"kind": "value"}', "ValueError: no such thing"),
-    "SystemExit in the loop": ("fail_async", '{"kind": "exit"}', "SystemExit: 3"),
-    "cancels itself": ("fail_async", '{"kind": "cancel"}', "cancelled itself"),
+    "SystemExit in the loop": ("fail_async", '{"kind": "exit"}', "it raised SystemExit: 3"),
+    "KeyboardInterrupt in the loop": ("fail_async", '{"kind": "interrupt"}', "it raised KeyboardInterrupt"),
+    "GeneratorExit in the loop": ("fail_async", '{"kind": "generator"}', "it raised GeneratorExit"),
+    "cancels itself": ("fail_async", '{"kind": "cancel"}', "it raised CancelledError"),
+    "StopIteration in the loop": ("fail_async", '{"kind": "stop"}', "coroutine raised StopIteration"),
     "a TimeoutError of its own": ("fail_async", '{"kind": "time"}', "TimeoutError: x"),
+    "no text in the loop": ("fail_async", '{"kind": "unspeakable"}', "Unspeakable"),
+    "a sentence from the loop": ("fail_async", '{"kind": "sentence"}', "the quota is used up"),
     "a value without a JSON form": ("write", '{"depth": 1000}', "Unwritable: this list has no JSON form"),
-    "takes too long": ("later", '{"seconds": 60}', "longer than 0.05 s"),
+    "takes too long": ("later", '{"seconds": 60}', "it took longer than 0.05 s"),
+    **{f"a {kind} from a thread": ("odd", f'{{"kind": "{kind}"}}', "instead of a result") for kind in ODD},
+    **{f"a {kind} from the loop": ("odd_async", f'{{"kind": "{kind}"}}', "instead of a result") for kind in ODD},
 }
 
 
@@ -141,7 +187,7 @@ async def test_a_tool_that_was_not_offered_is_unknown() -> None:
 async def test_cancelling_the_caller_cancels_an_async_tool() -> None:
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
-    @tool()
+    @function
     async def hang() -> None:
         begun.set()
         try:
@@ -160,14 +206,14 @@ async def test_cancelling_the_caller_cancels_an_async_tool() -> None:
 async def test_a_thread_that_ran_out_of_time_keeps_its_place_until_it_returns() -> None:
     release = threading.Event()
 
-    @tool(timeout=0.1)
+    @function(timeout=0.1)
     def block() -> str:
         release.wait(10)
         return "done"
 
     toolbox = Toolbox([block], limit=1)
     outcomes = [await toolbox.call("block", "", ["block"]) for _ in range(2)]
-    assert [outcome.error for outcome in outcomes] == ["the tool took longer than 0.1 s"] * 2
+    assert [outcome.error for outcome in outcomes] == ["it took longer than 0.1 s"] * 2
     release.set()
     assert (await toolbox.call("block", "", ["block"])).value == "done"
 
@@ -175,7 +221,7 @@ async def test_a_thread_that_ran_out_of_time_keeps_its_place_until_it_returns() 
 async def test_no_more_than_the_limit_run_at_once() -> None:
     running, most = 0, 0
 
-    @tool()
+    @function
     async def count() -> None:
         nonlocal running, most
         running += 1
@@ -188,17 +234,64 @@ async def test_no_more_than_the_limit_run_at_once() -> None:
     assert most == 2
 
 
-def test_load_finds_the_tools_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_tools.py").write_text(
-        "from handlers.chat.tools import tool\n@tool()\ndef hello(name: str) -> str:\n    return name\nother = 1\n"
-    )
-    (tmp_path / "no_tools.py").write_text("x = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    found = load(["my_tools"])
-    assert [(type(one), one.name) for one in found] == [(Tool, "hello")]
-    with pytest.raises(ValueError, match="no_tools: no tools"):
-        load(["no_tools"])
-    with pytest.raises(ImportError):
-        load(["missing_tools"])
-    for name in ("my_tools", "no_tools"):
-        sys.modules.pop(name)
+class Exits:
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [(Exits(), "SystemExit: 3"), ([b"\xff"], "can't decode byte 0xff"), ({(1,): 2}, "Dict key must a type serializable")],
+    ids=["exits", "bytes", "keys"],
+)
+async def test_a_result_that_json_cannot_hold_is_the_tools_error(value: Any, why: str) -> None:
+    @function
+    def strange() -> Any:
+        return value
+
+    outcome = await Toolbox([strange]).call("strange", "", ["strange"])
+    assert outcome.error is not None
+    assert outcome.error.startswith(f"Unwritable: this {type(value).__name__} has no JSON form: ")
+    assert why in outcome.error
+    assert json.loads(outcome.content) == {"error": outcome.error}
+
+
+async def test_a_result_is_told_as_json() -> None:
+    @function
+    def strange() -> dict[str, Any]:
+        return {"nan": float("nan"), "half": "\ud83d", "big": 2**100, "when": date(2024, 5, 17)}
+
+    outcome = await Toolbox([strange]).call("strange", "", ["strange"])
+    assert outcome.content == '{"nan":null,"half":"\ufffd","big":1267650600228229401496703205376,"when":"2024-05-17"}'
+
+
+async def test_a_tool_may_report_and_nobody_listens() -> None:
+    @function
+    def slow(on_progress: OnProgress) -> str:
+        on_progress("half", {"progress": 50})
+        return "done"
+
+    assert (await Toolbox([slow]).call("slow", "", ["slow"])).value == "done"
+
+
+async def test_a_tool_that_swallows_its_cancellation_holds_up_neither_its_caller_nor_more_than_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "GRACE", 0.05)
+    go = asyncio.Event()
+
+    @function(timeout=0.05)
+    async def stubborn() -> str:
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+        return "done"
+
+    toolbox = Toolbox([stubborn], limit=1)
+    async with asyncio.timeout(10):
+        outcomes = [await toolbox.call("stubborn", "", ["stubborn"]) for _ in range(2)]
+    assert [outcome.error for outcome in outcomes] == ["it took longer than 0.05 s"] * 2
+    go.set()
+    assert (await toolbox.call("stubborn", "", ["stubborn"])).value == "done"

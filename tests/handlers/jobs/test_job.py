@@ -9,26 +9,21 @@ from typing import Any
 
 import pytest
 
-from handlers.jobs.job import BUFFER, Job
-from handlers.jobs.kinds import Kind, OnProgress, kind
-from sse.errors import Full, SourceFailed
-from sse.threads import Bridge
+from handlers.jobs.job import Job
+from sidecar.functions import function
+from sse.errors import SourceFailed
+from sse.threads import OnProgress, Threads
 
 LONG = 10.0  # seconds after which a wait in these tests has failed
 
 Work = Callable[[OnProgress], Any]
 
 
-def blocking(work: Work) -> Kind:
-    @kind
-    def blocking(on_progress: OnProgress) -> Any:
-        return work(on_progress)
-
-    return blocking
+def blocking(work: Work) -> Callable[..., Any]:
+    return lambda on_progress: work(on_progress)
 
 
-def asynchronous(work: Work) -> Kind:
-    @kind
+def asynchronous(work: Work) -> Callable[..., Any]:
     async def asynchronous(on_progress: OnProgress) -> Any:
         await asyncio.sleep(0)
         return work(on_progress)
@@ -37,11 +32,16 @@ def asynchronous(work: Work) -> Kind:
 
 
 BOTH = pytest.mark.parametrize("make", [blocking, asynchronous])
+Make = Callable[[Work], Callable[..., Any]]
 
 
 @pytest.fixture
-async def bridge() -> Bridge:
-    return Bridge(1, 1)
+async def threads() -> Threads:
+    return Threads(1, 1)
+
+
+def job_of(threads: Threads, call: Callable[..., Any]) -> Job:
+    return Job(function(call), {}, threads)
 
 
 async def read(job: Job) -> list[dict[str, Any]]:
@@ -50,13 +50,13 @@ async def read(job: Job) -> list[dict[str, Any]]:
 
 
 @BOTH
-async def test_progress_then_the_result(make: Callable[[Work], Kind], bridge: Bridge) -> None:
+async def test_progress_then_the_result(make: Make, threads: Threads) -> None:
     def work(on_progress: OnProgress) -> str:
         on_progress("load", {"progress": 20, "message": "loading", "file": "Größe.csv"})
         on_progress("count", {"rows": [1, 2]})
         return "fertig"
 
-    job = Job(make(work), {}, bridge)
+    job = job_of(threads, make(work))
     assert (job.progress, job.step, job.details, job.result) == (0, None, {}, None)
     loading = {"progress": 20, "message": "loading", "file": "Größe.csv"}
     assert await read(job) == [
@@ -71,27 +71,40 @@ async def test_progress_then_the_result(make: Callable[[Work], Kind], bridge: Br
 
 @pytest.mark.parametrize(
     ("said", "shown"),
-    [(0, 0), (12.5, 12.5), (100, 100), (101, 100), (-1, 0), ("50", 7), (None, 7), (float("nan"), 7), (float("inf"), 7)],
-    ids=str,
+    [
+        (0, 0),
+        (12.5, 12.5),
+        (100, 100),
+        (101, 100),
+        (-1, 0),
+        ("50", 7),
+        (None, 7),
+        (float("nan"), 7),
+        (float("inf"), 7),
+        (-float("inf"), 7),
+        (10**400, 100),
+        (-(10**400), 0),
+    ],
+    ids=lambda value: str(value)[:10],
 )
-async def test_progress_is_a_number_from_0_to_100_or_stays_what_it_was(said: Any, shown: float, bridge: Bridge) -> None:
+async def test_progress_is_a_number_from_0_to_100_or_stays_what_it_was(said: Any, shown: float, threads: Threads) -> None:
     def work(on_progress: OnProgress) -> None:
         on_progress("a", {"progress": 7})
         on_progress("b", {"progress": said})
 
-    assert [item["progress"] for item in await read(Job(blocking(work), {}, bridge))] == [7, shown, 100]
+    assert [item["progress"] for item in await read(job_of(threads, work))] == [7, shown, 100]
 
 
 @BOTH
 async def test_what_the_work_raises_is_a_failure_with_its_text(
-    make: Callable[[Work], Kind], bridge: Bridge, caplog: pytest.LogCaptureFixture
+    make: Make, threads: Threads, caplog: pytest.LogCaptureFixture
 ) -> None:
     def work(on_progress: OnProgress) -> None:
         on_progress("a", {})
         raise LookupError("no such table")
 
     items = []
-    async with aclosing(Job(make(work), {}, bridge)) as job:
+    async with aclosing(job_of(threads, make(work))) as job:
         with pytest.raises(SourceFailed) as raised:
             async for item in job:
                 items.append(item)
@@ -101,84 +114,64 @@ async def test_what_the_work_raises_is_a_failure_with_its_text(
 
 
 @BOTH
-async def test_a_result_without_a_json_form_is_a_failure(make: Callable[[Work], Kind], bridge: Bridge) -> None:
+async def test_work_can_choose_its_own_code(make: Make, threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
+    def work(on_progress: OnProgress) -> None:
+        raise SourceFailed("quota used up", "quota", retryable=True)
+
+    with pytest.raises(SourceFailed) as raised:
+        await read(job_of(threads, make(work)))
+    assert (raised.value.code, raised.value.retryable, caplog.records) == ("quota", True, [])
+
+
+class Unspeakable(Exception):
+    """Raises as soon as somebody wants to know what it says."""
+
+    def __str__(self) -> str:
+        raise SystemExit("from __str__")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (asyncio.CancelledError(), "RuntimeError: it raised CancelledError"),
+        (SystemExit(3), "RuntimeError: it raised SystemExit: 3"),
+        (KeyboardInterrupt(), "RuntimeError: it raised KeyboardInterrupt"),
+        (GeneratorExit(), "RuntimeError: it raised GeneratorExit"),
+        (Unspeakable(), "Unspeakable (its message can't be shown: SystemExit)"),
+        (ValueError("x" * 10_000), "ValueError: " + "x" * 2000),
+    ],
+    ids=["cancelled", "exit", "interrupt", "generator", "unspeakable", "long"],
+)
+async def test_whatever_the_work_raises_is_a_failure(make: Make, threads: Threads, error: BaseException, text: str) -> None:
+    def work(on_progress: OnProgress) -> None:
+        raise error
+
+    with pytest.raises(SourceFailed) as raised:
+        await read(job_of(threads, make(work)))
+    assert (raised.value.message, raised.value.code) == (text, "job_failed")
+
+
+@BOTH
+async def test_a_result_without_a_json_form_is_a_failure(make: Make, threads: Threads) -> None:
     circle: list[Any] = []
     circle.append(circle)
-    job = Job(make(lambda on_progress: circle), {}, bridge)
+    job = job_of(threads, make(lambda on_progress: circle))
     with pytest.raises(SourceFailed) as raised:
         await read(job)
     assert raised.value.message.startswith("Unwritable: this list has no JSON form")
     assert (raised.value.code, job.result) == ("job_failed", None)
 
 
-@BOTH
-async def test_work_can_choose_its_own_code(
-    make: Callable[[Work], Kind], bridge: Bridge, caplog: pytest.LogCaptureFixture
-) -> None:
-    def work(on_progress: OnProgress) -> None:
-        raise SourceFailed("quota used up", "quota", retryable=True)
-
-    with pytest.raises(SourceFailed) as raised:
-        await read(Job(make(work), {}, bridge))
-    assert (raised.value.code, raised.value.retryable, caplog.records) == ("quota", True, [])
-
-
-@BOTH
-async def test_work_that_raises_what_would_end_the_loop_or_the_task_fails(make: Callable[[Work], Kind], bridge: Bridge) -> None:
-    def work(on_progress: OnProgress) -> None:
-        raise asyncio.CancelledError
-
-    with pytest.raises(SourceFailed) as raised:
-        await read(Job(make(work), {}, bridge))
-    assert raised.value.code == "job_failed"
-
-
-@BOTH
-async def test_progress_faster_than_its_reader_is_superseded_and_the_result_is_not(
-    make: Callable[[Work], Kind], bridge: Bridge
-) -> None:
-    over = threading.Event()
-
-    def work(on_progress: OnProgress) -> str:
-        for number in range(1000):
-            on_progress("count", {"progress": number / 10, "number": number})
-        over.set()
-        return "all"
-
-    job = Job(make(work), {}, bridge)
-    if make is blocking:
-        assert await asyncio.to_thread(over.wait, LONG)
-    *reports, completed = await read(job)
-    assert [report["details"]["number"] for report in reports] == list(range(1000 - BUFFER, 1000))
-    assert completed == {"status": "completed", "progress": 100, "result": "all"}
-
-
-async def test_a_full_queue_is_told_at_once() -> None:
-    gate = threading.Event()
-
-    def work(on_progress: OnProgress) -> None:
-        assert gate.wait(LONG)
-
-    bridge = Bridge(1, 1)
-    jobs = [Job(blocking(work), {}, bridge) for _ in range(2)]
-    with pytest.raises(Full):
-        Job(blocking(work), {}, bridge)
-    Job(asynchronous(work), {}, bridge)  # needs no thread
-    gate.set()
-    for job in jobs:
-        await read(job)
-
-
 # -- closing
 
 
 @BOTH
-async def test_closed_before_it_was_read_it_is_never_called(make: Callable[[Work], Kind]) -> None:
+async def test_closed_before_it_was_read_it_is_never_called(make: Make, threads: Threads) -> None:
     called = threading.Event()
-    bridge = Bridge(1, 1)
     gate = threading.Event()
-    busy = Job(blocking(lambda on_progress: gate.wait(LONG)), {}, bridge)
-    job = Job(make(lambda on_progress: called.set()), {}, bridge)
+    busy = job_of(threads, lambda on_progress: gate.wait(LONG))
+    job = job_of(threads, make(lambda on_progress: called.set()))
     assert job.started is None
     await job.aclose()
     assert (await read(job), job.started) == ([], None)
@@ -187,7 +180,7 @@ async def test_closed_before_it_was_read_it_is_never_called(make: Callable[[Work
     assert not called.is_set()
 
 
-async def test_closed_while_it_computes_the_thread_ends_at_its_next_report(bridge: Bridge) -> None:
+async def test_closed_while_it_computes_the_thread_ends_at_its_next_report(threads: Threads) -> None:
     begun, gate, left = threading.Event(), threading.Event(), threading.Event()
 
     def work(on_progress: OnProgress) -> None:
@@ -198,26 +191,25 @@ async def test_closed_while_it_computes_the_thread_ends_at_its_next_report(bridg
         finally:
             left.set()
 
-    job = Job(blocking(work), {}, bridge)
+    job = job_of(threads, work)
     reading = asyncio.ensure_future(read(job))
     assert await asyncio.to_thread(begun.wait, LONG)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert bridge.abandoned == 1
+    assert threads.counts()["abandoned"] == 1
     gate.set()
     assert await asyncio.to_thread(left.wait, LONG)
-    assert await read(Job(blocking(lambda on_progress: "next"), {}, bridge))  # its place is free again
-    assert (bridge.abandoned, job.step) == (0, None)
+    assert await read(job_of(threads, lambda on_progress: "next"))  # its place is free again
+    assert (threads.counts()["abandoned"], job.step) == (0, None)
 
 
 @pytest.mark.parametrize("end", [None, ValueError("while it cleaned up")], ids=["quietly", "by an error"])
 async def test_closed_while_it_awaits_an_async_function_has_ended(
-    bridge: Bridge, end: Exception | None, caplog: pytest.LogCaptureFixture
+    threads: Threads, end: Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, left = asyncio.Event(), asyncio.Event()
 
-    @kind
     async def waits(on_progress: OnProgress) -> None:
         on_progress("begun", {})
         begun.set()
@@ -228,7 +220,7 @@ async def test_closed_while_it_awaits_an_async_function_has_ended(
             if end is not None:
                 raise end
 
-    reading = asyncio.ensure_future(read(Job(waits, {}, bridge)))
+    reading = asyncio.ensure_future(read(job_of(threads, waits)))
     await begun.wait()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -238,14 +230,13 @@ async def test_closed_while_it_awaits_an_async_function_has_ended(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_details_are_copied_when_they_are_said(bridge: Bridge) -> None:
-    @kind
+async def test_details_are_copied_when_they_are_said(threads: Threads) -> None:
     async def reuses(on_progress: OnProgress) -> None:
         details: dict[str, Any] = {}
         for number in range(3):
             details["number"] = number
             on_progress("a", details)
 
-    *reports, _ = await read(Job(reuses, {}, bridge))
+    *reports, _ = await read(job_of(threads, reuses))
     seen: list[Mapping[str, Any]] = [report["details"] for report in reports]
     assert seen == [{"number": 0}, {"number": 1}, {"number": 2}]

@@ -13,12 +13,13 @@ from uuid import UUID
 import pytest
 
 from app import Sidestream
-from handlers.jobs.kinds import OnProgress, kind
+from sidecar.functions import Function, function
 from sidecar.settings import Settings
 from sse.formats import Plain
 from sse.store import Opening
 from sse.stream import MAX_EVENT, Stream
 from sse.testing import OpenedStream, open_stream
+from sse.threads import OnProgress
 from sse.wire.event import MessageEvent
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, ask
 
@@ -58,20 +59,26 @@ def gate() -> Gate:
 @pytest.fixture
 async def sidestream(gate: Gate) -> AsyncIterator[Sidestream]:
     sidestream = Sidestream(Settings(job_threads=1, job_queue=1))
+    sidestream.start()
 
-    @kind
+    @function
     def gated(on_progress: OnProgress) -> Any:
         return gate.work(on_progress)
 
-    @kind
+    @function
     def fails(on_progress: OnProgress) -> None:
         raise LookupError("no such table")
 
-    for own in (gated, fails):
-        sidestream.service.state["kinds"][own.name] = own
+    offer(sidestream, gated, fails)
     yield sidestream
     gate.go.set()
     await sidestream.stop()
+
+
+def offer(sidestream: Sidestream, *functions: Function) -> None:
+    """Add kinds of jobs."""
+    assert sidestream.features is not None
+    sidestream.features.jobs.kinds.update({own.name: own for own in functions})
 
 
 async def create(sidestream: Sidestream, kind: str, **params: Any) -> dict[str, Any]:
@@ -230,14 +237,14 @@ async def test_it_is_resumed_where_it_was_left(sidestream: Sidestream) -> None:
 
 
 async def test_a_slow_watcher_misses_progress_and_neither_the_result_nor_the_end(sidestream: Sidestream, gate: Gate) -> None:
-    @kind
+    @function
     def fast(on_progress: OnProgress) -> str:
         assert gate.go.wait(LONG)
         for number in range(1, 5001):
             on_progress("count", {"number": number})
         return "all"
 
-    sidestream.service.state["kinds"]["fast"] = fast
+    offer(sidestream, fast)
     job = await create(sidestream, "fast")
     async with watch(sidestream, job) as watched:
         watched.stop_reading()
@@ -272,12 +279,12 @@ AS_JSON = {
 
 
 async def test_what_python_knows_comes_out_as_json_in_details_and_results(sidestream: Sidestream) -> None:
-    @kind
+    @function
     def values(on_progress: OnProgress) -> dict[str, Any]:
         on_progress("values", VALUES)
         return VALUES
 
-    sidestream.service.state["kinds"]["values"] = values
+    offer(sidestream, values)
     job = await create(sidestream, "values")
     _, report, completed, _ = await whole(sidestream, job)
     assert json.loads(report.data)["details"] == AS_JSON
@@ -287,13 +294,13 @@ async def test_what_python_knows_comes_out_as_json_in_details_and_results(sidest
 
 
 async def test_an_item_that_can_t_be_written_is_an_item_error_and_the_rest_goes_on(sidestream: Sidestream) -> None:
-    @kind
+    @function
     async def large(on_progress: OnProgress) -> str:
         for size in (1, MAX_EVENT, 2):
             on_progress("text", {"text": "x" * size})
         return "fine"
 
-    sidestream.service.state["kinds"]["large"] = large
+    offer(sidestream, large)
     job = await create(sidestream, "large")
     events = await whole(sidestream, job)
     assert [event.type for event in events] == ["connected", "message", "item_error", "message", "message", "message"]
@@ -420,12 +427,12 @@ async def test_cancelled_while_its_thread_computes(
 async def test_cancelled_while_its_progress_waits_for_a_slow_watcher(
     sidestream: Sidestream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @kind
+    @function
     def endless(on_progress: OnProgress) -> None:
         while True:
             on_progress("on", {"text": "x" * 1000})
 
-    sidestream.service.state["kinds"]["endless"] = endless
+    offer(sidestream, endless)
     job = await create(sidestream, "endless")
     stream = stream_of(sidestream, job)
     async with watch(sidestream, job) as watched:
