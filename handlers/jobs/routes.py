@@ -97,7 +97,7 @@ def _job(stream: Stream | None) -> tuple[Stream, Job]:
 def describe_kind(kind: Function) -> dict[str, Any]:
     """A kind of job, as the list of kinds has it."""
     params = {
-        name: {"expected": expected(schema)} | {key: schema[key] for key in ("default",) if key in schema}
+        name: {"expected": expected(schema)} | ({"default": schema["default"]} if "default" in schema else {})
         for name, schema in kind.parameters.get("properties", {}).items()
     }
     return {"kind": kind.name, "description": kind.description, "params": params}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers.chat.request import MAX_MESSAGES
+from handlers.chat.tools import TIMEOUT
 from handlers.merge.routes import MAX_STREAMS
 from handlers.publish.bodies import MAX_LIST
 from sidecar import connection, listener
@@ -14,6 +15,7 @@ from sidecar.service import MAX_METADATA
 from sidecar.settings import PREFIX, Settings
 from sse.http import BODY_TIMEOUT
 from sse.stream import MAX_EVENT
+from sse.threads import GRACE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -73,6 +75,8 @@ def test_the_limits_are_the_ones_of_the_code() -> None:
         f"`/merge` | {MAX_STREAMS} | 400",
     ):
         assert row in section("Limits"), row
+    assert f"a tool's code | its end | {TIMEOUT:g} s," in PAGE
+    assert f"async code that is cancelled | its end | {GRACE:g} s |" in PAGE
     assert f"TCP_NOTSENT_LOWAT of {listener.UNSENT >> 10} KiB" in PAGE
     silence = listener.KEEPALIVE["TCP_KEEPIDLE"] + listener.KEEPALIVE["TCP_KEEPINTVL"] * listener.KEEPALIVE["TCP_KEEPCNT"]
     assert f"a silent connection | {silence} s |" in PAGE

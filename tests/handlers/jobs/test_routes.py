@@ -308,6 +308,92 @@ async def test_an_item_that_can_t_be_written_is_an_item_error_and_the_rest_goes_
     assert [json.loads(event.data)["status"] for event in events[3:5]] == ["running", "completed"]
 
 
+# -- whatever the work does, it is this job that fails, and nothing else
+
+
+class Unspeakable(Exception):
+    """Raises as soon as somebody wants to know what it says."""
+
+    def __str__(self) -> str:
+        raise SystemExit("from __str__")
+
+
+RAISED = [
+    (SystemExit(3), "RuntimeError: it raised SystemExit: 3"),
+    (KeyboardInterrupt(), "RuntimeError: it raised KeyboardInterrupt"),
+    (asyncio.CancelledError(), "RuntimeError: it raised CancelledError"),
+    (GeneratorExit(), "RuntimeError: it raised GeneratorExit"),
+    (Unspeakable(), "Unspeakable"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), RAISED, ids=lambda value: "" if isinstance(value, str) else type(value).__name__)
+@pytest.mark.parametrize("asynchronous", [True, False], ids=["in the loop", "in a thread"])
+async def test_whatever_a_function_raises_fails_its_job(
+    sidestream: Sidestream, error: BaseException, said: str, asynchronous: bool
+) -> None:
+    @function(name="raises")
+    async def raises_in_the_loop() -> None:
+        raise error
+
+    @function(name="raises")
+    def raises() -> None:
+        raise error
+
+    offer(sidestream, raises_in_the_loop if asynchronous else raises)
+    job, other = await create(sidestream, "raises"), await create(sidestream, "steps", count=3, interval=0)
+    assert json.loads((await whole(sidestream, job))[-1].data) == {"error": said, "code": "job_failed", "fatal": True}
+    assert (await state(sidestream, job))["status"] == "failed"
+    assert (await whole(sidestream, other))[-1].data == "[DONE]"
+
+
+@pytest.mark.parametrize("asynchronous", [True, False], ids=["in the loop", "in a thread"])
+async def test_a_generator_instead_of_a_result_fails_its_job(sidestream: Sidestream, asynchronous: bool) -> None:
+    @function(name="returns")
+    async def returns_in_the_loop() -> Any:
+        return (number for number in range(3))
+
+    @function(name="returns")
+    def returns() -> Any:
+        return (number for number in range(3))
+
+    offer(sidestream, returns_in_the_loop if asynchronous else returns)
+    job = await create(sidestream, "returns")
+    error = json.loads((await whole(sidestream, job))[-1].data)
+    assert error["error"] == "TypeError: it returned a generator instead of a result"
+
+
+async def test_what_json_cannot_hold_is_written_as_well_as_can_be_in_events_and_documents(sidestream: Sidestream) -> None:
+    class Exits:
+        def __str__(self) -> str:
+            raise SystemExit(3)
+
+    @function
+    async def strange(on_progress: OnProgress) -> Any:
+        on_progress("strange", {"progress": float("nan"), "value": Exits()})
+        return {"exits": Exits(), "bytes": b"\xff", "half": "\ud83d", "big": 2**100}
+
+    offer(sidestream, strange)
+    job = await create(sidestream, "strange")
+    _, report, completed, done = await whole(sidestream, job)
+    assert json.loads(report.data)["details"] == {"progress": None, "value": "<Exits>"}
+    result = {"exits": "<Exits>", "bytes": "/w==", "half": "\ufffd", "big": 2**100}
+    assert (json.loads(completed.data)["result"], done.data) == (result, "[DONE]")
+    assert (await state(sidestream, job))["result"] == result
+
+
+async def test_a_job_that_takes_longer_than_it_may_fails_with_a_code_of_its_own(sidestream: Sidestream) -> None:
+    @function(timeout=0.05)
+    async def slow() -> None:
+        await asyncio.Event().wait()
+
+    offer(sidestream, slow)
+    job = await create(sidestream, "slow")
+    said = {"error": "it took longer than 0.05 s", "code": "timed_out"}
+    assert json.loads((await whole(sidestream, job))[-1].data) == said | {"fatal": True}
+    assert (await state(sidestream, job))["error"] == said
+
+
 # -- what is refused
 
 
