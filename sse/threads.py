@@ -89,7 +89,7 @@ class Threads:
         """
         run = Run(self._buffer)
         reports = {"on_progress": run.report} if "on_progress" in inspect.signature(function).parameters else {}
-        work = partial(function, **(params or {}), **reports)
+        work = partial(function, **{**(params or {}), **reports})
         if inspect.iscoroutinefunction(function):
             run.begin(work, self._tasks, getattr(function, "__name__", "an async function"))
         else:
@@ -121,6 +121,7 @@ class Threads:
             following = self._waiting.popleft() if self._waiting else ()
             self._working.update(following[:1])
         run.end(outcome)
+        del outcome  # the traceback of an error holds this frame
         return following
 
 
@@ -153,9 +154,12 @@ class Run:
                 return self._progress.popleft()
             if outcome is not None:
                 self._close()
-                if isinstance(outcome, Exception):
+                if isinstance(outcome, Result):
+                    return outcome
+                try:
                     raise outcome
-                return outcome
+                finally:
+                    del outcome  # its traceback holds this frame as well
             self._news.clear()
             self._idle = True
             # The work appends, then looks whether we wait; here it's the other way round: one of them sees the other.
@@ -183,7 +187,7 @@ class Run:
             await asyncio.wait((task,), timeout=GRACE)
         finally:
             if not task.done():
-                logger.warning("%s goes on although it was cancelled; it is let go", task.get_name())
+                logger.warning("the function %s goes on although it was cancelled; it is let go", task.get_name())
 
     def _close(self) -> None:
         self._open = False
@@ -194,7 +198,7 @@ class Run:
 
     def expire_in(self, seconds: float) -> None:
         """End as failed then, unless the function ends before."""
-        failure = SourceFailed(f"it took longer than {seconds:g} s", "timed_out")
+        failure = SourceFailed(f"the function took longer than {seconds:g} s", "timed_out")
         self._timer = self._loop.call_later(seconds, self.end, failure)
 
     # -- the work's side; in a thread, if it has one
@@ -220,7 +224,7 @@ class Run:
                 self._wake()
 
     def _wake(self) -> None:
-        self._idle = False  # before the loop can run, or the reader's next wait would be missed
+        self._idle = False  # before the loop is told, which may let the reader wait again at once
         try:
             self._loop.call_soon_threadsafe(self._news.set)
         except RuntimeError:  # the loop is closed: nobody is left to read
@@ -253,7 +257,7 @@ def _result(value: Any) -> Result:
     if isinstance(value, Iterator | AsyncIterator | Awaitable):
         if inspect.isgenerator(value) or inspect.iscoroutine(value):
             value.close()  # a coroutine that was never awaited would be complained of
-        raise TypeError(f"it returned a {type(value).__name__} instead of a result")
+        raise TypeError(f"the function returned a {type(value).__name__} instead of a result")
     return Result(value)
 
 
@@ -262,6 +266,6 @@ def _failure(error: BaseException) -> Exception:
     reader's task, StopAsyncIteration its reading in silence."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
-    failure = RuntimeError(f"it raised {describe(error)}")
+    failure = RuntimeError(f"the function raised {describe(error)}")
     failure.__cause__ = error
     return failure

@@ -70,10 +70,12 @@ class Toolbox:
             returned = await run.result()
             dumps(returned)  # a value that has no JSON form is the tool's error
             value = returned
-        except (Problem, SourceFailed) as failure:
-            error = str(failure)  # a sentence for the model
+        except Problem as problem:
+            error = problem.detail
         except Full:
             error = "too many tools are running"
+        except SourceFailed as failure:  # it ran out of time, or has chosen its own words
+            error = describe(failure).removeprefix("SourceFailed: ")
         except Exception as failure:
             logger.warning("tool %s failed", name, exc_info=failure)
             error = describe(failure)

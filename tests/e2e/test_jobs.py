@@ -176,7 +176,7 @@ async def test_a_job_that_calls_sys_exit_fails_and_the_server_goes_on(process: S
         answer = await client.get(job["progress"])
         *_, error = await answer.events()
     assert (error.type, json.loads(error.data)["code"]) == ("error", "job_failed")
-    assert json.loads(error.data)["error"] == "RuntimeError: it raised SystemExit: 3"
+    assert json.loads(error.data)["error"] == "RuntimeError: the function raised SystemExit: 3"
     assert (await get_json(process.port, f"/jobs/{job['job_id']}"))["status"] == "failed"
 
 

@@ -35,6 +35,13 @@ class Unspeakable(Exception):
         raise SystemExit("from __str__")
 
 
+class Quota(SourceFailed):
+    """One with a text that can't be had."""
+
+    def __str__(self) -> str:
+        raise SystemExit("from __str__")
+
+
 def thrown(kind: str) -> BaseException:
     return {
         "value": ValueError("no such thing"),
@@ -45,6 +52,7 @@ def thrown(kind: str) -> BaseException:
         "stop": StopIteration("x"),
         "time": TimeoutError("x"),
         "unspeakable": Unspeakable(),
+        "no sentence": Quota("", "quota"),
         "sentence": SourceFailed("the quota is used up", "quota"),
     }[kind]
 
@@ -147,24 +155,25 @@ ERRORS = {
     "out of bounds": ("later", '{"seconds": 61}', "seconds must be a number from 0 to 60."),
     "no choice": ("later", '{"seconds": 0, "unit": "h"}', "unit must be one of s, min."),
     "exception in a thread": ("fail", '{"kind": "value"}', "ValueError: no such thing"),
-    "SystemExit in a thread": ("fail", '{"kind": "exit"}', "it raised SystemExit: 3"),
-    "KeyboardInterrupt in a thread": ("fail", '{"kind": "interrupt"}', "it raised KeyboardInterrupt"),
-    "GeneratorExit in a thread": ("fail", '{"kind": "generator"}', "it raised GeneratorExit"),
-    "CancelledError in a thread": ("fail", '{"kind": "cancel"}', "it raised CancelledError"),
-    "StopIteration in a thread": ("fail", '{"kind": "stop"}', "it raised StopIteration: x"),
+    "SystemExit in a thread": ("fail", '{"kind": "exit"}', "the function raised SystemExit: 3"),
+    "KeyboardInterrupt in a thread": ("fail", '{"kind": "interrupt"}', "the function raised KeyboardInterrupt"),
+    "GeneratorExit in a thread": ("fail", '{"kind": "generator"}', "the function raised GeneratorExit"),
+    "CancelledError in a thread": ("fail", '{"kind": "cancel"}', "the function raised CancelledError"),
+    "StopIteration in a thread": ("fail", '{"kind": "stop"}', "the function raised StopIteration: x"),
     "no text in a thread": ("fail", '{"kind": "unspeakable"}', "Unspeakable"),
     "a sentence from a thread": ("fail", '{"kind": "sentence"}', "the quota is used up"),
     "exception in the loop": ("fail_async", '{"kind": "value"}', "ValueError: no such thing"),
-    "SystemExit in the loop": ("fail_async", '{"kind": "exit"}', "it raised SystemExit: 3"),
-    "KeyboardInterrupt in the loop": ("fail_async", '{"kind": "interrupt"}', "it raised KeyboardInterrupt"),
-    "GeneratorExit in the loop": ("fail_async", '{"kind": "generator"}', "it raised GeneratorExit"),
-    "cancels itself": ("fail_async", '{"kind": "cancel"}', "it raised CancelledError"),
+    "SystemExit in the loop": ("fail_async", '{"kind": "exit"}', "the function raised SystemExit: 3"),
+    "KeyboardInterrupt in the loop": ("fail_async", '{"kind": "interrupt"}', "the function raised KeyboardInterrupt"),
+    "GeneratorExit in the loop": ("fail_async", '{"kind": "generator"}', "the function raised GeneratorExit"),
+    "cancels itself": ("fail_async", '{"kind": "cancel"}', "the function raised CancelledError"),
     "StopIteration in the loop": ("fail_async", '{"kind": "stop"}', "coroutine raised StopIteration"),
     "a TimeoutError of its own": ("fail_async", '{"kind": "time"}', "TimeoutError: x"),
     "no text in the loop": ("fail_async", '{"kind": "unspeakable"}', "Unspeakable"),
+    "no sentence from the loop": ("fail_async", '{"kind": "no sentence"}', "Quota"),
     "a sentence from the loop": ("fail_async", '{"kind": "sentence"}', "the quota is used up"),
     "a value without a JSON form": ("write", '{"depth": 1000}', "Unwritable: this list has no JSON form"),
-    "takes too long": ("later", '{"seconds": 60}', "it took longer than 0.05 s"),
+    "takes too long": ("later", '{"seconds": 60}', "the function took longer than 0.05 s"),
     **{f"a {kind} from a thread": ("odd", f'{{"kind": "{kind}"}}', "instead of a result") for kind in ODD},
     **{f"a {kind} from the loop": ("odd_async", f'{{"kind": "{kind}"}}', "instead of a result") for kind in ODD},
 }
@@ -213,7 +222,7 @@ async def test_a_thread_that_ran_out_of_time_keeps_its_place_until_it_returns() 
 
     toolbox = Toolbox([block], limit=1)
     outcomes = [await toolbox.call("block", "", ["block"]) for _ in range(2)]
-    assert [outcome.error for outcome in outcomes] == ["it took longer than 0.1 s"] * 2
+    assert [outcome.error for outcome in outcomes] == ["the function took longer than 0.1 s"] * 2
     release.set()
     assert (await toolbox.call("block", "", ["block"])).value == "done"
 
@@ -292,6 +301,6 @@ async def test_a_tool_that_swallows_its_cancellation_holds_up_neither_its_caller
     toolbox = Toolbox([stubborn], limit=1)
     async with asyncio.timeout(10):
         outcomes = [await toolbox.call("stubborn", "", ["stubborn"]) for _ in range(2)]
-    assert [outcome.error for outcome in outcomes] == ["it took longer than 0.05 s"] * 2
+    assert [outcome.error for outcome in outcomes] == ["the function took longer than 0.05 s"] * 2
     go.set()
     assert (await toolbox.call("stubborn", "", ["stubborn"])).value == "done"

@@ -134,10 +134,10 @@ class Unspeakable(Exception):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (asyncio.CancelledError(), "RuntimeError: it raised CancelledError"),
-        (SystemExit(3), "RuntimeError: it raised SystemExit: 3"),
-        (KeyboardInterrupt(), "RuntimeError: it raised KeyboardInterrupt"),
-        (GeneratorExit(), "RuntimeError: it raised GeneratorExit"),
+        (asyncio.CancelledError(), "RuntimeError: the function raised CancelledError"),
+        (SystemExit(3), "RuntimeError: the function raised SystemExit: 3"),
+        (KeyboardInterrupt(), "RuntimeError: the function raised KeyboardInterrupt"),
+        (GeneratorExit(), "RuntimeError: the function raised GeneratorExit"),
         (Unspeakable(), "Unspeakable (its message can't be shown: SystemExit)"),
         (ValueError("x" * 10_000), "ValueError: " + "x" * 2000),
     ],

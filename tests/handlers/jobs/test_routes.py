@@ -319,10 +319,10 @@ class Unspeakable(Exception):
 
 
 RAISED = [
-    (SystemExit(3), "RuntimeError: it raised SystemExit: 3"),
-    (KeyboardInterrupt(), "RuntimeError: it raised KeyboardInterrupt"),
-    (asyncio.CancelledError(), "RuntimeError: it raised CancelledError"),
-    (GeneratorExit(), "RuntimeError: it raised GeneratorExit"),
+    (SystemExit(3), "RuntimeError: the function raised SystemExit: 3"),
+    (KeyboardInterrupt(), "RuntimeError: the function raised KeyboardInterrupt"),
+    (asyncio.CancelledError(), "RuntimeError: the function raised CancelledError"),
+    (GeneratorExit(), "RuntimeError: the function raised GeneratorExit"),
     (Unspeakable(), "Unspeakable"),
 ]
 
@@ -360,7 +360,7 @@ async def test_a_generator_instead_of_a_result_fails_its_job(sidestream: Sidestr
     offer(sidestream, returns_in_the_loop if asynchronous else returns)
     job = await create(sidestream, "returns")
     error = json.loads((await whole(sidestream, job))[-1].data)
-    assert error["error"] == "TypeError: it returned a generator instead of a result"
+    assert error["error"] == "TypeError: the function returned a generator instead of a result"
 
 
 async def test_what_json_cannot_hold_is_written_as_well_as_can_be_in_events_and_documents(sidestream: Sidestream) -> None:
@@ -389,7 +389,7 @@ async def test_a_job_that_takes_longer_than_it_may_fails_with_a_code_of_its_own(
 
     offer(sidestream, slow)
     job = await create(sidestream, "slow")
-    said = {"error": "it took longer than 0.05 s", "code": "timed_out"}
+    said = {"error": "the function took longer than 0.05 s", "code": "timed_out"}
     assert json.loads((await whole(sidestream, job))[-1].data) == said | {"fatal": True}
     assert (await state(sidestream, job))["error"] == said
 
