@@ -323,7 +323,7 @@ RAISED = [
     (KeyboardInterrupt(), "RuntimeError: the function raised KeyboardInterrupt"),
     (asyncio.CancelledError(), "RuntimeError: the function raised CancelledError"),
     (GeneratorExit(), "RuntimeError: the function raised GeneratorExit"),
-    (Unspeakable(), "Unspeakable"),
+    (Unspeakable(), "Unspeakable (its message can't be shown: SystemExit)"),
 ]
 
 
@@ -363,23 +363,40 @@ async def test_a_generator_instead_of_a_result_fails_its_job(sidestream: Sidestr
     assert error["error"] == "TypeError: the function returned a generator instead of a result"
 
 
-async def test_what_json_cannot_hold_is_written_as_well_as_can_be_in_events_and_documents(sidestream: Sidestream) -> None:
-    class Exits:
-        def __str__(self) -> str:
-            raise SystemExit(3)
+class Exits:
+    def __str__(self) -> str:
+        raise SystemExit(3)
 
+
+async def test_details_that_json_cannot_hold_are_an_item_error_and_the_rest_goes_on(sidestream: Sidestream) -> None:
     @function
     async def strange(on_progress: OnProgress) -> Any:
-        on_progress("strange", {"progress": float("nan"), "value": Exits()})
-        return {"exits": Exits(), "bytes": b"\xff", "half": "\ud83d", "big": 2**100}
+        on_progress("strange", {"value": Exits()})
+        return {"nan": float("nan"), "half": "\ud83d", "big": 2**100}
 
     offer(sidestream, strange)
     job = await create(sidestream, "strange")
     _, report, completed, done = await whole(sidestream, job)
-    assert json.loads(report.data)["details"] == {"progress": None, "value": "<Exits>"}
-    result = {"exits": "<Exits>", "bytes": "/w==", "half": "\ufffd", "big": 2**100}
-    assert (json.loads(completed.data)["result"], done.data) == (result, "[DONE]")
-    assert (await state(sidestream, job))["result"] == result
+    assert (report.type, done.data) == ("item_error", "[DONE]")
+    assert "SystemExit: 3" in json.loads(report.data)["error"]
+    result = {"nan": None, "half": "\ufffd", "big": 2**100}
+    assert json.loads(completed.data)["result"] == result
+    document = await state(sidestream, job)
+    assert (document["status"], document["result"]) == ("completed", result)
+    assert "has no JSON form" in document["details"]
+
+
+async def test_a_result_that_json_cannot_hold_fails_its_job(sidestream: Sidestream) -> None:
+    @function
+    async def strange() -> Any:
+        return {"exits": Exits()}
+
+    offer(sidestream, strange)
+    job = await create(sidestream, "strange")
+    said = json.loads((await whole(sidestream, job))[-1].data)
+    assert (said["code"], said["error"].startswith("Unwritable: ")) == ("job_failed", True)
+    document = await state(sidestream, job)
+    assert (document["status"], "result" in document) == ("failed", False)
 
 
 async def test_a_job_that_takes_longer_than_it_may_fails_with_a_code_of_its_own(sidestream: Sidestream) -> None:
