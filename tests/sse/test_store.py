@@ -11,7 +11,8 @@ from sse.errors import Full, KeyReused
 from sse.formats import Format
 from sse.log import GATHER
 from sse.store import Store, StoreLimits
-from sse.stream import Opening, State, Stream, Trigger
+from sse.stream import Opening
+from sse.stream import State, Stream, Trigger
 from tests.support.clock import idle, now
 from tests.support.streams import Follower, for_ever, open_in
 
