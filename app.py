@@ -24,6 +24,7 @@ from sse import resume
 from sse.asgi import Receive, Scope, Send, lifespan
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request, problem_response
+from sse.store import Backend
 from sse.stream import Stream
 
 logger = logging.getLogger("sidestream")
@@ -88,10 +89,11 @@ def routes(features: Features) -> tuple[Route, ...]:
 
 
 class Sidestream:
-    """The ASGI application. settings: read from the environment when it starts, unless given."""
+    """The ASGI application. settings: read from the environment when it starts, unless given. backend: as `Store` has it."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, backend: Backend | None = None) -> None:
         self.settings = settings
+        self._backend = backend
         self.features: Features | None = None
         self._service: Service | None = None
         self._routes = Routes(())
@@ -106,7 +108,7 @@ class Sidestream:
 
     def start(self) -> None:
         """Read the settings and make the features. Raises ValueError for one that is wrong."""
-        service = Service(self.settings or from_environment())
+        service = Service(self.settings or from_environment(), self._backend)
         self.features = Features.of(service)
         self.features.start()
         self._routes = Routes(self.routes(self.features))
@@ -174,7 +176,7 @@ class Sidestream:
         """The stream that the path names, or where that names none the last event ID. The one look-up of a request."""
         stream_id = request.params.get("id")
         if stream_id is None:
-            last = resume.parse(answers.last_event_id(request) or "")
+            last = resume.parse(request.last_event_id or "")
             stream_id = last.stream if last is not None and last.number is not None else None
         return await service.store.find(stream_id) if stream_id is not None else None
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sidecar.answers import Reply, last_event_id, private
+from sidecar.answers import Reply, private
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.formats import Format
@@ -28,7 +28,7 @@ async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict
 async def stream(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     count = request.integer("count", 10, minimum=0, maximum=1_000_000)
     interval = request.number("interval", 0.5, minimum=0, maximum=3600)
-    last = last_event_id(request) or "0"
+    last = request.last_event_id or "0"
     if last == "end":
         return Response(204)
     if re.fullmatch("[0-9]{1,7}", last) is None or int(last) > count:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sidecar.access import has_token, is_loopback
-from sidecar.answers import Reply, last_event_id, private
+from sidecar.answers import Reply, private
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.formats import Format
@@ -35,7 +35,7 @@ async def load(service: Service, request: Request, stream: Stream | None) -> Rep
     client = request.scope.get("client")  # none: a socket of this machine, or a server that doesn't know
     if client and not is_loopback(client[0]) and not has_token(service.settings, request):
         raise Problem(403, "Without a token, the load is for clients on this machine only.")
-    if last_event_id(request) is not None:
+    if request.last_event_id is not None:
         return Response(204)  # nothing is kept: an EventSource that comes back would begin again
     events = request.integer("events", 1000, minimum=0, maximum=100_000_000)
     size = request.integer("size", 190, minimum=0, maximum=1 << 20)

@@ -5,7 +5,8 @@ last event ID (`sse.resume`), an idempotency key, a new stream. What stands in t
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 from urllib.parse import urlencode
@@ -18,7 +19,7 @@ from sse.formats import Transliterated
 from sse.http import Headers, Request, Response, json_response
 from sse.resume import GONE_ID, Held, Verdict, decide
 from sse.sender import Followed
-from sse.store import Holder
+from sse.store import Holder, Place
 from sse.stream import Opening, State, Stream, new_id
 from sse.watch import EventStream, head
 from sse.wire.encoder import encode
@@ -93,46 +94,42 @@ async def open(service: Service, request: Request, stream: Stream | None, propos
     """
     if request.method == "HEAD":
         return Head()
-    identity = identify(request, body)
-    if last_event_id(request) is not None:
-        return resume(service, request, stream, same=stream is not None and stream.opening.identity == identity)
+    if request.last_event_id is not None:
+        return resume(service, request, stream, same=stream is not None and stream.opening.identity == identify(request, body))
     if request.accepts("application/json"):
         return opened(service, request, await start(service, request, propose, body=body), 202)
-    service.store.watchers.take()
-    try:
+    with seat(service):
         stream = await start(service, request, propose, body=body)
-    except BaseException:
-        service.store.watchers.give_back()
-        raise
-    return _follow(service, request, stream, None, newcomer=True, key=stream.key)
+    return follow(service, request, stream, None, newcomer=True, key=stream.key)
 
 
 async def start(service: Service, request: Request, propose: Propose, *, body: bytes = b"") -> Stream:
-    """The stream that the request's idempotency key has opened before, or a new one. Raises Full, Problem 400, 422."""
-    identity = identify(request, body)
-    key = _claim(request)
-    with service.store.reserve() as place:
-        opening_id = new_id()
+    """The stream that the request's idempotency key has opened before, or a new one. Raises Full, Problem 400, 409, 422."""
+    store, key, identity, stream_id = service.store, _claim(request), identify(request, body), new_id()
+    if key:
+        holder = await store.backend.claim(key, Holder(stream_id, identity))
+        if holder.digest != identity:
+            raise Problem(422, "This idempotency key was used for another request.", parameter="key")
+        if holder.stream_id != stream_id:
+            stream = await store.find(holder.stream_id)
+            if stream is None:
+                detail = "The request that has this idempotency key has not opened its stream yet."
+                raise Problem(409, detail, headers={"retry-after": "1"}, parameter="key")
+            return stream
+    try:
+        with store.reserve() as place:
+            return begin(service, replace(propose(), id=stream_id, identity=identity, claim=key), place)
+    except BaseException:
         if key:
-            holder = await service.store.backend.claim(key, Holder(opening_id, identity))
-            if holder.digest != identity:
-                raise Problem(422, "This idempotency key was used for another request.", parameter="key")
-            if holder.stream_id != opening_id and (stream := await service.store.find(holder.stream_id)) is not None:
-                return stream
-        try:
-            opening = replace(propose(), id=opening_id, identity=identity, claim=key, request_id=REQUEST_ID.get())
-        except BaseException:
-            if key:
-                service.store.backend.release(key)
-            raise
-        return service.store.open(written(service, opening), place)
+            store.backend.release(key)
+        raise
 
 
-def written(service: Service, opening: Opening) -> Opening:
-    """The opening, in a format that transliterates where the settings ask for that."""
+def begin(service: Service, opening: Opening, place: Place) -> Stream:
+    """Open a stream for this request, in a format that transliterates where the settings ask for that."""
     if service.settings.ascii and opening.format.transliterated:
-        return replace(opening, format=Transliterated(opening.format))
-    return opening
+        opening = replace(opening, format=Transliterated(opening.format))
+    return service.store.open(replace(opening, request_id=REQUEST_ID.get()), place)
 
 
 def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
@@ -145,11 +142,10 @@ def private(service: Service, request: Request, opening: Opening, *, after: int 
     """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
     if request.method == "HEAD":
         return Head()
-    with service.store.reserve() as place:
-        service.store.watchers.take()
-        opening = replace(opening, linger=0, keep=0, ids="", start=after or 0, listed=False, request_id=REQUEST_ID.get())
-        stream = service.store.open(written(service, opening), place)
-    return _follow(service, request, stream, after, newcomer=after is None)
+    with service.store.reserve() as place, seat(service):
+        opening = replace(opening, linger=0, keep=0, ids="", start=after or 0, listed=False)
+        stream = begin(service, opening, place)
+    return follow(service, request, stream, after, newcomer=after is None)
 
 
 # -- resuming and watching
@@ -161,8 +157,9 @@ def resume(service: Service, request: Request, stream: Stream | None, *, same: b
     same: whether this request is the one that opened the stream, or names it by its path. newest: a newcomer starts at the
     newest event. Raises Full, Gone, Problem 400, 409.
     """
-    last = last_event_id(request)
-    answer = decide(last, held(stream, same=same) if stream is not None else None)
+    if stream is not None and stream.discarded:  # while the request's body was read
+        stream = None
+    answer = decide(request.last_event_id, held(stream, same=same) if stream is not None else None)
     match answer.verdict:
         case Verdict.OPEN if stream is not None:
             return watch(service, request, stream, None, newest=newest)
@@ -192,13 +189,24 @@ def watch(
     newcomer = after is None
     if newest and newcomer:
         after = max(followed.position(from_now=True) - 1, followed.position(from_now=False))
-    return _follow(service, request, followed, after, newcomer=newcomer, key=key)
+    return follow(service, request, followed, after, newcomer=newcomer, key=key)
 
 
-def _follow(
+@contextmanager
+def seat(service: Service) -> Iterator[None]:
+    """Take the place of a watcher, which is given back if the block fails; otherwise `follow` passes it on. Raises Full."""
+    service.store.watchers.take()
+    try:
+        yield
+    except BaseException:
+        service.store.watchers.give_back()
+        raise
+
+
+def follow(
     service: Service, request: Request, followed: Followed, after: int | None, *, newcomer: bool, key: str | None = None
 ) -> Reply:
-    """The event stream response; but for HEAD, the place of its watcher is taken."""
+    """The event stream response, which gives the place of its watcher back; but for HEAD, that is taken."""
     headers: Headers = ()
     if isinstance(followed, Stream):
         headers = followed.format.headers
@@ -232,7 +240,7 @@ def refusal(service: Service, request: Request, problem: Problem, errors: Callab
         if isinstance(problem, Gone) and request.method != "DELETE":
             data = dumps({"error": problem.detail, **problem.members, "fatal": True})
             return one_event(Event(data, "error", GONE_ID))
-        if problem.status == 503 and "limit" in problem.members and last_event_id(request) is not None:
+        if problem.status == 503 and "limit" in problem.members and request.last_event_id is not None:
             return one_event(Event(retry=max(service.settings.retry, 5000)))
     return errors(problem)
 
@@ -249,11 +257,6 @@ def one_event(event: Event) -> Response:
 # -- what a request says
 
 
-def last_event_id(request: Request) -> str | None:
-    """The header wins; a page can't set it on its first connection, so that a query parameter does as well."""
-    return request.header(b"last-event-id") or request.query.get("last_event_id") or None
-
-
 def held(stream: Stream, *, same: bool) -> Held:
     log = stream.log
     return Held(stream.id, log.last - log.closed, ended=stream.state is not State.RUNNING, same=same)
@@ -267,7 +270,12 @@ def identify(request: Request, body: bytes = b"") -> str:
 
 
 def location(service: Service, request: Request, stream: Stream) -> str:
-    return f"{service.base(request)}/streams/{stream.id}"
+    return f"{base(service, request)}/streams/{stream.id}"
+
+
+def base(service: Service, request: Request) -> str:
+    """What stands before every path that a client is told."""
+    return request.root_path or service.settings.root_path
 
 
 def _claim(request: Request) -> str:

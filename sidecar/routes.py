@@ -69,7 +69,7 @@ class Routes:
             allowed.append(route.method)
         if not allowed:
             raise Problem(404, "There is nothing here; GET / lists what there is.")
-        allow = ", ".join([*sorted(allowed), *(["HEAD"] if "GET" in allowed else []), "OPTIONS"])
+        allow = ", ".join([*sorted({*allowed}), *(["HEAD"] if "GET" in allowed else []), "OPTIONS"])
         if method == "OPTIONS":
             return Route("OPTIONS", request.path, _options(allow), Right.OPEN)
         raise Problem(405, f"Allowed here: {allow}.", headers={"allow": allow})

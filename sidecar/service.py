@@ -5,11 +5,11 @@ from typing import Any
 from sidecar import logs
 from sidecar.counts import Counts
 from sidecar.settings import Settings
-from sse.errors import Problem, Unwritable
-from sse.http import Request
+from sse.errors import MissingExtra, Problem, Unwritable
 from sse.sender import Pace
 from sse.store import Backend, Store, StoreLimits
 from sse.stream import Limits, Stream
+from sse.wire.ascii import to_ascii
 from sse.wire.payload import dumps
 
 MAX_METADATA = 1024
@@ -17,9 +17,14 @@ MAX_METADATA = 1024
 
 
 class Service:
-    """Made once, at the start; handed to every handler."""
+    """Made once, at the start; handed to every handler. Raises ValueError for a setting that can't be used."""
 
     def __init__(self, settings: Settings, backend: Backend | None = None) -> None:
+        if settings.ascii:
+            try:
+                to_ascii(b"")
+            except MissingExtra as error:
+                raise ValueError(f"SIDESTREAM_ASCII=on: {error}") from None
         self.settings = settings
         self.counts = Counts()
         limits = StoreLimits(
@@ -30,10 +35,6 @@ class Service:
         )
         self.store = Store(limits, backend=backend, on_end=self._ended)
         self.pace = Pace(settings.heartbeat, settings.send_timeout, settings.retry)
-
-    def base(self, request: Request) -> str:
-        """What stands before every path that a client is told."""
-        return request.root_path or self.settings.root_path
 
     def _ended(self, stream: Stream) -> None:
         self.counts.stream_ended(stream)

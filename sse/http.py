@@ -62,6 +62,11 @@ class Request:
             self._query = dict(reversed(pairs))
         return self._query
 
+    @property
+    def last_event_id(self) -> str | None:
+        """The header wins (9.2.4); a page can't set it on its first connection, so that a query parameter does as well."""
+        return self.header(b"last-event-id") or self.query.get("last_event_id") or None
+
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """A query parameter as an integer within bounds, else a 400 that names it."""
         text = self.query.get(name)
@@ -154,9 +159,10 @@ class Response:
 
     async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
         own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
+        told = [*own, *ALWAYS, *headers]
         if self.status not in (204, 304):  # RFC 9110, 8.6: no Content-Length on these
-            own.append((b"content-length", b"%d" % len(self.body)))
-        await send({"type": "http.response.start", "status": self.status, "headers": [*own, *ALWAYS, *headers]})
+            told.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": told})
         # RFC 9110, 9.3.2: HEAD is GET without the content
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else self.body})
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from sse.errors import Full
 from sse.log import Budget, EventLog
-from sse.stream import DEFAULT_LIMITS, Limits, Opening, State, Stream, Trigger
+from sse.stream import DEFAULT_LIMITS, Limits, Opening, Stream, Trigger
 
 CLEAN_UP = 1.0
 """Seconds that the sources of streams which a shutdown ends may take to clean up, all together."""
@@ -36,7 +36,7 @@ class Backend(Protocol):
     """
 
     async def find(self, stream_id: str) -> Stream | None:
-        """A stream that this process doesn't hold."""
+        """A stream that this process doesn't hold, with all events until now: a client may come with the newest one's id."""
 
     def begin(self, stream: Stream) -> None:
         """A stream begins here: record its events from now on."""
@@ -220,7 +220,7 @@ class Store:
         for stream in list(self.streams.values()):
             if self.budget.used <= target:
                 return
-            if stream.state is not State.RUNNING and not stream.log.watchers:
+            if stream.log.closed and not stream.log.watchers:
                 self.forget(stream)
         largest_first = sorted((stream.log for stream in self.streams.values()), key=lambda log: log.size, reverse=True)
         for drop in (EventLog.drop_taken, EventLog.drop_led):

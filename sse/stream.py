@@ -75,7 +75,7 @@ class Opening:
     identity: what opened it, with its query and body; only the same may resume it there. claim: the key that it holds, if any.
     ids: what stands before an event's number in its id; `<stream id>.` unless given. start: the number of the event before
     the first one. listed: whether it can be found again, and its events are kept for that. request_id: of the request that
-    opened it.
+    opened it. key: what permits to cancel the stream and to publish to it; made unless given.
     """
 
     source: AsyncIterator[Any] | None
@@ -91,6 +91,7 @@ class Opening:
     start: int = 0
     listed: bool = True
     request_id: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ DEFAULT_LIMITS: Final = Limits()
 class Stream:
     """One answer and its life. Built inside a running event loop, it runs at once.
 
-    on_end, on_expire: called once each, with the stream.
+    on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
     """
 
     def __init__(
@@ -130,7 +131,8 @@ class Stream:
         self.created = time.time()
         self.ended: float | None = None
         self.last_event: float | None = None
-        self._key = ""
+        self.discarded = False
+        self._key = opening.key
         self._ids = (f"{self.id}." if opening.ids is None else opening.ids) if format.ids else None
         self._head = head = b"id: %b%%d\n%%b" % self._ids.encode() if self._ids is not None else None
         self._loop = asyncio.get_running_loop()
@@ -200,7 +202,7 @@ class Stream:
                 self._cleanup.cancel()
 
     def emit(self, item: Any) -> int | None:
-        """Write what the source yielded. Returns the last number given, None where nothing is written.
+        """Write what the source yielded. Returns the number of the last event of it, None where nothing is written.
 
         Raises RuntimeError after the end.
         """
@@ -214,7 +216,7 @@ class Stream:
         if isinstance(written, bytes):
             return self._append(written) if written else None
         number = None
-        for event in written:
+        for event in filter(None, written):
             number = self._append(event)
         return number
 
@@ -305,6 +307,7 @@ class Stream:
 
     def discard(self) -> None:
         """Give the log's memory back: the stream has ended, and nobody can find it any more."""
+        self.discarded = True
         self._set_timer(None)
         self.log.clear()
 

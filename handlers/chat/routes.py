@@ -89,9 +89,10 @@ class Chat:
             with service.store.reserve() as place:
                 if not chat.stream:
                     return _whole(await attended(request.receive, complete(answer)))
-                await attended(request.receive, answer.open())
-                stream = service.store.open(self._opening(service, chat, answer), place)
-            return answers.watch(service, request, stream, None, key=stream.key)
+                with answers.seat(service):
+                    await attended(request.receive, answer.open())
+                    stream = answers.begin(service, self._opening(service, chat, answer), place)
+            return answers.follow(service, request, stream, None, newcomer=True, key=stream.key)
         except UpstreamFailed as failure:
             await answer.aclose()
             return _failed(service, failure)

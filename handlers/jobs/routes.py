@@ -12,7 +12,7 @@ A job is a stream (its id is the stream's) that goes on without watchers.
 from typing import Any
 
 from handlers.jobs.job import Job
-from sidecar.answers import Gone, Reply, resume, start
+from sidecar.answers import Gone, Reply, base, resume, start
 from sidecar.functions import Function, expected, load
 from sidecar.service import Service
 from sidecar.settings import Settings
@@ -47,7 +47,7 @@ class Jobs:
                 raise Problem(429, detail, headers={"retry-after": str(full.retry_after)}) from None
 
         stream = await start(service, request, propose, body=dumps([kind.name, params]))
-        url = f"{service.base(request)}/jobs/{stream.id}"
+        url = f"{base(service, request)}/jobs/{stream.id}"
         status = describe(*_job(stream))["status"]
         document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
         return json_response(document, 202, {"location": url})

@@ -20,7 +20,7 @@ from typing import Any
 from handlers.merge.merged import Merged, Part
 from sidecar import access, answers
 from sidecar.access import Right
-from sidecar.answers import Reply, last_event_id
+from sidecar.answers import Reply
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.formats import Format
@@ -44,7 +44,7 @@ async def watch(service: Service, request: Request, stream: Stream | None) -> Re
     if len(names) > MAX_STREAMS or len(set(names)) != len(names) or not all(names):
         detail = f"streams must be 1 to {MAX_STREAMS} different stream ids, separated by commas."
         raise Problem(400, detail, parameter="streams")
-    last = last_event_id(request)
+    last = request.last_event_id
     positions = _positions(last, len(names))
     if all(position is None for position in positions):
         return Response(204)
@@ -67,6 +67,8 @@ def _positions(last: str | None, count: int) -> list[int | None]:
 def _part(name: str, stream: Stream | None, position: int | None) -> Part:
     if position is None:
         return Part(name, stream, 0, over=True)
+    if stream is not None and stream.discarded:  # while the others were looked up
+        stream = None
     if stream is not None:
         if not stream.format.ids:
             raise Problem(409, f"Stream {name} has no ids, so that it can't be merged.", parameter="streams")
