@@ -1,4 +1,4 @@
-"""Routing, root_path, HEAD and OPTIONS, the lifespan and life without it, and the boundary for errors."""
+"""The routes, root_path, HEAD and OPTIONS, the lifespan and life without it, and the boundary for errors."""
 
 import json
 import logging
@@ -7,22 +7,23 @@ from typing import Any
 
 import pytest
 
-import app
-from app import Route, Sidestream
+from app import Sidestream
 from sidecar.access import Right
 from sidecar.answers import Reply
+from sidecar.routes import Route, Routes
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.errors import Disconnected, Full, Problem
 from sse.http import Request
-from sse.stream import State
+from sse.stream import State, Stream
 from sse.testing import open_stream
-from tests.support.app import EVENT_STREAM, HOST, ask
+from tests.support.app import EVENT_STREAM, HOST, Extended, ask
+from tests.support.app import ROUTES as TABLE
 from tests.support.asgi import Connection, http_scope, lifespan
 
-ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES]
-PATHS = sorted({route.path for route in ROUTES})
-GETS = [pytest.param(route, id=route.path) for route in ROUTES if route.method == "GET"]
+ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in TABLE]
+PATHS = sorted({route.path for route in TABLE})
+GETS = [pytest.param(route, id=route.path) for route in TABLE if route.method == "GET"]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def filled(path: str) -> str:
 
 
 def allow(path: str) -> str:
-    methods = {route.method for route in ROUTES if route.path == path}
+    methods = {route.method for route in TABLE if route.path == path}
     return ", ".join([*sorted(methods), *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
 
@@ -45,12 +46,12 @@ def allow(path: str) -> str:
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_is_found_by_its_method_and_path(route: Route) -> None:
     request = Request(http_scope(filled(route.path), method=route.method), Connection().receive)
-    assert app.find(request) is route
+    assert Routes(TABLE).find(request) is route
     assert request.params == ({"id": "some-id"} if "{id}" in route.path else {})
 
 
 def test_no_two_routes_answer_the_same_request() -> None:
-    named = [(route.method, route.path) for route in ROUTES]
+    named = [(route.method, route.path) for route in TABLE]
     assert len(named) == len(set(named))
 
 
@@ -90,8 +91,8 @@ async def test_head_answers_as_get_without_a_body_and_starts_nothing(sidestream:
         answer = await ask(sidestream, filled(route.path), method="HEAD")
         assert answer.body == b""
         assert answer.status in (200, 400, 404)
-        assert not sidestream.service.store.running
-        assert not sidestream.service.store.watchers
+        store = sidestream.service.store
+        assert (store.running, store.places.taken, store.watchers.taken) == ({}, 0, 0)
 
 
 async def test_head_of_an_event_stream_says_what_get_would(sidestream: Sidestream) -> None:
@@ -157,16 +158,13 @@ async def test_a_location_begins_with_root_path(settings: Settings, root_path: s
 # -- the boundary for errors
 
 
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
-    """The route /fail, which raises what a test puts here."""
-    failures: list[BaseException] = []
+def failing(error: BaseException) -> Sidestream:
+    """The application with a route /fail, which raises `error`."""
 
-    async def fail(service: Service, request: Request) -> Reply:
-        raise failures[0]
+    async def fail(service: Service, request: Request, stream: Stream | None) -> Reply:
+        raise error
 
-    monkeypatch.setattr(app, "ROUTES", (*ROUTES, Route("GET", "/fail", fail, Right.TOKEN)))
-    return failures
+    return Extended(Settings(), Route("GET", "/fail", fail, Right.TOKEN))
 
 
 @pytest.mark.parametrize(
@@ -175,35 +173,29 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     ids=lambda e: type(e).__name__,
 )
 async def test_an_unexpected_error_is_logged_with_its_traceback_and_answered_without(
-    sidestream: Sidestream, failing: list[BaseException], error: Exception, caplog: pytest.LogCaptureFixture
+    error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing.append(error)
-    answer = await ask(sidestream, "/fail")
+    answer = await ask(failing(error), "/fail")
     assert answer.json == {"title": "Internal Server Error", "status": 500, "detail": "The request failed; the log says why."}
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("ERROR", "GET /fail failed")]
     assert caplog.records[0].exc_info is not None
     assert caplog.records[0].exc_info[1] is error
 
 
-async def test_a_problem_is_answered_as_its_document(sidestream: Sidestream, failing: list[BaseException]) -> None:
-    failing.append(Problem(422, "No.", headers={"x-more": "1"}, parameter="field"))
-    answer = await ask(sidestream, "/fail")
+async def test_a_problem_is_answered_as_its_document() -> None:
+    answer = await ask(failing(Problem(422, "No.", headers={"x-more": "1"}, parameter="field")), "/fail")
     assert (answer.status, answer.headers["x-more"]) == (422, "1")
     title = HTTPStatus(422).phrase  # Unprocessable Content since Python 3.13, as in RFC 9110
     assert answer.json == {"title": title, "status": 422, "detail": "No.", "parameter": "field"}
 
 
-async def test_no_room_is_503_with_retry_after(sidestream: Sidestream, failing: list[BaseException]) -> None:
-    failing.append(Full("jobs", 7))
-    answer = await ask(sidestream, "/fail")
+async def test_no_room_is_503_with_retry_after() -> None:
+    answer = await ask(failing(Full("jobs", 7)), "/fail")
     assert (answer.status, answer.headers["retry-after"], answer.json["limit"]) == (503, "7", "jobs")
 
 
-async def test_a_client_that_left_is_answered_nothing_and_is_no_error(
-    sidestream: Sidestream, failing: list[BaseException], caplog: pytest.LogCaptureFixture
-) -> None:
-    failing.append(Disconnected("while the body was read"))
-    connection = Connection()
+async def test_a_client_that_left_is_answered_nothing_and_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    sidestream, connection = failing(Disconnected("while the body was read")), Connection()
     await sidestream(http_scope("/fail", headers=[(b"host", HOST.encode())]), connection.receive, connection.send)
     assert connection.sent == []
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
@@ -279,4 +271,4 @@ async def test_the_shutdown_ends_what_still_runs(sidestream: Sidestream) -> None
 async def test_a_shutdown_without_a_start_ends_nothing() -> None:
     sidestream = Sidestream(Settings())
     await sidestream.stop()
-    assert sidestream._service is None
+    assert sidestream.features is None

@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.server import FLUSH
 from sidecar.settings import PREFIX, Settings
+from tests.support.app import ROUTES
 
 ROOT = Path(__file__).parents[1]
 NGINX = (ROOT / "nginx.conf").read_text()

@@ -16,6 +16,7 @@ from sidecar.settings import PREFIX, Settings
 from sse.http import BODY_TIMEOUT
 from sse.stream import MAX_EVENT
 from sse.threads import GRACE
+from tests.support.app import ROUTES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text()

@@ -268,7 +268,8 @@ class Held(importlib.abc.MetaPathFinder):
             open(os.environ["GATE"]).read()
 sys.meta_path.insert(0, Held())
 sys.path.insert(0, "")
-import app, server
+import app
+from sidecar import server
 sys.exit(server.main(app.app))
 """
 """The sidecar, in which `import openai` waits until somebody opens and closes the other end of a pipe."""

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-import app
 from app import Sidestream
 from sidecar.settings import Settings
-from tests.support.app import NUMBERS, Runs, serving
+from tests.support.app import NUMBERS, Extended, Runs, serving
 from tests.support.servers import sidecar
 from tests.support.sockets import Client, complaints, descriptors, encode_request, fetch, get_json
 
@@ -142,12 +141,11 @@ async def test_a_real_process_is_left_as_it_was() -> None:
 
 
 @pytest.fixture
-async def here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Sidestream, Runs, int]]:
+async def here() -> AsyncIterator[tuple[Sidestream, Runs, int]]:
     """The same server in this process, where its tasks can be counted."""
     runs = Runs()
-    monkeypatch.setattr(app, "ROUTES", (*ROUTES, *runs.routes()))
     settings = Settings(keep=0, drain=0)
-    sidestream = Sidestream(settings)
+    sidestream = Extended(settings, *runs.routes())
     async with serving(sidestream, settings) as (_, port):
         await get_json(port, "/healthz")
         yield sidestream, runs, port
@@ -162,6 +160,6 @@ async def test_no_task_watcher_or_log_is_left_over(here: tuple[Sidestream, Runs,
         _, over = await asyncio.wait(over, timeout=5)
     assert over == set()
     store = sidestream.service.store
-    assert (store.streams, store.running, store.watchers, store.budget.used) == ({}, {}, 0, 0)
-    assert (store._openings, store._claims) == ({}, {})
+    assert (store.streams, store.running, store.budget.used) == ({}, {}, 0)
+    assert (store.places.taken, store.watchers.taken) == (0, 0)
     assert runs.opened == len(runs.closed) == STREAMS + visitor.opened

@@ -10,8 +10,7 @@ import pytest
 
 from app import Sidestream
 from sidecar.settings import Settings
-from sse.formats import Format
-from sse.stream import Opening, Trigger
+from sse.stream import Trigger
 from sse.wire.parser import Parser
 from tests.support.app import NUMBERS, serving
 from tests.support.servers import Server, sidecar
@@ -71,7 +70,7 @@ async def test_a_client_that_stalls_behind_the_last_event_is_let_go_too(monkeypa
     settings = Settings(send_timeout=SEND_TIMEOUT, drain=0)
     sidestream = Sidestream(settings)
     async with serving(sidestream, settings) as (server, port), Client(port, receive_buffer=SMALL) as client:
-        stream = open_in(sidestream.service.store, None, Opening(None, Format()))
+        stream = open_in(sidestream.service.store)
         await client.get(f"/streams/{stream.id}")
         (connection,) = server.server_state.connections
         monkeypatch.setattr(connection, "connection_lost", lost.set_result)

@@ -58,7 +58,8 @@ async def test_what_cannot_be_read_is_named(sidestream: Sidestream, query: str) 
 async def test_it_is_not_kept(sidestream: Sidestream) -> None:
     await ask(sidestream, "/bench?events=10")
     store = sidestream.service.store
-    assert (store.streams, store.running, store.watchers, store.budget.used) == ({}, {}, 0, 0)
+    assert (store.streams, store.running, store.budget.used) == ({}, {}, 0)
+    assert (store.places.taken, store.watchers.taken) == (0, 0)
 
 
 async def test_an_event_source_that_comes_back_after_the_end_is_told_to_stop(sidestream: Sidestream) -> None:

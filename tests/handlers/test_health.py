@@ -3,8 +3,6 @@
 from app import Sidestream
 from sidecar.settings import Settings
 from sse import __version__
-from sse.formats import Format
-from sse.stream import Opening
 from tests.support.app import ask
 from tests.support.streams import open_in
 
@@ -26,7 +24,7 @@ async def test_ready_until_it_drains() -> None:
 async def test_a_full_server_is_still_ready() -> None:
     """Nothing new is opened, but what is kept here is watched here."""
     sidestream = Sidestream(Settings(max_streams=1))
-    open_in(sidestream.service.store, None, Opening(None, Format()))
+    open_in(sidestream.service.store)
     assert (await ask(sidestream, "/readyz")).status == 200
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from app import Sidestream
+from sidecar.routes import Route
 from sidecar.settings import Settings
 from sse import __version__
-from tests.support.app import HOST, ask
+from tests.support.app import HOST, ROUTES, ask
 from tests.support.asgi import Connection, http_scope
 
 

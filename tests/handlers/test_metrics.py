@@ -1,5 +1,6 @@
 """What /metrics shows of what has happened, whom it is for, and what it is without its extra."""
 
+import asyncio
 import builtins
 import threading
 import time
@@ -9,14 +10,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import Sidestream
-from handlers.metrics import LagTimer
 from sidecar.counts import Histogram
 from sidecar.settings import Settings
-from sse.formats import Format
 from sse.sender import Outcome
-from sse.stream import Opening, State
+from sse.stream import State
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
+from tests.support.clock import block, idle
 from tests.support.streams import open_in
 
 Samples = dict[tuple[str, ...], float]
@@ -54,7 +54,7 @@ async def test_names_have_our_prefix_and_counters_end_in_total(sidestream: Sides
 
 async def test_streams_are_counted_by_state_and_by_how_they_ended(sidestream: Sidestream) -> None:
     store = sidestream.service.store
-    running, deleted, done = (open_in(store, None, Opening(None, Format())) for _ in range(3))
+    running, deleted, done = (open_in(store) for _ in range(3))
     await ask(sidestream, f"/streams/{deleted.id}", method="DELETE")
     await ask(sidestream, "/chat?prompt=hi")
     found = await scrape(sidestream)
@@ -65,7 +65,7 @@ async def test_streams_are_counted_by_state_and_by_how_they_ended(sidestream: Si
 
 
 async def test_watchers_are_counted_while_they_watch_and_by_how_they_went(sidestream: Sidestream) -> None:
-    stream = open_in(sidestream.service.store, None, Opening(None, Format()))
+    stream = open_in(sidestream.service.store)
     async with open_stream(sidestream, f"/streams/{stream.id}", headers={"host": HOST}) as watching:
         stream.emit("one")
         while (await watching.next()).data != '"one"':
@@ -80,7 +80,7 @@ async def test_watchers_are_counted_while_they_watch_and_by_how_they_went(sidest
 
 
 async def test_resumes_and_gaps_are_counted_and_outlive_their_stream(sidestream: Sidestream) -> None:
-    stream = open_in(sidestream.service.store, None, Opening(None, Format()))
+    stream = open_in(sidestream.service.store)
     for number in range(5):
         stream.emit(number)
     stream.log.drop(3)
@@ -98,7 +98,7 @@ async def test_failures_are_counted_by_code(sidestream: Sidestream) -> None:
         yield 1
         raise RuntimeError("boom")
 
-    await open_in(sidestream.service.store, source(), Opening(None, Format())).closed()
+    await open_in(sidestream.service.store, source()).closed()
     found = await scrape(sidestream)
     assert (found["failures_total", "internal"], found["streams", "failed"]) == (1, 1)
 
@@ -134,22 +134,24 @@ async def test_jobs_that_hold_a_thread_and_those_that_wait_are_counted() -> None
     assert [after["jobs", state] for state in ("running", "queued", "abandoned")] == [0, 1, 1]
 
 
-async def test_a_late_event_loop_is_seen(sidestream: Sidestream, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = sidestream.service.counts
-    timer = LagTimer(counts)
-    monkeypatch.setattr(timer, "_due", timer._due - 1.2)  # as if its second had passed that long ago
-    timer._tick()
-    timer.cancel()
+@pytest.mark.virtual_time
+async def test_once_a_second_it_is_seen_how_late_the_event_loop_is(sidestream: Sidestream) -> None:
+    sidestream.start()
+    await asyncio.sleep(2.5)
+    block(0.7)
+    await idle()
     found = await scrape(sidestream)
-    assert found["event_loop_lag_seconds_count",] == 1
-    assert 0.1 < found["event_loop_lag_seconds_sum",] < 1
+    assert found["event_loop_lag_seconds_count",] == 3
+    assert found["event_loop_lag_seconds_sum",] == pytest.approx(0.2)
 
 
+@pytest.mark.virtual_time
 async def test_the_timer_ends_with_the_application(sidestream: Sidestream) -> None:
-    timer = sidestream.service.state["lag"]._timer
-    assert not timer.cancelled()
+    sidestream.start()
+    await asyncio.sleep(2.5)
     await sidestream.stop()
-    assert timer.cancelled()
+    await asyncio.sleep(60)
+    assert (await scrape(sidestream))["event_loop_lag_seconds_count",] == 2
 
 
 async def test_limits_stand_beside_what_they_limit(sidestream: Sidestream) -> None:

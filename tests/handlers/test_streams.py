@@ -1,7 +1,6 @@
 """The state document, cancelling, and the list."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +8,10 @@ import pytest
 from app import Sidestream
 from sidecar.settings import Settings
 from sse.errors import SourceFailed
-from sse.formats import Format
-from sse.stream import Opening, Stream, Trigger
+from sse.stream import Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, ask
 from tests.support.streams import open_in
-
-OPENING = Opening(None, Format())
 
 
 @pytest.fixture
@@ -24,7 +20,7 @@ def sidestream() -> Sidestream:
 
 
 def opened(sidestream: Sidestream, **options: Any) -> Stream:
-    return open_in(sidestream.service.store, None, replace(OPENING, **options))
+    return open_in(sidestream.service.store, **options)
 
 
 async def state(sidestream: Sidestream, stream: Stream) -> dict[str, Any]:
@@ -138,7 +134,7 @@ async def test_a_stream_waits_for_the_watcher_that_is_furthest_ahead(sidestream:
         while True:
             yield "x" * 1000
 
-    stream = open_in(sidestream.service.store, endless(), OPENING)
+    stream = open_in(sidestream.service.store, endless())
     headers = {"host": HOST, **EVENT_STREAM}
     async with open_stream(sidestream, f"/streams/{stream.id}", headers=headers) as watched:
         await watched.next()

@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-import app
-from app import Sidestream
+from app import Features, Sidestream
 from sidecar import access
 from sidecar.access import Right
 from sidecar.answers import Reply
+from sidecar.routes import Route
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.asgi import Receive, Scope, Send
-from sse.formats import Format
 from sse.http import Request, text_response
-from sse.stream import Opening
+from sse.stream import Stream
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
+from tests.support.app import ROUTES as TABLE
 from tests.support.streams import open_in
 
 OPEN = {("GET", "/"), ("GET", "/healthz"), ("GET", "/readyz")}
@@ -37,17 +37,18 @@ OFF = Settings(token=("off",))
 GUARDED = Settings(token=(TOKEN, "another-token"))
 ALLOWED = "https://app.example"
 
-ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES]
+ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in TABLE]
 
 
-@pytest.fixture(autouse=True)
-def reached(monkeypatch: pytest.MonkeyPatch) -> None:
+async def reach(service: Service, request: Request, stream: Stream | None) -> Reply:
+    return text_response("reached")
+
+
+class Guard(Sidestream):
     """Every route answers 200 without doing anything: whoever gets there had the right."""
 
-    async def reach(service: Service, request: Request) -> Reply:
-        return text_response("reached")
-
-    monkeypatch.setattr(app, "ROUTES", tuple(replace(route, handler=reach) for route in ROUTES))
+    def routes(self, features: Features) -> tuple[Route, ...]:
+        return tuple(replace(route, handler=reach) for route in super().routes(features))
 
 
 def expected(route: Route) -> Right:
@@ -61,8 +62,8 @@ async def knock(
     settings: Settings, route: Route, headers: Mapping[str, str] | None = None, *, other: bool = False, key: bool = False
 ) -> int:
     """The status of a request to `route`, for a stream that is there; with its key, or with another stream's."""
-    sidestream = Sidestream(settings)
-    one, two = (open_in(sidestream.service.store, None, Opening(None, Format())) for _ in range(2))
+    sidestream = Guard(settings)
+    one, two = (open_in(sidestream.service.store) for _ in range(2))
     sent = dict(headers or {})
     if key or other:
         sent["stream-key"] = (two if other else one).key
@@ -115,7 +116,7 @@ async def test_the_key_of_another_stream_permits_nothing(route: Route) -> None:
 
 
 async def test_a_refusal_says_what_is_needed() -> None:
-    sidestream = Sidestream(GUARDED)
+    sidestream = Guard(GUARDED)
     answer = await ask(sidestream, "/streams")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.json["detail"] == "This needs a token (Authorization: Bearer)."
@@ -171,7 +172,7 @@ def label(value: object) -> str | None:
 @pytest.mark.parametrize(("settings", "host", "permitted"), HOST_CASES, ids=label)
 async def test_a_host_is_served_or_refused(settings: Settings, host: str, permitted: bool) -> None:
     credentials = {"authorization": f"Bearer {TOKEN}"}
-    answer = await ask(Sidestream(settings), "/streams", headers={"host": host, **credentials})
+    answer = await ask(Guard(settings), "/streams", headers={"host": host, **credentials})
     assert answer.status == (200 if permitted else 403)
 
 
@@ -215,13 +216,13 @@ ORIGIN_CASES = [
     ids=[f"{label(settings)}-{headers}" for settings, headers, _ in ORIGIN_CASES],
 )
 async def test_an_origin_is_served_or_refused(settings: Settings, headers: Mapping[str, str], permitted: bool) -> None:
-    answer = await ask(Sidestream(settings), "/streams", headers=headers)
+    answer = await ask(Guard(settings), "/streams", headers=headers)
     assert answer.status == (200 if permitted else 403)
 
 
 async def test_an_opaque_origin_without_a_host_is_foreign() -> None:
     headers = {"host": "", "origin": "null", "authorization": f"Bearer {TOKEN}"}
-    assert (await ask(Sidestream(GUARDED), "/streams", headers=headers)).status == 403
+    assert (await ask(Guard(GUARDED), "/streams", headers=headers)).status == 403
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -236,9 +237,8 @@ async def test_a_page_from_elsewhere_starts_nothing(route: Route, headers: Mappi
 
 
 @pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch, reached: None) -> Sidestream:
-    """An application whose origin is allowed, with the real routes."""
-    monkeypatch.undo()
+def streams() -> Sidestream:
+    """An application whose origin is allowed."""
     return Sidestream(WITH_ORIGIN)
 
 
@@ -323,7 +323,7 @@ async def test_an_answer_to_another_origin_varies_all_the_same(streams: Sidestre
 async def test_without_a_token_only_loopback_is_served_whoever_bound_the_socket(
     server: tuple[str, int | None], settings: Settings, status: int
 ) -> None:
-    sidestream = app.Sidestream(settings)
+    sidestream = Guard(settings)
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
         await sidestream({**scope, "server": server}, receive, send)

@@ -11,9 +11,7 @@ import pytest
 from app import Sidestream
 from sidecar import logs
 from sidecar.settings import Settings
-from sse.formats import Format
 from sse.http import Request
-from sse.stream import Opening
 from tests.support.app import ask
 from tests.support.streams import open_in
 
@@ -96,7 +94,6 @@ async def test_a_stream_says_how_it_ended(out: io.StringIO) -> None:
         "watchers": 0,
     }
     assert line["stream"] == opened.json["stream_id"][:8] + "…"
-    assert sidestream.service.request_ids == {}
 
 
 async def test_a_failed_stream_says_its_code(out: io.StringIO) -> None:
@@ -106,7 +103,7 @@ async def test_a_failed_stream_says_its_code(out: io.StringIO) -> None:
         yield 1
         raise RuntimeError("boom")
 
-    stream = open_in(sidestream.service.store, source(), Opening(None, Format()))
+    stream = open_in(sidestream.service.store, source())
     await stream.closed()
     (line,) = lines(out, "sidestream.stream")
     assert (line["state"], line["code"]) == ("failed", "internal")

@@ -3,18 +3,16 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-import app
 from app import Sidestream
 from sidecar import server
 from sidecar.settings import Settings
-from sse.formats import Format
-from sse.http import Request
-from sse.stream import Opening
+from sse.asgi import Receive, Scope, Send
 from sse.watch import CONNECTION
-from tests.support.app import Runs, serving
+from tests.support.app import Extended, Runs, serving
 from tests.support.sockets import Client, encode_request
 from tests.support.streams import open_in
 
@@ -58,7 +56,7 @@ async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
     sidestream = Sidestream(settings)
     async with asyncio.timeout(5):
         async with serving(sidestream, settings) as (served, port), Client(port) as client:
-            stream = open_in(sidestream.service.store, None, Opening(None, Format()))
+            stream = open_in(sidestream.service.store)
             await (await client.get(f"/streams/{stream.id}")).event()
             served.handle_exit(signal.SIGINT, None)
             served.handle_exit(signal.SIGINT, None)
@@ -69,17 +67,32 @@ async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
 # -- connections
 
 
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    runs = Runs()
-    monkeypatch.setattr(app, "ROUTES", (*ROUTES, *runs.routes()))
-    return runs
+class Noticing(Extended):
+    """Keeps what the server offers each request."""
+
+    def __init__(self, settings: Settings, runs: Runs) -> None:
+        super().__init__(settings, *runs.routes())
+        self.offered: list[dict[str, Any]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.offered.append(scope["extensions"][CONNECTION])
+        await super().__call__(scope, receive, send)
 
 
 @pytest.fixture
-async def port(runs: Runs) -> AsyncIterator[int]:
-    settings = Settings(linger=0, drain=0)
-    async with serving(Sidestream(settings), settings) as (_, port):
+def runs() -> Runs:
+    return Runs()
+
+
+@pytest.fixture
+def sidestream(runs: Runs) -> Noticing:
+    return Noticing(Settings(linger=0, drain=0), runs)
+
+
+@pytest.fixture
+async def port(sidestream: Noticing) -> AsyncIterator[int]:
+    async with serving(sidestream, sidestream.service.settings) as (_, port):
         yield port
 
 
@@ -117,54 +130,41 @@ async def test_a_stream_may_stand_behind_whole_answers(port: int) -> None:
         assert [event.last_event_id for event in await (await client.answer()).events()] == ["0", "1", "end"]
 
 
-async def test_every_request_is_offered_the_means_to_let_go(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_request_is_offered_the_means_to_let_go(port: int, sidestream: Noticing) -> None:
     """Reset, so that the kernel keeps nothing for the client either."""
-    offered = asyncio.get_running_loop().create_future()
-    real = app.find
-
-    def find(request: Request) -> Route:
-        offered.set_result(request.scope["extensions"][CONNECTION])
-        return real(request)
-
-    monkeypatch.setattr(app, "find", find)
     async with Client(port) as client:
-        await client.send(encode_request(port, "GET", LONG))
-        connection = await offered
+        await (await client.get(LONG)).event()
+        (connection,) = sidestream.offered
         assert set(connection) == {"open", "abort"}
-        await (await client.answer()).event()
         connection["abort"]()
         with pytest.raises(ConnectionResetError):
             while await client.receive():
                 pass
 
 
-async def test_a_connection_that_is_gone_can_be_aborted_all_the_same(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_is_gone_can_be_aborted_all_the_same(
+    port: int, sidestream: Noticing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever stalls may also leave, at the same moment."""
-    offered = asyncio.get_running_loop().create_future()
     gone = asyncio.Event()
-    real, lost = app.find, server.Connection.connection_lost
-
-    def find(request: Request) -> Route:
-        offered.set_result(request.scope["extensions"][CONNECTION])
-        return real(request)
+    lost = server.Connection.connection_lost
 
     def connection_lost(self: server.Connection, error: Exception | None) -> None:
         lost(self, error)
         gone.set()
 
-    monkeypatch.setattr(app, "find", find)
     monkeypatch.setattr(server.Connection, "connection_lost", connection_lost)
     async with Client(port) as client:
         await (await client.get(LONG)).event()
         client.reset()
         async with asyncio.timeout(5):
             await gone.wait()
-    (await offered)["abort"]()
+    sidestream.offered[0]["abort"]()
 
 
 async def test_the_drain_comes_before_the_listener_closes(runs: Runs) -> None:
     settings = Settings(drain=60)
-    sidestream = Sidestream(settings)
+    sidestream = Extended(settings, *runs.routes())
     async with serving(sidestream, settings) as (served, port), Client(port) as client:
         answer = await client.get(LONG)
         await answer.event()

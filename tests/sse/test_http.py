@@ -100,6 +100,22 @@ def test_a_query_that_cannot_be_read_is_a_400(query: bytes) -> None:
     assert problem.value.status == 400
 
 
+@pytest.mark.parametrize(
+    ("query", "header", "expected"),
+    [
+        pytest.param(b"", None, None, id="none"),
+        pytest.param(b"", b"s.1", "s.1", id="header"),
+        pytest.param(b"last_event_id=s.2", None, "s.2", id="query"),
+        pytest.param(b"last_event_id=s.2", b"s.1", "s.1", id="both"),
+        pytest.param(b"last_event_id=s.2", b"", "s.2", id="an empty header is none"),
+        pytest.param(b"last_event_id=", b"", None, id="an empty ID is none"),
+    ],
+)
+def test_the_last_event_id(query: bytes, header: bytes | None, expected: str | None) -> None:
+    headers = () if header is None else ((b"last-event-id", header),)
+    assert get(query, *headers).last_event_id == expected
+
+
 @pytest.mark.parametrize(("query", "value"), [(b"", 7), (b"n=1", 1), (b"n=10", 10), (b"n=-3", -3), (b"n=010", 10)])
 def test_an_integer_parameter(query: bytes, value: int) -> None:
     assert get(query).integer("n", 7, minimum=-5, maximum=10) == value

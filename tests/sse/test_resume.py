@@ -1,51 +1,55 @@
 """What a last event ID is answered with, row by row."""
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse.resume import GONE_ID, Answer, Held, LastEventID, Verdict, decide, parse
+from sse.resume import GONE_ID, Held, LastEventID, Resumption, Verdict, decide, parse
 from sse.stream import new_id
 
-RUNNING = Held(last=5, ended=False, same=True)
-ENDED = Held(last=5, ended=True, same=True)
-OTHER = Held(last=5, ended=False, same=False)
-OTHER_ENDED = Held(last=5, ended=True, same=False)
+RUNNING = Held("s", last=5, ended=False, same=True)
+ENDED = Held("s", last=5, ended=True, same=True)
+OTHER = Held("s", last=5, ended=False, same=False)
+OTHER_ENDED = Held("s", last=5, ended=True, same=False)
+KNOWN = [RUNNING, ENDED, OTHER, OTHER_ENDED]
 
 TABLE = [
-    # last event ID, what is known of the stream, the answer
-    pytest.param(None, RUNNING, Answer(Verdict.OPEN), id="none"),
-    pytest.param("", RUNNING, Answer(Verdict.OPEN), id="empty is none"),
-    pytest.param("s.end", None, Answer(Verdict.FINISHED, stream="s"), id="the end of an unknown stream"),
-    pytest.param("s.end", RUNNING, Answer(Verdict.FINISHED, stream="s"), id="the end, though it runs"),
-    pytest.param("s.end", OTHER, Answer(Verdict.FINISHED, stream="s"), id="the end of another route's"),
-    pytest.param("s.3", None, Answer(Verdict.GONE, stream="s"), id="unknown or expired"),
-    pytest.param("s.3", OTHER, Answer(Verdict.CONFLICT, stream="s"), id="of another route or query"),
-    pytest.param("s.3", OTHER_ENDED, Answer(Verdict.CONFLICT, stream="s"), id="of another route, ended"),
-    pytest.param("s.6", OTHER, Answer(Verdict.CONFLICT, stream="s"), id="of another route, ahead"),
-    pytest.param("s.0", ENDED, Answer(Verdict.WATCH, 0, "s"), id="ended, the whole of it"),
-    pytest.param("s.3", ENDED, Answer(Verdict.WATCH, 3, "s"), id="ended, held"),
-    pytest.param("s.5", ENDED, Answer(Verdict.WATCH, 5, "s"), id="ended, the terminal event alone"),
-    pytest.param("s.6", ENDED, Answer(Verdict.WATCH, 5, "s"), id="ended, ahead"),
-    pytest.param("s.999999999999999", ENDED, Answer(Verdict.WATCH, 5, "s"), id="ended, far ahead"),
-    pytest.param("s.6", RUNNING, Answer(Verdict.CONFLICT, stream="s"), id="running, one ahead"),
-    pytest.param("s.999999999999999", RUNNING, Answer(Verdict.CONFLICT, stream="s"), id="running, far ahead"),
-    pytest.param("s.5", RUNNING, Answer(Verdict.WATCH, 5, "s"), id="running, up to date"),
-    pytest.param("s.3", RUNNING, Answer(Verdict.WATCH, 3, "s"), id="running, held or older"),
-    pytest.param("s.0", RUNNING, Answer(Verdict.WATCH, 0, "s"), id="running, before the first event"),
-    pytest.param("s.0003", RUNNING, Answer(Verdict.WATCH, 3, "s"), id="leading zeros"),
+    # last event ID, what is known of the stream that the request names, the answer
+    pytest.param(None, RUNNING, Resumption(Verdict.OPEN), id="none"),
+    pytest.param(None, None, Resumption(Verdict.OPEN), id="none, of an unknown stream"),
+    pytest.param("", RUNNING, Resumption(Verdict.OPEN), id="empty is none"),
+    pytest.param("s.end", None, Resumption(Verdict.FINISHED), id="the end of an unknown stream"),
+    pytest.param("s.end", RUNNING, Resumption(Verdict.FINISHED), id="the end, though it runs"),
+    pytest.param("s.end", ENDED, Resumption(Verdict.FINISHED), id="the end of an ended stream"),
+    pytest.param("s.end", OTHER, Resumption(Verdict.FINISHED), id="the end of another route's"),
+    pytest.param("t.end", RUNNING, Resumption(Verdict.FINISHED), id="the end of another stream"),
+    pytest.param("s", RUNNING, Resumption(Verdict.MALFORMED), id="malformed"),
+    pytest.param("s", None, Resumption(Verdict.MALFORMED), id="malformed, of an unknown stream"),
+    pytest.param("s.3", None, Resumption(Verdict.GONE), id="unknown or expired"),
+    pytest.param("t.3", RUNNING, Resumption(Verdict.CONFLICT), id="another one"),
+    pytest.param("t.3", ENDED, Resumption(Verdict.CONFLICT), id="another one, ended"),
+    pytest.param("t.6", RUNNING, Resumption(Verdict.CONFLICT), id="another one, ahead"),
+    pytest.param("s.3", OTHER, Resumption(Verdict.CONFLICT), id="of another route or query"),
+    pytest.param("s.3", OTHER_ENDED, Resumption(Verdict.CONFLICT), id="of another route, ended"),
+    pytest.param("s.6", OTHER, Resumption(Verdict.CONFLICT), id="of another route, ahead"),
+    pytest.param("s.6", OTHER_ENDED, Resumption(Verdict.CONFLICT), id="of another route, ended, ahead"),
+    pytest.param("s.0", ENDED, Resumption(Verdict.WATCH, 0), id="ended, the whole of it"),
+    pytest.param("s.3", ENDED, Resumption(Verdict.WATCH, 3), id="ended, held"),
+    pytest.param("s.5", ENDED, Resumption(Verdict.WATCH, 5), id="ended, the terminal event alone"),
+    pytest.param("s.6", ENDED, Resumption(Verdict.WATCH, 5), id="ended, ahead"),
+    pytest.param("s.999999999999999", ENDED, Resumption(Verdict.WATCH, 5), id="ended, far ahead"),
+    pytest.param("s.6", RUNNING, Resumption(Verdict.CONFLICT), id="running, one ahead"),
+    pytest.param("s.999999999999999", RUNNING, Resumption(Verdict.CONFLICT), id="running, far ahead"),
+    pytest.param("s.5", RUNNING, Resumption(Verdict.WATCH, 5), id="running, up to date"),
+    pytest.param("s.3", RUNNING, Resumption(Verdict.WATCH, 3), id="running, held or older"),
+    pytest.param("s.0", RUNNING, Resumption(Verdict.WATCH, 0), id="running, before the first event"),
+    pytest.param("s.0003", RUNNING, Resumption(Verdict.WATCH, 3), id="leading zeros"),
 ]
 
 
-def knows(held: Held | None) -> Callable[[str], Held | None]:
-    return lambda stream_id: held if stream_id == "s" else None
-
-
 @pytest.mark.parametrize(("last_event_id", "held", "answer"), TABLE)
-def test_a_last_event_id_is_answered(last_event_id: str | None, held: Held | None, answer: Answer) -> None:
-    assert decide(last_event_id, knows(held)) == answer
+def test_a_last_event_id_is_answered(last_event_id: str | None, held: Held | None, answer: Resumption) -> None:
+    assert decide(last_event_id, held) == answer
 
 
 MALFORMED = {
@@ -77,19 +81,15 @@ MALFORMED = {
 }
 
 
+@pytest.mark.parametrize("held", [None, *KNOWN])
 @pytest.mark.parametrize("last_event_id", MALFORMED.values(), ids=MALFORMED.keys())
-def test_what_is_not_a_last_event_id_of_ours_is_malformed(last_event_id: str) -> None:
-    def find(stream_id: str) -> Held | None:
-        raise AssertionError(f"looked for {stream_id}")
-
-    assert decide(last_event_id, find) == Answer(Verdict.MALFORMED)
+def test_what_is_not_a_last_event_id_of_ours_is_malformed_whatever_is_held(last_event_id: str, held: Held | None) -> None:
+    assert decide(last_event_id, held) == Resumption(Verdict.MALFORMED)
 
 
-def test_the_end_is_not_looked_up() -> None:
-    def find(stream_id: str) -> Held | None:
-        raise AssertionError(f"looked for {stream_id}")
-
-    assert decide("s.end", find).verdict is Verdict.FINISHED
+@pytest.mark.parametrize("held", [None, *KNOWN])
+def test_whoever_has_the_end_is_finished_whatever_is_held(held: Held | None) -> None:
+    assert decide("s.end", held) == decide("another.end", held) == Resumption(Verdict.FINISHED)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_ids_that_streams_are_given_can_be_read() -> None:
 
 
 def test_the_event_that_says_gone_ends_the_reconnects() -> None:
-    assert decide(GONE_ID, knows(None)).verdict is Verdict.FINISHED
+    assert decide(GONE_ID, None).verdict is Verdict.FINISHED
 
 
 @given(st.one_of(st.text(), st.from_regex(r"[\w.-]{0,5}\.[0-9end]{0,17}")))
 def test_no_text_at_all_makes_it_raise_or_start_work(text: str) -> None:
-    answer = decide(text, lambda _: RUNNING)
+    answer = decide(text, RUNNING)
 
     assert (answer.verdict is Verdict.OPEN) == (text == "")
     assert answer.after <= RUNNING.last

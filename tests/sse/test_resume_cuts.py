@@ -67,8 +67,8 @@ class Reader:
     def after(self) -> int | None:
         """Where the next connection follows from; None at first. Raises Finished."""
         log = self.stream.log
-        held = Held(log.last - log.closed, self.stream.state is not State.RUNNING, same=True)
-        answer = decide(self.last_event_id, lambda stream_id: held if stream_id == self.stream.id else None)
+        held = Held(self.stream.id, log.last - log.closed, self.stream.state is not State.RUNNING, same=True)
+        answer = decide(self.last_event_id, held)
         if answer.verdict is Verdict.FINISHED:
             raise Finished
         assert answer.verdict is (Verdict.WATCH if self.last_event_id else Verdict.OPEN)
@@ -173,7 +173,7 @@ async def test_cut_after_every_event_while_the_work_goes_on() -> None:
     reader.read(await Cut(stream, reader.after(), len(stream.preamble(0, 2000, newcomer=True)))())
     for number in range(1, COUNT + 1):
         text = Format().item({"number": number, "text": TEXTS[number % len(TEXTS)]})
-        assert text is not None
+        assert isinstance(text, bytes)
         event = b"id: %b.%d\n%b" % (stream.id.encode(), number, text)
         preamble = stream.preamble(number - 1, 2000, newcomer=False)
         reader.read(await Cut(stream, reader.after(), len(preamble) + len(event))())

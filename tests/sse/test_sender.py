@@ -42,15 +42,13 @@ async def test_events_go_out_as_they_come_until_the_end() -> None:
 
 
 async def test_the_watcher_knows_what_it_sent() -> None:
-    stream = published()
-    watchers: list[Sender] = []
-    client = Client(done=lambda watcher, _: watchers.append(watcher))
+    stream, client = published(), Client()
     task = client.watch(stream)
     emit(stream, 1, 2)
     stream.end(Trigger.SOURCE_ENDED)
     await task
 
-    [watcher] = watchers
+    [watcher] = client.watchers
     assert (watcher.sent, watcher.position) == (len(client.body), 3)
 
 

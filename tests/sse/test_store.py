@@ -1,31 +1,30 @@
-"""The store: limits, claims, memory, the drain."""
+"""The store: places, keys, memory, the drain; and what it asks of its backend."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sse.errors import Full, KeyReused
-from sse.formats import Format
+from sse.errors import Full
+from sse.formats import Format, Written
 from sse.log import GATHER
-from sse.store import Store, StoreLimits
-from sse.stream import Opening
-from sse.stream import State, Stream, Trigger
+from sse.store import Holder, Memory, Room, Store, StoreLimits
+from sse.stream import Limits, Opening, State, Stream, Trigger
 from tests.support.clock import idle, now
 from tests.support.streams import Follower, for_ever, open_in
 
 pytestmark = pytest.mark.virtual_time
 
 
-def opening(**changes: Any) -> Opening:
-    return replace(Opening(None, Format(), linger=None), **changes)
+def opened(store: Store, source: AsyncIterator[Any] | None = None, **options: Any) -> Stream:
+    """A stream that runs until it is told to end."""
+    return open_in(store, source, **{"linger": None, **options})
 
 
-def filled(store: Store, events: int, size: int = 1000, **changes: Any) -> Stream:
+def filled(store: Store, events: int, size: int = 1000, **options: Any) -> Stream:
     """A stream without a source, with so many events of exactly `size` bytes."""
-    stream = open_in(store, None, opening(**changes))
+    stream = opened(store, **options)
     for _ in range(events):
         stream.log.append(b"x" * size)
     return stream
@@ -36,58 +35,64 @@ async def endless() -> AsyncIterator[int]:
     await for_ever()
 
 
+def admit(store: Store) -> None:
+    """Take a place and give it back. Raises Full."""
+    with store.reserve():
+        pass
+
+
 # -- opening and finding
 
 
 async def test_an_open_stream_can_be_found_until_it_expires() -> None:
     store = Store()
-    asked = opening(keep=30, metadata={"a": 1}, result=lambda: "so far")
+    asked = Opening(None, Format(), linger=None, keep=30, metadata={"a": 1}, result=lambda: "so far")
 
-    stream = open_in(store, None, asked)
+    with store.reserve() as place:
+        stream = store.open(asked, place)
 
-    assert store.streams.get(stream.id) is stream
-    assert store.opening(stream.id) is asked
-    assert (stream.keep, stream.linger, stream.metadata) == (30, None, {"a": 1})
-    assert stream.result is not None
-    assert stream.result() == "so far"
+    assert await store.find(stream.id) is stream
+    assert (stream.id, stream.opening) == (asked.id, asked)
     assert list(store.running) == [stream.id]
     stream.end(Trigger.DELETED)
-    assert (list(store.running), store.streams.get(stream.id)) == ([], stream)
+    assert (list(store.running), await store.find(stream.id)) == ([], stream)
+    assert not stream.discarded
     await asyncio.sleep(31)
-    assert store.streams.get(stream.id) is None
+    assert await store.find(stream.id) is None
     assert store.budget.used == 0
+    assert stream.discarded
 
 
 async def test_streams_are_listed_oldest_first() -> None:
     store = Store()
 
-    opened = [open_in(store, None, opening()).id for _ in range(3)]
+    ids = [opened(store).id for _ in range(3)]
 
-    assert list(store.streams) == opened
+    assert list(store.streams) == ids
 
 
 async def test_an_unlisted_stream_runs_and_counts_and_cannot_be_found() -> None:
     store = Store(StoreLimits(streams=1))
-    stream = open_in(store, None, opening(listed=False, ids="", start=7))
+    stream = opened(store, listed=False, ids="", start=7)
     stream.emit("x")
 
-    assert store.streams.get(stream.id) is None
+    assert await store.find(stream.id) is None
     assert store.streams == {}
     assert stream.log.last == 8
     assert store.budget.used == stream.log.size > 0
     with pytest.raises(Full):
-        store.admit()
+        admit(store)
 
     stream.end(Trigger.SHUTTING_DOWN)
-    store.admit()
-    await asyncio.sleep(opening().keep)
+    admit(store)
+    await asyncio.sleep(stream.opening.keep)
     assert store.budget.used == 0
 
 
 async def test_the_end_of_a_stream_is_told_once() -> None:
     ended: list[tuple[Stream, int]] = []
     store = Store(on_end=lambda stream: ended.append((stream, len(store.running))))
-    stream = open_in(store, None, opening())
+    stream = opened(store)
 
     stream.end(Trigger.DELETED)
     stream.end(Trigger.SHUTTING_DOWN)
@@ -113,12 +118,71 @@ async def test_the_limits_reach_every_log() -> None:
     assert filled(store, 9, size=2500).log.first == 8
 
 
-# -- limits
+# -- places
+
+
+async def test_a_stream_has_its_place_until_it_ends() -> None:
+    store = Store()
+    stream = opened(store)
+    assert store.places.taken == 1
+
+    stream.end(Trigger.DELETED)
+
+    assert store.places.taken == 0
+
+
+async def test_a_place_that_no_stream_got_is_given_back() -> None:
+    store = Store(StoreLimits(streams=1))
+
+    with store.reserve(), pytest.raises(Full, match="streams"):
+        admit(store)
+    with pytest.raises(KeyError), store.reserve():
+        raise KeyError
+
+    assert store.places.taken == 0
+
+
+async def test_a_place_is_given_back_once_when_its_stream_has_ended_within_the_block() -> None:
+    store = Store()
+
+    with store.reserve() as place:
+        store.open(Opening(None, Format()), place).end(Trigger.DELETED)
+    with pytest.raises(KeyError), store.reserve() as place:
+        store.open(Opening(None, Format()), place)
+        raise KeyError
+
+    assert store.places.taken == len(store.running) == 1
+
+
+async def test_so_many_places_there_are_however_long_those_wait_who_took_them() -> None:
+    store = Store(StoreLimits(streams=2))
+    admitted: list[Stream] = []
+
+    async def open_slowly() -> None:
+        with store.reserve() as place:
+            await asyncio.sleep(1)
+            admitted.append(store.open(Opening(None, Format(), linger=None), place))
+
+    results = await asyncio.gather(*[open_slowly() for _ in range(20)], return_exceptions=True)
+
+    assert [type(result) for result in results] == [type(None)] * 2 + [Full] * 18
+    assert len(admitted) == store.places.taken == 2
+
+
+def test_a_room_has_so_many_places_and_says_what_it_is_for() -> None:
+    room = Room("watchers", 2)
+    room.take()
+    room.take()
+    with pytest.raises(Full) as full:
+        room.take()
+    assert (full.value.what, room.taken) == ("watchers", 2)
+    room.give_back()
+    room.take()
 
 
 def fill_streams(store: Store) -> None:
-    open_in(store, None, opening())
-    open_in(store, None, opening())
+    opened(store)
+    opened(store)
 
 
 def fill_memory(store: Store) -> None:
@@ -132,7 +196,7 @@ def drain(store: Store) -> None:
 @pytest.mark.parametrize(("fill", "what"), [(fill_streams, "streams"), (fill_memory, "memory"), (drain, "shutting down")])
 async def test_a_full_store_says_what_it_is_full_of(fill: Callable[[Store], None], what: str) -> None:
     store = Store(StoreLimits(streams=2, memory=20_000))
-    store.admit()
+    admit(store)
     fill(store)
     before = dict(store.streams)
     started: list[bool] = []
@@ -142,7 +206,7 @@ async def test_a_full_store_says_what_it_is_full_of(fill: Callable[[Store], None
         yield 1
 
     with pytest.raises(Full) as full:
-        open_in(store, source(), opening())
+        opened(store, source())
     await idle()
 
     assert full.value.what == what
@@ -157,7 +221,7 @@ async def test_streams_that_have_ended_do_not_count_as_running() -> None:
 
     next(iter(store.running.values())).end(Trigger.DELETED)
 
-    store.admit()
+    admit(store)
 
 
 async def test_exactly_the_memory_allowed_is_not_too_much() -> None:
@@ -165,55 +229,109 @@ async def test_exactly_the_memory_allowed_is_not_too_much() -> None:
 
     filled(store, 1, size=20_000)
 
-    store.admit()
+    admit(store)
 
 
-# -- claims
+# -- keys
 
-CLAIM = Claim("caller", "POST", "/chat", "key", "digest")
+HOLDER = Holder("s", "digest")
 
 
-async def test_a_claim_finds_the_stream_that_it_opened() -> None:
+async def test_the_first_who_claims_a_key_has_it_until_it_is_released() -> None:
+    memory = Memory()
+
+    assert await memory.claim("key", HOLDER) is HOLDER
+    assert await memory.claim("key", Holder("t", "other")) is HOLDER
+    assert await memory.claim("another", Holder("t", "other")) == Holder("t", "other")
+
+    memory.release("key")
+    memory.release("unknown")
+    assert await memory.claim("key", Holder("t", "other")) == Holder("t", "other")
+
+
+async def test_a_key_is_its_streams_for_as_long_as_that_is_held() -> None:
     store = Store()
-    assert store.claimed(CLAIM) is None
+    await store.backend.claim("key", HOLDER)
+    stream = opened(store, claim="key", keep=30)
+    other = opened(store)
 
-    stream = open_in(store, None, opening(claim=CLAIM))
-
-    assert store.claimed(CLAIM) is stream
     stream.end(Trigger.SOURCE_ENDED)
-    assert store.claimed(CLAIM) is stream, "the answer is not run again while it can be read"
-
-
-@pytest.mark.parametrize("field", ["caller", "method", "route", "key"])
-async def test_the_same_key_is_another_claim_for_another(field: str) -> None:
-    store = Store()
-    open_in(store, None, opening(claim=CLAIM))
-    changes: dict[str, Any] = {field: "other", "digest": "other"}
-
-    assert store.claimed(replace(CLAIM, **changes)) is None
-
-
-async def test_the_same_key_with_another_body_is_a_mistake() -> None:
-    store = Store()
-    open_in(store, None, opening(claim=CLAIM))
-
-    with pytest.raises(KeyReused):
-        store.claimed(replace(CLAIM, digest="other"))
-
-
-async def test_a_claim_expires_with_its_stream() -> None:
-    store = Store()
-    stream = open_in(store, None, opening(claim=CLAIM, keep=30))
-    stream.end(Trigger.SOURCE_ENDED)
-
+    other.end(Trigger.SOURCE_ENDED)
+    store.forget(other)
+    assert await store.backend.claim("key", Holder("t", "")) is HOLDER, "the answer is not run again while it can be read"
     await asyncio.sleep(31)
 
-    assert store.claimed(CLAIM) is None
-    assert store.claimed(replace(CLAIM, digest="other")) is None
-    assert not store._claims
-    assert not store._openings
-    again = open_in(store, None, opening(claim=CLAIM))
-    assert store.claimed(CLAIM) is again
+    assert await store.backend.claim("key", Holder("t", "")) == Holder("t", "")
+
+
+# -- the backend
+
+
+class Other(Memory):
+    """A fake of another process, which runs one stream."""
+
+    def __init__(self, runs: Stream) -> None:
+        super().__init__()
+        self.runs = runs
+        self.asked: list[str] = []
+        self.begun: list[Stream] = []
+
+    async def find(self, stream_id: str) -> Stream | None:
+        self.asked.append(stream_id)
+        return self.runs if stream_id == self.runs.id else None
+
+    def begin(self, stream: Stream) -> None:
+        self.begun.append(stream)
+
+    async def end(self, stream: Stream) -> bool:
+        return stream is self.runs
+
+
+async def elsewhere() -> Other:
+    return Other(Stream(Opening(None, Format(), linger=None)))
+
+
+async def test_a_stream_that_this_process_does_not_hold_is_asked_for_elsewhere() -> None:
+    other = await elsewhere()
+    store = Store(backend=other)
+    mine = opened(store)
+
+    assert await store.find(mine.id) is mine
+    assert other.asked == [], "this one is here"
+    assert await store.find(other.runs.id) is other.runs
+    assert await store.find("nobody") is None
+    assert other.asked == [other.runs.id, "nobody"]
+
+
+async def test_the_backend_is_told_of_every_stream_that_can_be_found_before_it_says_anything() -> None:
+    other = await elsewhere()
+    store = Store(backend=other)
+
+    listed, _ = opened(store, endless()), opened(store, endless(), listed=False)
+
+    assert other.begun == [listed]
+    assert listed.log.last == 0
+
+
+async def test_a_stream_is_ended_by_the_process_that_runs_it() -> None:
+    other = await elsewhere()
+    store = Store(backend=other)
+    mine = opened(store)
+
+    await store.end(mine, Trigger.DELETED)
+    await store.end(other.runs, Trigger.DELETED)
+
+    assert (mine.reason, other.runs.state) == ("deleted", State.RUNNING)
+
+
+async def test_an_ended_stream_stays_as_it_ended() -> None:
+    store = Store()
+    stream = opened(store)
+    stream.end(Trigger.SOURCE_ENDED)
+
+    await store.end(stream, Trigger.DELETED)
+
+    assert (stream.state, stream.reason) == (State.DONE, "source_ended")
 
 
 # -- memory
@@ -241,7 +359,7 @@ async def test_streams_that_ended_unwatched_go_first_and_the_oldest_of_them() ->
 
     assert list(store.streams) == [running.id, oldest.id, third.id]
     assert (running.log.first, oldest.log.first) == (1, 1)
-    assert store.streams.get(second.id) is None
+    assert await store.find(second.id) is None
 
 
 async def test_then_go_events_that_every_watcher_has_taken_from_the_largest_log_first() -> None:
@@ -285,7 +403,7 @@ async def test_room_is_made_down_to_seven_eighths() -> None:
     for _ in range(19):
         ended(filled(store, 4, size=999))
 
-    open_in(store, None, opening()).log.append(b"x" * 5000)
+    opened(store).log.append(b"x" * 5000)
 
     assert 60_000 < store.budget.used <= 70_000
 
@@ -294,26 +412,48 @@ async def test_where_no_room_can_be_made_nothing_new_is_opened_until_there_is() 
     store = Store(StoreLimits(memory=80_000))
     stream = filled(store, 1, size=100_000)
     with pytest.raises(Full, match="memory"):
-        store.admit()
+        admit(store)
 
     stream.end(Trigger.DELETED)
 
-    store.admit()
+    admit(store)
 
 
 async def test_a_stream_may_be_forgotten_in_the_moment_of_its_own_end() -> None:
     """Its terminal event is the one too many, and nobody watches."""
     ends: list[Stream] = []
     store = Store(StoreLimits(memory=20_000), on_end=ends.append)
-    stream = filled(store, 1, size=20_000, claim=CLAIM)
+    await store.backend.claim("key", HOLDER)
+    stream = filled(store, 1, size=20_000, claim="key")
 
     stream.end(Trigger.DELETED)
 
-    assert store.streams.get(stream.id) is None
-    assert store.claimed(CLAIM) is None
+    assert await store.find(stream.id) is None
+    assert await store.backend.claim("key", Holder("t", "")) == Holder("t", "")
     assert (ends, store.running, store.budget.used) == ([stream], {}, 0)
     await asyncio.sleep(1000)
     assert store.budget.used == 0
+
+
+class Farewell(Format):
+    """Its end is two events."""
+
+    def cancelled(self, reason: str) -> Written:
+        return [b"data: bye\n\n", b"data: [DONE]\n\n"]
+
+
+async def test_an_end_of_several_events_may_be_forgotten_in_its_own_moment_too() -> None:
+    """The first of them is the one too many already; nothing of the stream is left behind, nor counted twice."""
+    store = Store(StoreLimits(memory=20_000))
+    filled(store, 1, size=20_000)
+    stream = opened(store, format=Farewell())
+
+    stream.end(Trigger.DELETED)
+
+    assert await store.find(stream.id) is None
+    assert store.budget.used == 20_000
+    await asyncio.sleep(1000)
+    assert store.budget.used == 20_000
 
 
 # -- the drain
@@ -321,7 +461,7 @@ async def test_a_stream_may_be_forgotten_in_the_moment_of_its_own_end() -> None:
 
 async def test_a_drain_ends_as_soon_as_nothing_runs() -> None:
     store = Store()
-    first, second = (open_in(store, None, opening()) for _ in range(2))
+    first, second = opened(store), opened(store)
     loop = asyncio.get_running_loop()
     loop.call_later(3, first.end, Trigger.SOURCE_ENDED)
     loop.call_later(5, second.end, Trigger.DELETED)
@@ -335,7 +475,7 @@ async def test_a_drain_ends_as_soon_as_nothing_runs() -> None:
 
 async def test_a_drain_ends_what_still_runs_after_its_time() -> None:
     store = Store()
-    stream = open_in(store, endless(), opening())
+    stream = opened(store, endless())
 
     await store.drain(20)
 
@@ -347,7 +487,7 @@ async def test_a_drain_ends_what_still_runs_after_its_time() -> None:
 
 async def test_with_no_time_a_drain_ends_all_at_once() -> None:
     store = Store()
-    streams = [open_in(store, None, opening()) for _ in range(3)]
+    streams = [opened(store) for _ in range(3)]
 
     await store.drain(0)
 
@@ -356,14 +496,15 @@ async def test_with_no_time_a_drain_ends_all_at_once() -> None:
 
 
 async def work_for(store: Store, seconds: float) -> None:
-    with store.working():
+    """A request that works towards an answer in one piece."""
+    with store.reserve():
         await asyncio.sleep(seconds)
 
 
 @pytest.mark.parametrize("ends", [3, 8], ids=["the stream first", "the request first"])
 async def test_a_drain_waits_for_requests_that_are_being_worked_on_too(ends: float) -> None:
     store = Store()
-    stream = open_in(store, None, opening())
+    stream = opened(store)
     asyncio.get_running_loop().call_later(ends, stream.end, Trigger.SOURCE_ENDED)
     request = asyncio.create_task(work_for(store, 5))
     await idle()
@@ -384,12 +525,12 @@ async def test_a_drain_waits_for_a_request_where_no_stream_runs_but_not_for_ever
     assert (now(), request.done()) == (20, False)
     request.cancel()
     await asyncio.wait([request])
-    assert store.requests == 0
+    assert store.places.taken == 0
 
 
 async def test_a_drain_where_nothing_runs_waits_for_nothing() -> None:
     store = Store()
-    ended(open_in(store, None, opening()))
+    ended(opened(store))
 
     await store.drain(20)
 
@@ -398,34 +539,13 @@ async def test_a_drain_where_nothing_runs_waits_for_nothing() -> None:
 
 async def test_after_a_drain_that_was_in_time_an_end_is_an_end_as_any_other() -> None:
     store = Store()
-    unlisted = open_in(store, None, opening(listed=False))
+    unlisted = opened(store, listed=False)
     asyncio.get_running_loop().call_later(1, unlisted.end, Trigger.DELETED)
     await store.drain(20)
 
     await store.drain(20)
 
     assert now() == 1
-
-
-# -- watchers
-
-
-async def test_watchers_are_counted_for_as_long_as_they_watch() -> None:
-    store = Store()
-    with store.watching():
-        with store.watching():
-            assert store.watchers.taken == 2
-        assert store.watchers.taken == 1
-    assert store.watchers.taken == 0
-
-
-async def test_a_watcher_that_fails_is_counted_no_longer() -> None:
-    store = Store()
-
-    with pytest.raises(KeyError), store.watching():
-        raise KeyError
-
-    assert store.watchers.taken == 0
 
 
 @pytest.mark.parametrize(("cleaning", "returned"), [(0.5, 20.5), (60, 21)])
@@ -441,7 +561,7 @@ async def test_a_drain_waits_a_moment_for_the_sources_that_it_ends(cleaning: flo
             closed.append(now())
 
     store = Store()
-    stream = open_in(store, untidy(), opening())
+    stream = opened(store, untidy())
     await store.drain(20)
     assert now() == returned
     assert closed == ([20.5] if cleaning == 0.5 else [])

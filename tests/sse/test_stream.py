@@ -3,18 +3,21 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from itertools import product
 from typing import Any
 
 import pytest
 
-from sse.errors import SourceFailed
-from sse.formats import Format
+from sse.errors import LONGEST_MESSAGE, SourceFailed
+from sse.formats import Format, Written
 from sse.log import AHEAD
-from sse.stream import CLEANUP, MAX_EVENT, TRANSITIONS, State, Stream, Trigger, new_id
+from sse.stream import CLEANUP, MAX_EVENT, State, Stream, Trigger, new_id
+from sse.stream import ENDS as TABLE
+from sse.wire.encoder import encode_json
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
+from sse.wire.payload import dumps
 from tests.support.clock import idle, now
 from tests.support.streams import Bare, Follower, Source, all_ready, for_ever, raising, stream_of
 
@@ -53,8 +56,9 @@ def end(stream: Stream, trigger: Trigger) -> bool:
     return stream.end(trigger, SourceFailed("no", "test") if trigger is Trigger.SOURCE_FAILED else None)
 
 
-def test_the_table_has_every_row_and_no_other() -> None:
-    assert set(TRANSITIONS) == set(product(State, Trigger))
+def test_the_table_has_a_row_for_every_trigger() -> None:
+    assert TABLE == ENDS
+    assert set(TABLE) == set(Trigger)
 
 
 @pytest.mark.parametrize("trigger", Trigger)
@@ -332,10 +336,10 @@ async def test_a_source_that_never_waits_lets_others_run_while_nobody_watches() 
 class Odd(Format):
     """Writes nothing for None, and can't write a string."""
 
-    def item(self, item: Any) -> bytes | None:
+    def item(self, item: Any) -> Written:
         if isinstance(item, str):
             raise ValueError(item)
-        return None if item is None else super().item(item)
+        return b"" if item is None else super().item(item)
 
 
 async def test_an_item_that_cannot_be_written_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -396,7 +400,7 @@ async def test_an_error_longer_than_an_event_may_be_is_not_told_in_full() -> Non
 
     [event] = written(stream)
     assert event.type == "item_error"
-    assert len(event.data) < 200
+    assert json.loads(event.data) == {"error": "ValueError: " + "x" * LONGEST_MESSAGE}
 
 
 async def test_the_age_of_the_last_event_is_on_the_loops_clock() -> None:
@@ -407,6 +411,143 @@ async def test_the_age_of_the_last_event_is_on_the_loops_clock() -> None:
     stream.emit(1)
 
     assert stream.last_event == 3
+
+
+class Several(Format):
+    """Writes an event for each part of an item, and announces every end with events of its own. ids: whether they have any."""
+
+    def __init__(self, *, ids: bool = True) -> None:
+        self.ids = ids
+
+    def item(self, item: Sequence[Any]) -> Written:
+        return [encode_json(dumps(part)) if part is not None else b"" for part in item]
+
+    def done(self) -> Written:
+        return [b"data: last words\n\n", b"data: finish\n\n", b"data: [DONE]\n\n"]
+
+    def cancelled(self, reason: str) -> Written:
+        return (b"data: abort\n\n", b"data: [DONE]\n\n")
+
+    def failed(self, failure: SourceFailed) -> Written:
+        return [b"data: error\n\n", b"data: [DONE]\n\n"]
+
+
+ITEMS = [[], [1], [2, 3, 4], [None], [5, None, 6]]
+NUMBERS = [None, 1, 4, None, 6]
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "without ids"])
+async def test_every_event_that_is_written_for_an_item_is_an_entry_with_a_number_of_its_own(ids: bool) -> None:
+    stream = stream_of(None, Several(ids=ids), id="s", linger=None)
+
+    assert [stream.emit(item) for item in ITEMS] == NUMBERS
+
+    assert [event.data for event in written(stream)] == ["1", "2", "3", "4", "5", "6"]
+    expected = [f"s.{number}" if ids else "" for number in range(1, 7)]
+    assert [event.last_event_id for event in written(stream)] == expected
+    assert stream.log.last == 6
+
+
+async def test_a_source_whose_items_write_several_events_is_followed_like_any_other() -> None:
+    source = Source([[1, 2, 3]] * 3000)
+    stream = stream_of(source, Several(), id="s")
+    follower = Follower()
+    stream.attach(follower)
+    await idle()
+    assert stream.log.waiting
+    assert stream.log.size < AHEAD + 100
+
+    bodies = []
+    while not stream.finished(follower):
+        bodies.append(stream.take(follower))
+        await idle()
+
+    events = Parser().feed(b"".join(bodies))
+    assert [event.last_event_id for event in events] == [*(f"s.{n}" for n in range(1, 9000 + 3)), "s.end"]
+
+
+async def test_a_watcher_may_resume_between_two_events_of_one_item() -> None:
+    stream = stream_of(None, Several(), id="s", linger=None)
+    stream.emit([1, 2, 3])
+
+    assert Parser().feed(stream.take(Follower(2)))[0].last_event_id == "s.3"
+
+
+async def test_of_several_events_of_an_item_one_that_is_too_long_costs_itself_alone() -> None:
+    stream = stream_of(None, Several(), linger=None)
+
+    stream.emit([1, "x" * MAX_EVENT, 3])
+
+    assert [event.type for event in written(stream)] == ["message", "item_error", "message"]
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "without ids"])
+@pytest.mark.parametrize(
+    ("trigger", "said"),
+    [
+        (Trigger.SOURCE_ENDED, ["last words", "finish", "[DONE]"]),
+        (Trigger.SOURCE_FAILED, ["error", "[DONE]"]),
+        (Trigger.DELETED, ["abort", "[DONE]"]),
+        (Trigger.ABANDONED, ["abort", "[DONE]"]),
+        (Trigger.SHUTTING_DOWN, ["abort", "[DONE]"]),
+    ],
+)
+async def test_of_several_events_of_an_end_the_last_one_is_the_terminal_event(
+    trigger: Trigger, said: list[str], ids: bool
+) -> None:
+    stream = stream_of(None, Several(ids=ids), id="s", linger=None)
+    stream.emit([1])
+    stream.attach(follower := Follower(1))
+    assert stream.take(follower) == b""
+
+    end(stream, trigger)
+
+    assert follower.woken == 1
+    assert stream.log.last == 1 + len(said)
+    expected = [*(f"s.{number}" for number in range(2, 1 + len(said))), "s.end"] if ids else [""] * len(said)
+    assert [(event.data, event.last_event_id) for event in written(stream)[1:]] == list(zip(said, expected, strict=True))
+    assert not stream.finished(follower)
+    stream.take(follower)
+    assert stream.finished(follower)
+
+
+async def test_whoever_has_all_but_the_terminal_event_of_an_end_gets_that_alone() -> None:
+    stream = stream_of(None, Several(), id="s", linger=None, keep=100)
+    stream.end(Trigger.SOURCE_ENDED)
+
+    assert Parser().feed(stream.take(Follower(2)))[0].last_event_id == "s.end"
+
+
+class Silent(Format):
+    """Says nothing at the end: `nothing` of it."""
+
+    def __init__(self, nothing: Written) -> None:
+        self.nothing = nothing
+
+    def done(self) -> Written:
+        return self.nothing
+
+    def cancelled(self, reason: str) -> Written:
+        return self.nothing
+
+    def failed(self, failure: SourceFailed) -> Written:
+        return self.nothing
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+@pytest.mark.parametrize("nothing", [b"", [], [b""], [b"data: 1\n\n", b""]], ids=str)
+async def test_an_end_for_which_nothing_is_written_comes_all_the_same(
+    trigger: Trigger, nothing: Written, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = stream_of(None, Silent(nothing), linger=None)
+
+    end(stream, trigger)
+
+    assert stream.state is ENDS[trigger]
+    [event] = written(stream)
+    assert (event.type, json.loads(event.data)["code"]) == ("error", "internal")
+    assert event.last_event_id == f"{stream.id}.end"
+    assert [record.getMessage() for record in caplog.records] == ["the format plain has written no terminal event"]
 
 
 class Broken(Format):
@@ -466,12 +607,12 @@ async def test_ids_are_a_prefix_and_a_number(ids: str | None, expected: list[str
 
 
 async def test_a_format_may_go_without_ids() -> None:
-    stream = stream_of(Source([1]), WithoutIds())
+    stream = stream_of(Source([1, 2, 3]), WithoutIds(), max_events=2)
 
     await stream.closed()
 
     assert [event.last_event_id for event in written(stream)] == ["", ""]
-    assert stream._gap(1, 2) == b'event: gap\ndata: {"first":1,"last":2}\n\n'
+    assert stream.log.take(Follower()) == b'event: gap\ndata: {"first":1,"last":2}\n\n'
 
 
 async def test_a_gap_has_the_id_of_the_last_event_missing() -> None:

@@ -12,7 +12,7 @@ from sse.asgi import Receive, Scope, Send
 from sse.errors import SourceFailed
 from sse.http import ALWAYS
 from sse.stream import Trigger
-from sse.watch import watch
+from sse.watch import head, watch
 from tests.support.asgi import Connection, communicator, http_scope
 from tests.support.clock import idle, now
 from tests.support.streams import PACE, Client, Step, data, emit, for_ever, no_step, published, raising
@@ -100,16 +100,16 @@ async def test_a_newcomer_to_an_ended_stream_receives_its_end(from_now: bool) ->
     assert client.complete
 
 
-async def test_head_is_answered_with_the_headers_and_watches_nothing() -> None:
-    stream, head, get = published(), Client(headers=((b"a", b"b"),)), Client(headers=((b"a", b"b"),))
-
-    await head.watch(stream, method="HEAD")
-    assert stream.log.watchers == {}
-    task = get.watch(stream)
+async def test_head_is_answered_with_the_headers_that_get_would_have_had() -> None:
+    named = ((b"a", b"b"),)
+    connection, get = Connection(), Client(headers=named)
+    task = get.watch(published())
     await idle()
 
-    assert head.sent[0] == get.sent[0]
-    assert (head.body, head.complete, head.outcomes) == (b"", True, [])
+    await head(connection.send, named)
+
+    assert connection.sent[0] == get.sent[0]
+    assert (connection.body, connection.complete) == (b"", True)
     get.disconnect()
     await task
 

@@ -3,7 +3,7 @@
 python -m tests.support.app     `python app.py` with these routes besides its own, for tests of a real process
 
 GET, POST /numbers?count=&interval=&pad=&linger=&run=
-                             a kept stream, opened as handlers do, through `Service.answer`
+                             a kept stream, opened as handlers do, through `answers.open`
 GET /numbers/runs?closed=    {"opened": n, "closed": {run: monotonic seconds}}, once so many are closed
 """
 
@@ -16,17 +16,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import app
-from app import Sidestream
+from app import Features, Sidestream, routes
+from sidecar import answers
 from sidecar.access import Right
 from sidecar.answers import Reply
 from sidecar.listener import listener
+from sidecar.routes import Route
 from sidecar.server import Server, configuration
-from sidecar.service import Proposal, Service
+from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.formats import Format
 from sse.http import Request, json_response
-from sse.stream import Opening
+from sse.store import Backend
+from sse.stream import Opening, Stream
 from sse.testing import App, open_stream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
@@ -35,6 +37,20 @@ HOST = "127.0.0.1:8090"
 NUMBERS = (sys.executable, "-m", "tests.support.app")
 EVENT_STREAM = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
+
+ROUTES = routes(Features.of(Service(Settings())))
+"""What is served."""
+
+
+class Extended(Sidestream):
+    """The application, and routes of a test's own besides its own."""
+
+    def __init__(self, settings: Settings | None = None, *more: Route, backend: Backend | None = None) -> None:
+        super().__init__(settings, backend)
+        self._more = more
+
+    def routes(self, features: Features) -> tuple[Route, ...]:
+        return (*super().routes(features), *self._more)
 
 
 @asynccontextmanager
@@ -119,7 +135,7 @@ class Runs:
         self._one_closed.clear()
         await self._one_closed.wait()
 
-    async def open(self, service: Service, request: Request) -> Reply:
+    async def open(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         count = request.integer("count", 10, minimum=0, maximum=10_000_000)
         interval = request.number("interval", 0.0, minimum=0, maximum=3600)
         pad = request.integer("pad", 0, minimum=0, maximum=1 << 20)
@@ -127,13 +143,13 @@ class Runs:
         run = request.query.get("run", "")
         body = await request.body() if request.method == "POST" else b""
 
-        def propose(identity: str) -> Proposal:
-            opening = Opening(identity, Format(), linger=linger, keep=service.settings.keep)
-            return Proposal(lambda: self.numbers(run, count, interval, pad), opening)
+        def propose() -> Opening:
+            source = self.numbers(run, count, interval, pad)
+            return Opening(source, Format(), linger=linger, keep=service.settings.keep)
 
-        return service.answer(request, propose, body=body)
+        return await answers.open(service, request, stream, propose, body=body)
 
-    async def show(self, service: Service, request: Request) -> Reply:
+    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         while len(self.closed) < request.integer("closed", 0, minimum=0, maximum=10_000_000):
             await self.one_closed()
         return json_response({"opened": self.opened, "closed": self.closed})
@@ -149,5 +165,4 @@ class Runs:
 if __name__ == "__main__":
     from sidecar import server
 
-    ROUTES += Runs().routes()
-    sys.exit(server.main(app.app))
+    sys.exit(server.main(Extended(None, *Runs().routes())))

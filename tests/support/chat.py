@@ -14,6 +14,8 @@ from handlers.chat.request import parse_request
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sidecar.functions import Function
+from sse.formats import Transliterated
+from tests.support.streams import joined
 from tests.support.upstream import Script, Upstream, serve
 
 KEY = "sk-test-0123456789"
@@ -55,8 +57,9 @@ class Chat:
     async def written(self, body: dict[str, Any] | None = None, *, openai: bool = False, ascii: bool = False) -> bytes:
         """The whole event stream of an answer that succeeds."""
         async with aclosing(self.answer(body, openai=openai)) as answer:
-            format = format_for(answer.request, ascii=ascii)
-            return b"".join([format.item(item) or b"" async for item in answer]) + format.done()
+            format = format_for(answer.request)
+            format = Transliterated(format) if ascii and format.transliterated else format
+            return joined(*[format.item(item) async for item in answer], format.done())
 
 
 @asynccontextmanager

@@ -22,6 +22,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
+    def block(self, seconds: float) -> None:
+        self._now += seconds
+
     def nothing_ready(self, timeout: float | None) -> None:
         """The loop would block for `timeout` seconds now (None: for ever)."""
         if self.waiting:
@@ -50,13 +53,23 @@ class _Selector(selectors.DefaultSelector):
 VIRTUAL_TIME: Backend = ("asyncio", {"loop_factory": VirtualTimeLoop})
 
 
-async def idle() -> None:
-    """Return when everything else has run as far as it can without time going on."""
+def virtual_loop() -> VirtualTimeLoop:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop), "the test needs the mark virtual_time"
+    return loop
+
+
+async def idle() -> None:
+    """Return when everything else has run as far as it can without time going on."""
+    loop = virtual_loop()
     future = loop.create_future()
     loop.waiting.append(future)
     await future
+
+
+def block(seconds: float) -> None:
+    """Let time go on while nothing else can run, as when something computes for so long."""
+    virtual_loop().block(seconds)
 
 
 def now() -> float:

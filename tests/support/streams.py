@@ -2,15 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
-from sse.formats import Format
+from sse.formats import Format, Written
 from sse.http import Request
 from sse.log import EventLog
 from sse.sender import Outcome, Pace, Sender
 from sse.store import Store
-from sse.stream import Limits, Opening, Stream, new_id
+from sse.stream import Limits, Opening, Stream
 from sse.watch import CONNECTION, EventStream
 from tests.support.asgi import Connection, http_scope
 from tests.support.clock import now
@@ -90,9 +89,14 @@ def all_ready(log: EventLog, follower: Follower) -> list[bytes]:
     return list(iter(lambda: log.take(follower), b""))
 
 
+def joined(*written: Written) -> bytes:
+    """What a format has written, in one piece."""
+    return b"".join([events if isinstance(events, bytes) else b"".join(events) for events in written])
+
+
 def published(**settings: Any) -> Stream:
     """A stream that the test emits into."""
-    return Stream(None, Format(), id="s", **{"linger": None, **settings})
+    return stream_of(None, **{"id": "s", "linger": None, **settings})
 
 
 def emit(stream: Stream, *items: Any) -> None:
@@ -103,24 +107,32 @@ def emit(stream: Stream, *items: Any) -> None:
 class Client(Connection):
     """A client that watches a stream over one connection.
 
-    outcomes: how its connection ended. opened, aborted: when the server was told to count it, and to drop it.
+    watchers: what followed the stream for it. outcomes: how its connection ended. opened, aborted: when the server was told to
+    count it, and to drop it.
     """
 
     def __init__(self, **watching: Any) -> None:
         super().__init__()
+        self.watchers: list[Sender] = []
         self.outcomes: list[Outcome] = []
         self.aborted: list[float] = []
         self.opened: list[float] = []
-        self.watching = {"pace": PACE, "done": self._done, **watching}
+        self.watching = {"pace": PACE, **watching}
 
-    def _done(self, watcher: Sender, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-
-    def watch(self, stream: Stream, *, method: str = "GET", ours: bool = True) -> asyncio.Task[None]:
+    def watch(self, stream: Stream, *, ours: bool = True) -> asyncio.Task[None]:
         """ours: the server is our own, not any other that speaks ASGI."""
         own = {"open": lambda: self.opened.append(now()), "abort": lambda: self.aborted.append(now())}
-        scope = http_scope(method=method, extensions={CONNECTION: own} if ours else None)
-        return asyncio.create_task(EventStream(stream, **self.watching)(Request(scope, self.receive), self.send))
+        request = Request(http_scope(extensions={CONNECTION: own} if ours else None), self.receive)
+        return asyncio.create_task(self._watch(EventStream(stream, **self.watching), request))
+
+    async def _watch(self, response: EventStream, request: Request) -> None:
+        try:
+            await response(request, self.send)
+        finally:
+            assert response.sender is not None
+            assert response.outcome is not None
+            self.watchers.append(response.sender)
+            self.outcomes.append(response.outcome)
 
 
 def data(connection: Connection) -> list[str]:
@@ -135,7 +147,7 @@ def stream_of(source: AsyncIterator[Any] | None, format: Format | None = None, *
     return Stream(Opening(source, format or Format(), **{"linger": 0.0, "keep": 0.0, **options}), limits=limits, **own)
 
 
-def open_in(store: Store, source: AsyncIterator[Any] | None, opening: Opening | None = None, **changes: Any) -> Stream:
-    """A stream in `store`, opened as `opening` says, or plain, with these changes."""
+def open_in(store: Store, source: AsyncIterator[Any] | None = None, format: Format | None = None, **options: Any) -> Stream:
+    """A stream in `store`. options: of `Opening`. Raises Full."""
     with store.reserve() as place:
-        return store.open(replace(opening or Opening(None, Format()), source=source, id=new_id(), **changes), place)
+        return store.open(Opening(source, format or Format(), **options), place)

@@ -4,14 +4,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from sse.state import State, Trigger
 
 from handlers.chat.formats.typed import Typed
 from handlers.chat.items import StageBegun, StageDone, ToolResult, ToolSummary, add_usage
 from handlers.chat.upstream.chunks import Chunk
 from sidecar.functions import function
-from sse.stream import Stream
+from sse.stream import State, Trigger
 from tests.support.chat import chat
+from tests.support.streams import stream_of
 from tests.support.upstream import DONE, HANG, call, chunk, finish, reply, usage
 
 SUM = call("calculate", '{"expression": "6*7"}')
@@ -209,7 +209,7 @@ class Noticing(Typed):
         super().__init__()
         self.chunk = asyncio.Event()
 
-    def item(self, item: Any) -> bytes | None:
+    def item(self, item: Any) -> bytes:
         if isinstance(item, Chunk):
             self.chunk.set()
         return super().item(item)
@@ -229,7 +229,7 @@ async def test_cancelling_closes_the_upstreams_connection(script: Any, begun: bo
         times = []
         for _ in range(10):
             format = Noticing()
-            stream = Stream(c.answer(), format, linger=None)
+            stream = stream_of(c.answer(), format, linger=None)
             await c.upstream.wait_for(running=1)
             if begun:
                 await format.chunk.wait()
@@ -254,7 +254,7 @@ async def test_cancelling_during_a_tool_cancels_the_tool() -> None:
             cancelled.set()
 
     async with chat(reply(call("hang", "{}"), finish("tool_calls"), DONE), tools=(hang,)) as c:
-        stream = Stream(c.answer({"tools": ["hang"]}), Typed(), linger=None)
+        stream = stream_of(c.answer({"tools": ["hang"]}), Typed(), linger=None)
         await begun.wait()
         await c.upstream.wait_for(running=0)  # nothing is kept open while tools run
         stream.end(Trigger.DELETED)

@@ -63,7 +63,9 @@ async def sidecar(*scripts: Script, models: Script | None = None, **settings: An
             patch.setenv("OPENAI_BASE_URL", upstream.url)
             patch.setenv("OPENAI_API_KEY", KEY)
             app = Sidestream(Settings(**{"model": "test", **settings}))
-            client = app.service.state["upstream"]
+            app.start()
+            assert app.features is not None
+            client = app.features.chat.upstream
             assert isinstance(client, OpenAIUpstream)
             await client.load()
             try:
@@ -492,9 +494,9 @@ async def test_the_result_of_a_whole_answer() -> None:
 async def test_a_request_says_how_long_it_may_go_on_unwatched(asked: dict[str, Any], linger: float) -> None:
     app = demo(linger=30.0)
     started = await ask(app, "/chat", method="POST", json={"prompt": "x", **asked}, headers=JSON)
-    stream = app.service.store.find(started.json["stream_id"])
+    stream = app.service.store.streams.get(started.json["stream_id"])
     assert stream is not None
-    assert stream.linger == linger
+    assert stream.opening.linger == linger
     await app.stop()
 
 

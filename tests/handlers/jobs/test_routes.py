@@ -15,13 +15,12 @@ import pytest
 from app import Sidestream
 from sidecar.functions import Function, function
 from sidecar.settings import Settings
-from sse.formats import Plain
-from sse.store import Opening
 from sse.stream import MAX_EVENT, Stream
 from sse.testing import OpenedStream, open_stream
 from sse.threads import OnProgress
 from sse.wire.event import MessageEvent
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, ask
+from tests.support.streams import open_in
 
 LONG = 10.0  # seconds after which a wait in these tests has failed
 
@@ -108,7 +107,7 @@ def watch(sidestream: Sidestream, job: dict[str, Any]) -> Any:
 
 
 def stream_of(sidestream: Sidestream, job: dict[str, Any]) -> Stream:
-    stream = sidestream.service.store.find(job["job_id"])
+    stream = sidestream.service.store.streams.get(job["job_id"])
     assert stream is not None
     return stream
 
@@ -479,7 +478,7 @@ async def test_an_event_stream_client_of_an_unknown_job_is_told_and_told_to_stop
 
 
 async def test_a_stream_that_is_no_job_is_no_job(sidestream: Sidestream) -> None:
-    stream = sidestream.service.store.open(None, Opening("", Plain()))
+    stream = open_in(sidestream.service.store)
     for path in (f"/jobs/{stream.id}", f"/jobs/{stream.id}/progress"):
         assert (await ask(sidestream, path)).status == 404
     assert (await ask(sidestream, f"/jobs/{stream.id}", method="DELETE")).status == 404

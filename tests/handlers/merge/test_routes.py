@@ -14,7 +14,7 @@ from handlers.publish.source import Published
 from sidecar.settings import Settings
 from sse.errors import SourceFailed
 from sse.formats import Format
-from sse.stream import Opening, Stream, Trigger
+from sse.stream import Stream, Trigger
 from sse.testing import open_stream
 from sse.wire.encoder import encode
 from sse.wire.event import Event, MessageEvent
@@ -32,7 +32,7 @@ async def sidestream() -> AsyncIterator[Sidestream]:
 
 def opened(sidestream: Sidestream, count: int = 0, *, end: bool = False, **options: Any) -> Stream:
     """A stream of the numbers from 1 to `count`."""
-    stream = open_in(sidestream.service.store, None, Opening(None, **{"format": Format(), "linger": None, **options}))
+    stream = open_in(sidestream.service.store, **{"linger": None, **options})
     for number in range(1, count + 1):
         stream.emit({"n": number})
     if end:
@@ -251,7 +251,7 @@ async def test_none_can_starve_another(sidestream: Sidestream) -> None:
         while True:
             yield "x" * 1000
 
-    greedy = [open_in(sidestream.service.store, endless(), Opening(None, Format(), linger=None)) for _ in range(2)]
+    greedy = [open_in(sidestream.service.store, endless(), linger=None) for _ in range(2)]
     modest = opened(sidestream, 3)
     async with watch(sidestream, *greedy, modest) as watched:
         seen: dict[str, int] = {}

@@ -11,8 +11,7 @@ from app import Sidestream
 from handlers.publish.bodies import MAX_LIST
 from sidecar.settings import Settings
 from sse.asgi import Message
-from sse.formats import Format
-from sse.stream import MAX_EVENT, Opening, State, Stream, Trigger
+from sse.stream import MAX_EVENT, State, Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, ask
 from tests.support.asgi import Connection, http_scope
@@ -96,12 +95,12 @@ async def test_a_stream_is_opened_with_201_its_location_and_its_key(sidestream: 
     stream = sidestream.service.store.streams.get(document["stream_id"])
     assert stream is not None
     assert document == {"stream_id": stream.id, "url": f"/streams/{stream.id}", "key": stream.key}
-    assert (stream.linger, stream.state, stream.format.name) == (None, State.RUNNING, "published")
+    assert (stream.opening.linger, stream.state, stream.format.name) == (None, State.RUNNING, "published")
 
 
 async def test_wishes_are_kept(sidestream: Sidestream) -> None:
     stream = await opened(sidestream, linger=2.5, ttl=60, metadata={"user": "Jörg", "n": [1]})
-    assert (stream.linger, stream.metadata) == (2.5, {"user": "Jörg", "n": [1]})
+    assert (stream.opening.linger, stream.opening.metadata) == (2.5, {"user": "Jörg", "n": [1]})
     document = (await ask(sidestream, f"/streams/{stream.id}", headers=JSON)).json
     assert (document["metadata"], document["format"]) == ({"user": "Jörg", "n": [1]}, "published")
 
@@ -201,7 +200,7 @@ async def test_a_body_that_can_t_be_read(sidestream: Sidestream, body: bytes, he
 
 @pytest.mark.parametrize("path", ["events", "close"])
 async def test_only_a_published_stream_can_be_published_to(sidestream: Sidestream, path: str) -> None:
-    other = open_in(sidestream.service.store, None, Opening(None, Format()))
+    other = open_in(sidestream.service.store)
     unknown = await ask(sidestream, f"/streams/unknown/{path}", method="POST", json={})
     assert (unknown.status, unknown.json["code"]) == (404, "stream_gone")
     assert (await ask(sidestream, f"/streams/{other.id}/{path}", method="POST", json={})).status == 409

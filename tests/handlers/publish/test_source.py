@@ -10,7 +10,7 @@ from sse.errors import Problem, SourceFailed
 from sse.stream import State, Stream, Trigger
 from sse.wire.parser import Parser
 from tests.support.clock import idle, now
-from tests.support.streams import stream_of
+from tests.support.streams import joined, stream_of
 
 TTL = 10.0
 
@@ -123,7 +123,7 @@ async def test_cancelled_while_its_work_cleans_up_it_waits_for_that() -> None:
 async def test_the_terminal_events_of_the_published_format() -> None:
     format = Published()
     terminal = [format.done(), format.cancelled("deleted"), format.failed(SourceFailed("no publisher", "publisher_gone"))]
-    assert [(event.type, event.data) for event in Parser().feed(b"".join(terminal))] == [
+    assert [(event.type, event.data) for event in Parser().feed(joined(*terminal))] == [
         ("end", "{}"),
         ("cancelled", '{"reason":"deleted"}'),
         ("error", '{"error":"no publisher","code":"publisher_gone","fatal":true}'),

@@ -13,6 +13,7 @@ from handlers.chat.items import ToolSummary
 from handlers.chat.request import parse_request
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
+from tests.support.streams import joined
 
 
 def answer(body: dict[str, Any], *, openai: bool = False) -> Answer:
@@ -78,8 +79,8 @@ async def test_its_answer_in_one_piece() -> None:
 async def test_typed_events_have_everything() -> None:
     items = [item async for item in answer({"prompt": "current_time please", "tools": ["current_time"]})]
     assert sum(isinstance(item, ToolSummary) for item in items) == 1
-    format = format_for(parse_request({"prompt": "x"}), ascii=False)
-    written = b"".join(format.item(item) or b"" for item in items) + format.done()
+    format = format_for(parse_request({"prompt": "x"}))
+    written = joined(*[format.item(item) for item in items], format.done())
     names = [line[7:].decode() for line in written.split(b"\n") if line.startswith(b"event: ")]
     assert names.count("done") == 2
     assert names[-1] == "done"

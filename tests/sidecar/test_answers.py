@@ -1,41 +1,51 @@
 """Opening, finding and resuming, over HTTP: the table of last event IDs, idempotency keys, and what happens without room."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import pytest
 
-import app
 from app import Sidestream
+from sidecar import answers
+from sidecar.access import Right
+from sidecar.answers import Reply
+from sidecar.routes import Route
+from sidecar.service import Service
 from sidecar.settings import Settings
+from sse.asgi import Message
+from sse.errors import Problem
 from sse.formats import Format
+from sse.http import Request
+from sse.store import Holder, Memory
 from sse.stream import Opening, Stream, Trigger
 from sse.testing import open_stream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
-from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, Runs, ask
+from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, Extended, Runs, ask
+from tests.support.asgi import Connection, http_scope
 from tests.support.streams import open_in
 
 OPENED = EVENT_STREAM | {"host": HOST}
+THREE = "GET /numbers?count=3 "
+"""What a stream is opened with by that request, as `identify` has it."""
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """The routes /numbers, which open streams through `Service.answer`."""
-    runs = Runs()
-    monkeypatch.setattr(app, "ROUTES", (*ROUTES, *runs.routes()))
-    return runs
+def runs() -> Runs:
+    """The routes /numbers, which open streams through `answers.open`."""
+    return Runs()
 
 
 @pytest.fixture
-def sidestream() -> Sidestream:
-    return Sidestream(Settings(replay_events=16))
+def sidestream(runs: Runs) -> Sidestream:
+    return Extended(Settings(replay_events=16), *runs.routes())
 
 
-def numbered(sidestream: Sidestream, count: int, *, request: str = "") -> Stream:
+def numbered(sidestream: Sidestream, count: int, *, identity: str = "") -> Stream:
     """A stream that has said `count` things and waits."""
-    stream = open_in(sidestream.service.store, None, Opening(request, Format()))
+    stream = open_in(sidestream.service.store, identity=identity)
     for number in range(1, count + 1):
         stream.emit(number)
     return stream
@@ -135,28 +145,30 @@ async def test_an_ended_stream_gives_the_terminal_event_at_least(
 @dataclass(frozen=True)
 class Row:
     last: str  # {id}: the stream's, {other}: another's
-    status: int
-    detail: str = ""
+    opens: tuple[int, str]  # status and detail
+    watches: tuple[int, str]
     accept: Mapping[str, str] = field(default_factory=lambda: EVENT_STREAM)
 
 
-CONFLICT = "The last event ID belongs to another stream, or is ahead of this one."
-MALFORMED = "The last event ID is not one of this server's."
-GONE = "The stream is unknown or has expired."
+CONFLICT = (409, "The last event ID belongs to another stream, or is ahead of this one.")
+MALFORMED = (400, "The last event ID is not one of this server's.")
+GONE = (404, "The stream is unknown or has expired.")
+FINISHED = (204, "")
 
 ROWS = {
-    "ahead": Row("{id}.4", 409, CONFLICT),
-    "another stream": Row("{other}.1", 409, CONFLICT),
-    "end": Row("{id}.end", 204),
-    "another's end": Row("{other}.end", 204),
-    "unknown end": Row("gone.end", 204),
-    "unknown, to a program": Row("unknown.1", 404, GONE, {}),
-    "malformed": Row("no-id", 400, MALFORMED),
-    "no number": Row("{id}.", 400, MALFORMED),
-    "negative": Row("{id}.-1", 400, MALFORMED),
-    "other digits": Row("{id}.١", 400, MALFORMED),
-    "a number of 20 digits": Row("{id}." + "1" * 20, 400, MALFORMED),
-    "20 kB": Row("x" * 20_000 + ".1", 400, MALFORMED),
+    "ahead": Row("{id}.4", CONFLICT, CONFLICT),
+    "another stream": Row("{other}.1", CONFLICT, CONFLICT),
+    "end": Row("{id}.end", FINISHED, FINISHED),
+    "another's end": Row("{other}.end", FINISHED, FINISHED),
+    "unknown end": Row("gone.end", FINISHED, FINISHED),
+    # A path names its stream itself, and an ID of any other one is none of it
+    "unknown, to a program": Row("unknown.1", GONE, CONFLICT, {}),
+    "malformed": Row("no-id", MALFORMED, MALFORMED),
+    "no number": Row("{id}.", MALFORMED, MALFORMED),
+    "negative": Row("{id}.-1", MALFORMED, MALFORMED),
+    "other digits": Row("{id}.١", MALFORMED, MALFORMED),
+    "a number of 20 digits": Row("{id}." + "1" * 20, MALFORMED, MALFORMED),
+    "20 kB": Row("x" * 20_000 + ".1", MALFORMED, MALFORMED),
 }
 
 
@@ -166,20 +178,19 @@ ROWS = {
 async def test_a_last_event_id_that_names_nothing_here(
     sidestream: Sidestream, runs: Runs, row: Row, where: str, as_query: bool
 ) -> None:
-    request = "GET /numbers?count=3 "
-    stream, other = numbered(sidestream, 3, request=request), numbered(sidestream, 3)
+    stream, other = numbered(sidestream, 3, identity=THREE), numbered(sidestream, 3)
     last = row.last.format(id=stream.id, other=other.id)
-    path = "/numbers?count=3" if where == "opens" else f"/streams/{stream.id}?"
+    path, (status, detail) = ("/numbers?count=3", row.opens) if where == "opens" else (f"/streams/{stream.id}?", row.watches)
     headers = dict(row.accept)
     if as_query:
         path += f"&last_event_id={quote(last)}"
     else:
         headers["last-event-id"] = last
     answer = await ask(sidestream, path, headers=headers)
-    assert answer.status == row.status
-    if row.detail:
-        assert (answer.headers["content-type"], answer.json["detail"]) == ("application/problem+json", row.detail)
-    assert runs.opened == 0
+    assert answer.status == status
+    if detail:
+        assert (answer.headers["content-type"], answer.json["detail"]) == ("application/problem+json", detail)
+    assert (runs.opened, stream.resumes, other.resumes) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("where", ["opens", "watches"])
@@ -230,13 +241,22 @@ async def test_an_event_source_that_comes_back_finds_its_stream(sidestream: Side
     assert runs.opened == 1
 
 
-@pytest.mark.parametrize("path", ["/numbers?count=4", "/numbers?count=3&run=b", "/streams/other"])
+@pytest.mark.parametrize("path", ["/numbers?count=4", "/numbers?count=3&run=b"])
 async def test_a_last_event_id_is_good_for_the_request_that_got_it_only(sidestream: Sidestream, runs: Runs, path: str) -> None:
     opened = await ask(sidestream, "/numbers?count=3", headers=EVENT_STREAM)
     stream_id = opened.last_event_id.removesuffix(".end")
     answer = await ask(sidestream, path, headers=EVENT_STREAM | {"last-event-id": f"{stream_id}.1"})
     assert answer.status == 409
     assert runs.opened == 1
+
+
+async def test_a_path_that_names_nothing_is_gone_whatever_the_last_event_id_names(sidestream: Sidestream) -> None:
+    stream = numbered(sidestream, 3)
+    headers = {"last-event-id": f"{stream.id}.1"}
+    assert (await ask(sidestream, "/streams/other", headers=headers)).status == 404
+    answer = await ask(sidestream, "/streams/other", headers=EVENT_STREAM | headers)
+    assert [event.last_event_id for event in answer.events] == ["gone.end"]
+    assert stream.resumes == 0
 
 
 async def test_a_post_is_resumed_by_the_same_post(sidestream: Sidestream, runs: Runs) -> None:
@@ -267,6 +287,46 @@ async def test_accept_json_opens_without_watching(sidestream: Sidestream, runs: 
     assert runs.opened == 1
 
 
+async def test_a_stream_that_expires_while_a_body_arrives_is_gone(sidestream: Sidestream, runs: Runs) -> None:
+    """It was found when the request began, and the watcher would have got a gap and no end."""
+    opened = await ask(sidestream, "/numbers?count=3", method="POST", body=b"one", headers=EVENT_STREAM)
+    (stream,) = sidestream.service.store.streams.values()
+    last = opened.last_event_id.replace(".end", ".1").encode()
+    connection = Connection([b"o", b"ne"])
+    received = connection.receive
+
+    async def receive() -> Message:
+        sidestream.service.store.forget(stream)
+        return await received()
+
+    headers = [(b"host", HOST.encode()), (b"last-event-id", last), (b"accept", b"text/event-stream")]
+    scope = http_scope("/numbers", method="POST", query=b"count=3", headers=headers)
+    await sidestream(scope, receive, connection.send)
+    assert [event.last_event_id for event in connection.events] == ["gone.end"]
+    assert (runs.opened, sidestream.service.store.watchers.taken) == (1, 0)
+
+
+async def test_head_of_a_stream_says_what_get_would_and_watches_nothing(sidestream: Sidestream) -> None:
+    stream = numbered(sidestream, 2)
+    headers = OPENED | {"x-request-id": "mine"}
+    for path, last in ((f"/streams/{stream.id}", ""), (f"/streams/{stream.id}", f"{stream.id}.1")):
+        async with open_stream(sidestream, path, headers=headers | {"last-event-id": last}) as watched:
+            got = (watched.status, watched.headers)
+        before = stream.resumes
+        answer = await ask(sidestream, path, method="HEAD", headers=headers | {"last-event-id": last})
+        assert (answer.status, answer.headers, answer.body) == (*got, b"")
+        assert answer.headers["location"] == f"/streams/{stream.id}"
+        assert (stream.resumes, stream.log.watchers, sidestream.service.store.watchers.taken) == (before, {}, 0)
+
+
+async def test_head_needs_no_room() -> None:
+    sidestream = Sidestream(Settings(max_watchers=1, max_streams=1))
+    stream = numbered(sidestream, 2)
+    sidestream.service.store.watchers.take()
+    for path in (f"/streams/{stream.id}", "/stream", "/chat?prompt=hi"):
+        assert (await ask(sidestream, path, method="HEAD", headers=EVENT_STREAM)).status == 200
+
+
 async def test_head_opens_nothing(sidestream: Sidestream, runs: Runs) -> None:
     answer = await ask(sidestream, "/numbers?count=3", method="HEAD", headers=EVENT_STREAM)
     assert (answer.status, answer.headers["content-type"], answer.body) == (200, "text/event-stream", b"")
@@ -275,7 +335,7 @@ async def test_head_opens_nothing(sidestream: Sidestream, runs: Runs) -> None:
 
 async def test_a_cut_at_any_byte_loses_nothing_and_doubles_nothing(runs: Runs) -> None:
     """What a client has at the cut, and what its last event ID gets it, are the whole stream."""
-    sidestream, path = Sidestream(Settings()), "/numbers?count=300"
+    sidestream, path = Extended(Settings(), *runs.routes()), "/numbers?count=300"
     body = (await ask(sidestream, path, headers=EVENT_STREAM)).body
     whole = Parser().feed(body)
     parser, had, rest = Parser(), 0, {}
@@ -354,21 +414,111 @@ async def post(sidestream: Sidestream, sent: Mapping[str, object], headers: Mapp
 
 
 @pytest.mark.parametrize(
-    ("method", "authorization"), [("GET", "Bearer other"), ("POST", "Bearer one")], ids=["another caller", "another method"]
+    ("method", "path", "caller", "key"),
+    [
+        ("GET", "/numbers?count=3", "two", "k1"),
+        ("POST", "/numbers?count=3", "one", "k1"),
+        ("GET", "/merge", "one", "k1"),
+        ("GET", "/numbers?count=3", "one", "k2"),
+    ],
+    ids=["another caller", "another method", "another route", "another key"],
 )
-async def test_a_key_is_its_callers_own(runs: Runs, method: str, authorization: str) -> None:
-    sidestream = Sidestream(Settings(token=("one", "other")))
-    headers = JSON | {"idempotency-key": "k1"}
-    first = await ask(sidestream, "/numbers?count=3", headers=headers | {"authorization": "Bearer one"})
-    answer = await ask(sidestream, "/numbers?count=3", method=method, headers=headers | {"authorization": authorization})
+async def test_a_key_is_its_callers_own_on_its_own_route(runs: Runs, method: str, path: str, caller: str, key: str) -> None:
+    sidestream = Extended(Settings(token=("one", "two")), *runs.routes())
+    first = await ask(sidestream, "/numbers?count=3", headers=JSON | {"idempotency-key": "k1", "authorization": "Bearer one"})
+    headers = JSON | {"idempotency-key": key, "authorization": f"Bearer {caller}"}
+    answer = await ask(sidestream, path, method=method, headers=headers)
     assert answer.status == first.status == 202
     assert answer.json["stream_id"] != first.json["stream_id"]
-    assert runs.opened + len(sidestream.service.store.running) >= 2
+    assert len(sidestream.service.store.streams) == 2
+    await sidestream.stop()
 
 
 async def test_a_key_over_256_characters_is_400(sidestream: Sidestream, runs: Runs) -> None:
     answer = await ask(sidestream, "/numbers", headers={"idempotency-key": "k" * 257})
     assert (answer.status, answer.json["parameter"], runs.opened) == (400, "key", 0)
+
+
+async def test_a_key_expires_with_its_stream(runs: Runs) -> None:
+    sidestream = Extended(Settings(keep=0), *runs.routes())
+    path, headers = by_header("k1")
+    first = await ask(sidestream, path, headers={**EVENT_STREAM, **headers})
+    while sidestream.service.store.streams:
+        await asyncio.sleep(0)
+    again = await ask(sidestream, "/numbers?count=2", headers={**EVENT_STREAM, **headers})
+    assert (first.status, again.status, runs.opened) == (200, 200, 2)
+
+
+@pytest.mark.parametrize("full", ["streams", "watchers", "draining"])
+async def test_a_stream_is_found_by_its_key_where_no_other_could_be_opened(runs: Runs, full: str) -> None:
+    sidestream = Extended(Settings(max_streams=1), *runs.routes())
+    path, headers = "/numbers?count=3&interval=3600", JSON | {"idempotency-key": "k1"}
+    first = await ask(sidestream, path, headers=headers)
+    store = sidestream.service.store
+    match full:
+        case "watchers":
+            for _ in range(store.watchers.limit):
+                store.watchers.take()
+        case "draining":
+            store.draining = True
+    assert (await ask(sidestream, "/numbers", headers=EVENT_STREAM)).status == 503
+    again = await ask(sidestream, path, headers=headers)
+    assert (again.status, again.json) == (202, first.json)
+    assert runs.opened <= 1
+
+
+async def test_a_key_is_free_again_when_its_stream_could_not_be_opened(runs: Runs) -> None:
+    failures: list[Exception] = [Problem(429, "Not now."), RuntimeError("a defect")]
+
+    async def flaky(service: Service, request: Request, stream: Stream | None) -> Reply:
+        def propose() -> Opening:
+            if failures:
+                raise failures.pop(0)
+            return Opening(None, Format())
+
+        return await answers.open(service, request, stream, propose)
+
+    sidestream = Extended(Settings(max_streams=1), Route("GET", "/flaky", flaky, Right.TOKEN))
+    store, headers = sidestream.service.store, JSON | {"idempotency-key": "k1"}
+    assert [(await ask(sidestream, "/flaky", headers=headers)).status for _ in range(2)] == [429, 500]
+    with store.reserve():
+        assert (await ask(sidestream, "/flaky", headers=headers)).status == 503
+    assert (await ask(sidestream, "/flaky?other=1", headers=headers)).status == 202
+    assert (await ask(sidestream, "/flaky", headers=headers)).status == 422
+    assert (store.places.taken, store.watchers.taken) == (1, 0)
+
+
+class Gate(Memory):
+    """A fake of a backend whose answers to claims are under way until they are let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claimed = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def claim(self, key: str, holder: Holder) -> Holder:
+        held = await super().claim(key, holder)
+        if held is holder:
+            self.claimed.set()
+            await self.open.wait()
+        return held
+
+
+async def test_while_a_stream_is_being_opened_the_same_key_is_told_to_come_back(runs: Runs) -> None:
+    """Another stream for the same key would be one too many (409 in draft-ietf-httpapi-idempotency-key-header)."""
+    gate = Gate()
+    sidestream = Extended(Settings(), *runs.routes(), backend=gate)
+    path, headers = "/numbers?count=3&interval=3600", JSON | {"idempotency-key": "k1"}
+    first = asyncio.create_task(ask(sidestream, path, headers=headers))
+    await gate.claimed.wait()
+    early = await ask(sidestream, path, headers=headers)
+    assert (early.status, early.headers["retry-after"], early.json["parameter"]) == (409, "1", "key")
+    assert (await ask(sidestream, "/numbers?count=4", headers=headers)).status == 422
+    gate.open.set()
+    opened = await first
+    late = await ask(sidestream, path, headers=headers)
+    assert (opened.status, late.status, late.json) == (202, 202, opened.json)
+    assert len(sidestream.service.store.streams) == 1
 
 
 # -- no room
@@ -380,7 +530,7 @@ def refusal(answer: Answer) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("accept", [EVENT_STREAM, JSON, {}], ids=["event stream", "json", "none"])
 async def test_over_the_limit_of_streams_nothing_is_opened(runs: Runs, accept: Mapping[str, str]) -> None:
-    sidestream = Sidestream(Settings(max_streams=1))
+    sidestream = Extended(Settings(max_streams=1), *runs.routes())
     stream = numbered(sidestream, 1)
     assert refusal(await ask(sidestream, "/numbers", headers=accept)) == (503, "5", "streams")
     assert runs.opened == 0
@@ -397,7 +547,7 @@ async def test_while_draining_nothing_is_opened_and_what_runs_can_be_resumed(sid
 
 
 async def test_over_the_limit_of_watchers_a_first_connection_is_refused(runs: Runs) -> None:
-    sidestream = Sidestream(Settings(max_watchers=1))
+    sidestream = Extended(Settings(max_watchers=1), *runs.routes())
     stream = numbered(sidestream, 2)
     async with open_stream(sidestream, f"/streams/{stream.id}", headers=OPENED):
         for path in ("/numbers", "/stream", f"/streams/{stream.id}"):
@@ -409,8 +559,8 @@ async def test_over_the_limit_of_watchers_a_first_connection_is_refused(runs: Ru
 
 @pytest.mark.parametrize("path", ["/stream?count=9", "/streams/{id}", "/numbers?count=3"])
 async def test_an_event_source_that_comes_back_without_room_is_told_to_try_again(runs: Runs, path: str) -> None:
-    sidestream = Sidestream(Settings(max_watchers=1))
-    stream = numbered(sidestream, 2, request="GET /numbers?count=3 ")
+    sidestream = Extended(Settings(max_watchers=1), *runs.routes())
+    stream = numbered(sidestream, 2, identity=THREE)
     last = "1" if path.startswith("/stream?") else f"{stream.id}.1"
     async with open_stream(sidestream, f"/streams/{stream.id}", headers=OPENED):
         answer = await ask(sidestream, path.format(id=stream.id), headers=EVENT_STREAM | {"last-event-id": last})
@@ -437,3 +587,22 @@ async def test_a_watcher_counts_for_as_long_as_its_connection_lasts(sidestream: 
             assert store.watchers.taken == 2
         assert store.watchers.taken == 1
     assert store.watchers.taken == 0
+
+
+@pytest.mark.parametrize("path", ["/streams/{id}", "/stream?interval=3600", "/merge?streams={id}"])
+async def test_a_watcher_whose_connection_fails_is_counted_no_longer(sidestream: Sidestream, path: str) -> None:
+    class Failing(Connection):
+        async def receive(self) -> Message:
+            if self.sent:
+                raise RuntimeError("no")
+            await self.arrived.get()
+            return await self.receive()
+
+    stream, connection = numbered(sidestream, 1), Failing()
+    path, _, query = path.format(id=stream.id).partition("?")
+    scope = http_scope(path, query=query.encode(), headers=[(b"host", HOST.encode())])
+    with pytest.raises(RuntimeError, match="no"):
+        await sidestream(scope, connection.receive, connection.send)
+    service = sidestream.service
+    assert (service.store.watchers.taken, len(service.counts.watching)) == (0, 0)
+    assert service.counts.outcomes["dropped"] == 1
