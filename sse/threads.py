@@ -149,10 +149,16 @@ class Run:
 
     async def __anext__(self) -> Progress | Result:
         while self._open:
-            outcome = self._outcome  # looked at before the progress: all of that is there before the end is
             if self._progress:
                 return self._progress.popleft()
-            if outcome is not None:
+            outcome = self._outcome
+            if outcome is None:
+                self._news.clear()
+                self._idle = True
+                # The work writes, then looks whether we wait; here it's the other way round: one of them sees the other.
+                if not self._progress and self._outcome is None:
+                    await self._news.wait()
+            elif not self._progress:  # all of it was there before the end was
                 self._close()
                 if isinstance(outcome, Result):
                     return outcome
@@ -160,11 +166,6 @@ class Run:
                     raise outcome
                 finally:
                     del outcome  # its traceback holds this frame as well
-            self._news.clear()
-            self._idle = True
-            # The work appends, then looks whether we wait; here it's the other way round: one of them sees the other.
-            if not self._progress and self._outcome is None:
-                await self._news.wait()
         raise StopAsyncIteration
 
     async def result(self) -> Any:
