@@ -181,9 +181,8 @@ class Run:
         self._close()
         self._news.set()
         task, self._task = self._task, None
-        if task is None or task.done():
+        if task is None or not task.cancel():  # it has ended
             return
-        task.cancel()
         try:
             await asyncio.wait((task,), timeout=GRACE)
         finally:
