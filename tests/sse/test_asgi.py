@@ -8,8 +8,8 @@ import pytest
 
 from sse.asgi import Attendance, Message, Receive, Scope, Send, attended, lifespan
 from sse.errors import Disconnected
-from sse.http import Request, Response, text_response
-from tests.support.asgi import Connection, communicator, http_scope
+from sse.http import Request, text_response
+from tests.support.asgi import communicator, http_scope
 from tests.support.clock import idle, now
 
 pytestmark = pytest.mark.virtual_time
@@ -17,21 +17,6 @@ pytestmark = pytest.mark.virtual_time
 
 async def nothing() -> Message:
     raise AssertionError("the body was asked for")
-
-
-def get(query: bytes = b"", *headers: tuple[bytes, bytes], **scope: Any) -> Request:
-    return Request(http_scope(query=query, headers=headers, **scope), nothing)
-
-
-def post(*body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> Request:
-    return Request(http_scope(method="POST", headers=headers or []), Connection(body).receive)
-
-
-async def answered(response: Response, method: str = "GET") -> Connection:
-    connection = Connection()
-    await response(get(method=method), connection.send)
-    assert connection.complete
-    return connection
 
 
 # -- waiting for the client to go

@@ -13,7 +13,7 @@ from sse.log import GATHER
 from sse.sender import Outcome, Pace, Sender
 from sse.stream import Trigger
 from sse.wire.event import MessageEvent
-from tests.support.clock import idle, now
+from tests.support.clock import counted_turns, idle, now
 from tests.support.streams import Client, data, emit, published, stream_of
 
 pytestmark = pytest.mark.virtual_time
@@ -109,22 +109,13 @@ async def test_what_is_ready_goes_out_in_messages_of_up_to_16_kib_and_others_hav
     stream, client = published(keep=9), Client()
     emit(stream, *["x" * 1000] * 100)
     stream.end(Trigger.SOURCE_ENDED)
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counter = asyncio.create_task(count_turns())
-    await client.watch(stream)
-    counter.cancel()
+    async with counted_turns() as turns:
+        await client.watch(stream)
 
     sizes = [len(body) for body in client.bodies[1:]]
     assert max(sizes) <= GATHER
     assert len(sizes) == 7
-    assert turns >= len(sizes)
+    assert turns.made >= len(sizes)
 
 
 async def test_a_watcher_that_is_woken_while_it_sends_goes_on_with_that() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from asgiref.testing import ApplicationCommunicator
 
-from sse.asgi import ASGIApp, Message, Scope
+from sse.asgi import ASGIApp, Message, Receive, Scope
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 
@@ -36,6 +36,16 @@ def http_scope(
         "server": ("127.0.0.1", 80),
     }
     return scope if extensions is None else {**scope, "extensions": extensions}
+
+
+async def read_body(receive: Receive) -> bytes:
+    """A request's whole body."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
 
 
 def communicator(app: ASGIApp, scope: Scope) -> Any:

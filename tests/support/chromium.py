@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.asgi import read_body
 from tests.support.require import require
 from tests.support.servers import serving
 
@@ -55,7 +56,7 @@ class Page:
         if scope["path"] == "/":
             status, body = 200, f"{HEAD}{self._script}</script>".encode()
         elif scope["path"] == "/told":
-            self._told.put_nowait(json.loads(await _body(receive)))
+            self._told.put_nowait(json.loads(await read_body(receive)))
         headers = [(b"content-type", b"text/html")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -82,12 +83,3 @@ async def page() -> AsyncIterator[Page]:
     server = Page()
     async with serving(server) as server.port:
         yield server
-
-
-async def _body(receive: Any) -> bytes:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body

@@ -9,6 +9,9 @@ not a test that hangs. Limit: without threads, and without sockets that need tim
 
 import asyncio
 import selectors
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 Backend = tuple[str, dict[str, object]]
 
@@ -75,3 +78,25 @@ def block(seconds: float) -> None:
 def now() -> float:
     """Seconds since the loop was made."""
     return asyncio.get_running_loop().time()
+
+
+@dataclass(slots=True)
+class Turns:
+    made: int = 0
+
+
+@asynccontextmanager
+async def counted_turns() -> AsyncIterator[Turns]:
+    """How many turns the loop makes meanwhile, on any loop."""
+    turns = Turns()
+
+    async def count() -> None:
+        while True:
+            turns.made += 1
+            await asyncio.sleep(0)
+
+    counter = asyncio.create_task(count())
+    try:
+        yield turns
+    finally:
+        counter.cancel()

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.support.asgi import read_body
 from tests.support.servers import serving
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -109,7 +110,7 @@ class Upstream:
         await self._count(1)
         try:
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-            body = await _body(receive)
+            body = await read_body(receive)
             self.requests.append(Request(scope["client"][1], scope["path"], headers, json.loads(body) if body else None))
             if scope["path"].endswith("/models"):
                 script = self._models or error_reply(404, {"error": {"message": "no models here"}})
@@ -123,15 +124,6 @@ class Upstream:
         async with self._changed:
             self.running += change
             self._changed.notify_all()
-
-
-async def _body(receive: Any) -> bytes:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body
 
 
 async def _play(script: Script, receive: Any, send: Any) -> None:

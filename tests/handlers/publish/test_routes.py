@@ -61,23 +61,23 @@ async def waits_for_watcher(stream: Stream) -> None:
 
 
 class Arriving:
-    """One publish request whose body arrives when the test says so."""
+    """One publish request whose body arrives when the test says so. unread: what has arrived and was not asked for."""
 
     def __init__(self, sidestream: Sidestream, stream: Stream, headers: Mapping[str, str], query: bytes = b"") -> None:
         self.connection = Connection([])
-        self._body: asyncio.Queue[Message] = asyncio.Queue()
+        self.unread: asyncio.Queue[Message] = asyncio.Queue()
         raw = [(name.encode(), value.encode()) for name, value in {"host": HOST, **headers}.items()]
         scope = http_scope(f"/streams/{stream.id}/events", method="POST", query=query, headers=raw)
         self.answer = asyncio.ensure_future(sidestream(scope, self._receive, self.connection.send))
 
     async def _receive(self) -> Message:
-        return await self._body.get()
+        return await self.unread.get()
 
     def arrive(self, body: bytes, *, more: bool = True) -> None:
-        self._body.put_nowait({"type": "http.request", "body": body, "more_body": more})
+        self.unread.put_nowait({"type": "http.request", "body": body, "more_body": more})
 
     def vanish(self) -> None:
-        self._body.put_nowait({"type": "http.disconnect"})
+        self.unread.put_nowait({"type": "http.disconnect"})
 
     async def answered(self) -> tuple[int, Any]:
         async with asyncio.timeout(5):
@@ -298,7 +298,7 @@ async def test_a_publisher_faster_than_its_watchers_is_not_read(sidestream: Side
             publishing.arrive(event)
         await waits_for_watcher(stream)
         assert stream.log.last < 50
-        assert publishing._body.qsize() > 50
+        assert publishing.unread.qsize() > 50
         document = (await ask(sidestream, f"/streams/{stream.id}", headers=JSON)).json
         assert document["waits_for"] == "watcher"
         publishing.arrive(b"", more=False)
