@@ -83,3 +83,10 @@ def test_every_requirement_is_pinned_at_a_version_it_allows() -> None:
     pins = {canonicalize_name(match["name"]): match["version"] for match in PIN.finditer(constraints)}
     loose = [str(need) for need in requirements() if not need.specifier.contains(pins.get(canonicalize_name(need.name), "0"))]
     assert loose == []
+
+
+def test_the_pythons_are_the_same_wherever_they_stand() -> None:
+    classified = re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    [looked_for] = re.findall(r"for version in ([0-9. ]+); do", (ROOT / "venv.sh").read_text())
+    assert looked_for.split() == classified[::-1]
+    assert PROJECT["project"]["requires-python"] == f">={classified[0]}"
