@@ -15,6 +15,7 @@ from sse.client import MAX_RETRY_AFTER, EventSource, ReadyState, batched, full_j
 from sse.errors import ConnectionFailed, EventTooLong
 from sse.testing import Answer, FakeServer, ReceivedRequest
 from sse.wire.event import MessageEvent
+from tests.support.streams import Bare
 
 CONNECTING, OPEN, CLOSED = ReadyState
 
@@ -701,20 +702,6 @@ def test_jitter_covers_twice_as_much_with_each_failure_up_to_a_ceiling() -> None
 # What a program does with events
 
 
-class Source:
-    """Events from a list, and then what comes at the end."""
-
-    def __init__(self, *events: MessageEvent, fails: BaseException | None = None) -> None:
-        self.events = events
-        self.fails = fails
-
-    async def __aiter__(self) -> AsyncGenerator[MessageEvent, None]:
-        for event in self.events:
-            yield event
-        if self.fails:
-            raise self.fails
-
-
 def messages(*data: str) -> list[MessageEvent]:
     return [MessageEvent("message", each, str(number)) for number, each in enumerate(data, 1)]
 
@@ -736,20 +723,20 @@ async def collect(events: AsyncIterable[Any]) -> list[Any]:
 )
 async def test_until_stops_at_an_end(ends: list[str], data: list[str]) -> None:
     events = [*messages("a"), MessageEvent("done", "{}", ""), *messages("[DONE]", "b")]
-    assert [event.data for event in await collect(until(Source(*events), *ends))] == data
+    assert [event.data for event in await collect(until(Bare(events), *ends))] == data
 
 
 async def test_batches_have_the_size_and_the_last_one_what_is_left() -> None:
     events = messages(*"abcdefg")
-    assert await collect(batched(Source(*events), 3)) == [events[:3], events[3:6], events[6:]]
-    assert await collect(batched(Source(*events[:6]), 3)) == [events[:3], events[3:6]]
-    assert await collect(batched(Source(), 3)) == []
+    assert await collect(batched(Bare(events), 3)) == [events[:3], events[3:6], events[6:]]
+    assert await collect(batched(Bare(events[:6]), 3)) == [events[:3], events[3:6]]
+    assert await collect(batched(Bare(), 3)) == []
 
 
 async def test_what_is_left_comes_before_what_the_source_raises() -> None:
     events = messages("a", "b", "c")
     for left in (events, events[:2]):
-        batches = batched(Source(*left, fails=ZeroDivisionError()), 2)
+        batches = batched(Bare([*left, ZeroDivisionError()]), 2)
         assert [await anext(batches) for _ in range(len(left) - 1)] == [left[i : i + 2] for i in range(0, len(left), 2)]
         with pytest.raises(ZeroDivisionError):
             await anext(batches)
@@ -758,7 +745,7 @@ async def test_what_is_left_comes_before_what_the_source_raises() -> None:
 async def test_events_become_lines_of_json_that_a_terminal_does_not_obey() -> None:
     file = io.StringIO()
     events = [MessageEvent("message", "a\nä\u2028\x9b\x1b[31m", "1"), MessageEvent("n", "", "")]
-    await write_lines(Source(*events), file)
+    await write_lines(Bare(events), file)
     lines = file.getvalue().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"type": "message", "data": "a\nä\u2028\x9b\x1b[31m", "id": "1"},

@@ -12,12 +12,9 @@ from sse.asgi import Message, Scope
 from sse.errors import Disconnected, Problem
 from sse.http import ALWAYS, Request, Response, json_response, problem_response, text_response
 from tests.support.asgi import Connection, http_scope
-from tests.support.clock import VIRTUAL_TIME, Backend, now
+from tests.support.clock import now
 
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    return VIRTUAL_TIME
+pytestmark = pytest.mark.virtual_time
 
 
 async def nothing() -> Message:

@@ -19,7 +19,7 @@ from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 from sse.wire.payload import dumps
 from tests.support.clock import idle, now
-from tests.support.streams import Bare, Follower, Source, all_ready, for_ever, raising, stream_of
+from tests.support.streams import Bare, Follower, Source, all_ready, for_ever, raising, stream_of, stubborn
 
 pytestmark = pytest.mark.virtual_time
 
@@ -182,19 +182,7 @@ async def test_a_source_that_waits_for_a_watcher_is_closed_when_its_stream_is_ca
 
 async def test_a_source_that_ignores_cancellation_writes_nothing_more() -> None:
     happened: list[str] = []
-
-    async def source() -> AsyncIterator[int]:
-        try:
-            for number in range(1, 100):
-                try:
-                    await asyncio.sleep(1)
-                except asyncio.CancelledError:
-                    happened.append("ignored")
-                yield number
-        finally:
-            happened.append("closed")
-
-    stream = stream_of(source(), Format(), linger=None)
+    stream = stream_of(stubborn(happened), Format(), linger=None)
     await asyncio.sleep(2.5)
 
     stream.end(Trigger.DELETED)

@@ -15,7 +15,7 @@ from sse.stream import Trigger
 from sse.watch import head, watch
 from tests.support.asgi import Connection, communicator, http_scope
 from tests.support.clock import idle, now
-from tests.support.streams import PACE, Client, Step, data, emit, for_ever, no_step, published, raising
+from tests.support.streams import PACE, Client, Step, data, emit, for_ever, no_step, published, raising, stubborn
 
 pytestmark = pytest.mark.virtual_time
 
@@ -201,25 +201,13 @@ async def test_the_source_is_closed_before_the_answer_returns_when_the_server_ca
 
 async def test_a_source_that_ignores_cancellation_does_not_go_on() -> None:
     happened: list[str] = []
-
-    async def source() -> AsyncIterator[int]:
-        try:
-            for number in range(1000):
-                try:
-                    await asyncio.sleep(1)
-                except asyncio.CancelledError:
-                    happened.append("ignored")
-                yield number
-        finally:
-            happened.append("closed")
-
-    answer = Answer(source())
+    answer = Answer(stubborn(happened))
     await asyncio.sleep(2.5)
     answer.disconnect()
     await answer.task
 
     assert (happened, now()) == (["ignored", "closed"], 2.5)
-    assert data(answer) == ["0", "1"]
+    assert data(answer) == ["1", "2"]
 
 
 async def test_a_source_that_never_waits_is_held_by_its_one_watcher() -> None:

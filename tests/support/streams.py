@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from itertools import count
 from typing import Any
 
 from sse.formats import Format, Written
@@ -71,6 +72,19 @@ class Source(Bare):
         self.closed += 1
         if self.on_close is not None:
             await self.on_close()
+
+
+async def stubborn(happened: list[str]) -> AsyncIterator[int]:
+    """1, 2, … one a second, by a source that ignores cancellation. happened: that it did, and that it was closed."""
+    try:
+        for number in count(1):
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                happened.append("ignored")
+            yield number
+    finally:
+        happened.append("closed")
 
 
 class Follower:
