@@ -76,7 +76,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.testing"}
 
-FIGURES = {"all of it": 5418, "sse": 2164, "sse without its client": 1635}
+FIGURES = {"all of it": 5417, "sse": 2163, "sse without its client": 1634}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {}
