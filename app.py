@@ -192,4 +192,4 @@ if __name__ == "__main__":
     # The image starts us with SIGTERM blocked (Containerfile): one that came while all this was imported arrives now.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    sys.exit(server.main(app))
+    sys.exit(server.main(Sidestream))

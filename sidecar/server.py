@@ -1,31 +1,25 @@
-"""`python app.py`: uvicorn, with what an event stream needs beyond it. The one place that knows the server.
+"""`python app.py`: uvicorn with a drain, on a socket and connections of our own.
 
-Connection   hands event streams the means to abort a stalled client's transport (uvicorn would wait for its flush for
-             ever), and closes connections on which a request was pipelined behind an open stream: uvicorn stops reading
-             there, which hides the disconnect
-Server       drains on SIGTERM and SIGINT while the listener stays open, and exits with 0 (uvicorn raises the signal again)
+Server   drains on SIGTERM and SIGINT while the listener stays open, and exits with 0 (uvicorn raises the signal again)
+main     settings, log, socket, application, server; exit status 2 for what can't be used, 3 for an application that can't start
 """
 
 import asyncio
 import logging
 import signal
 import socket
-import struct
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
 import uvicorn
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sidecar import logs
-from sidecar.connection import BoundedHeads
+from sidecar.connection import Connection
 from sidecar.listener import check_exposure, fit_watchers, listener
 from sidecar.settings import Settings, from_environment
 from sse.asgi import Receive, Scope, Send
-from sse.watch import CONNECTION
 
 logger = logging.getLogger("sidestream")
 
@@ -33,64 +27,8 @@ FLUSH = 2.0
 """Seconds that clients may take to receive the rest of their answers, after the streams have ended."""
 
 
-class Connection(BoundedHeads):
-    """One client connection."""
-
-    _streaming = False
-    _answering: RequestResponseCycle | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is incomplete."""
-        return self._answering is not None and not self._answering.response_complete
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {CONNECTION: {"open": self._open, "abort": self._abort}}
-
-    def _open(self) -> None:
-        """An event stream begins."""
-        self._streaming = True
-        self._refuse_pipelined()
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self._refuse_pipelined()
-
-    def on_response_complete(self) -> None:
-        self._streaming = False
-        super().on_response_complete()
-
-    def _abort(self) -> None:
-        """The client of the stream has stalled: don't wait for it to take what is buffered."""
-        if self._answering is not None:
-            self._answering.disconnected = True
-        # Closed with RST: after FIN the kernel would keep what it holds for the client, which may be megabytes, for minutes
-        with suppress(OSError, ValueError):  # it is closed already
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        # uvicorn tells the newest request only, and the one that is answered may stand before it
-        if self._answering is not None and self.busy:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-        super().connection_lost(exc)
-
-    def _refuse_pipelined(self) -> None:
-        # RFC 9112, 9.3.2: a client that pipelines has to expect the connection to close before all is answered
-        if self._streaming and self.pipeline:
-            self.transport.abort()
-
-
 class Application(Protocol):
-    """What the server needs of what it serves. settings: those that it starts with."""
-
-    settings: Settings | None
+    """What the server needs of what it serves."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
@@ -143,17 +81,18 @@ class Server(uvicorn.Server):
             await asyncio.wait(self.server_state.tasks, timeout=FLUSH)
 
 
-def main(app: Application) -> int:
-    """Serve until told to stop; the exit status."""
+def main(make: Callable[[Settings], Application]) -> int:
+    """Serve what `make` makes of the settings until told to stop; the exit status."""
     try:
         settings = from_environment()
         check_exposure(settings)
         logs.configure(settings.log_level)
-        settings = app.settings = fit_watchers(settings)
+        settings = fit_watchers(settings)
         sock = listener(settings)
     except (ValueError, OSError) as error:
         print(f"sidestream: {error}", file=sys.stderr)
         return 2
+    app = make(settings)
     server = Server(configuration(app, settings), app)
     try:
         server.run(sockets=[sock])

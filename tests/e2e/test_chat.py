@@ -270,7 +270,7 @@ sys.meta_path.insert(0, Held())
 sys.path.insert(0, "")
 import app
 from sidecar import server
-sys.exit(server.main(app.app))
+sys.exit(server.main(app.Sidestream))
 """
 """The sidecar, in which `import openai` waits until somebody opens and closes the other end of a pipe."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from app import Sidestream
 from sidecar import server
+from sidecar.connection import Connection
 from sidecar.settings import Settings
 from sse.asgi import Receive, Scope, Send
 from sse.watch import CONNECTION
@@ -21,7 +22,7 @@ from tests.support.streams import open_in
 
 def test_a_wrong_setting_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SIDESTREAM_KEEP", "long")
-    assert server.main(Sidestream()) == 2
+    assert server.main(Sidestream) == 2
     assert capsys.readouterr() == ("", "sidestream: SIDESTREAM_KEEP='long': expected seconds, from 0 to 86400\n")
 
 
@@ -147,13 +148,13 @@ async def test_a_connection_that_is_gone_can_be_aborted_all_the_same(
 ) -> None:
     """Whoever stalls may also leave, at the same moment."""
     gone = asyncio.Event()
-    lost = server.Connection.connection_lost
+    lost = Connection.connection_lost
 
-    def connection_lost(self: server.Connection, error: Exception | None) -> None:
+    def connection_lost(self: Connection, error: Exception | None) -> None:
         lost(self, error)
         gone.set()
 
-    monkeypatch.setattr(server.Connection, "connection_lost", connection_lost)
+    monkeypatch.setattr(Connection, "connection_lost", connection_lost)
     async with Client(port) as client:
         await (await client.get(LONG)).event()
         client.reset()

@@ -165,4 +165,4 @@ class Runs:
 if __name__ == "__main__":
     from sidecar import server
 
-    sys.exit(server.main(Extended(None, *Runs().routes())))
+    sys.exit(server.main(lambda settings: Extended(settings, *Runs().routes())))
