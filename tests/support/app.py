@@ -22,7 +22,7 @@ from sidecar.access import Right
 from sidecar.answers import Reply
 from sidecar.listener import listener
 from sidecar.routes import Route
-from sidecar.server import Server, configuration
+from sidecar.server import Application, Server, configuration
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.formats import Format
@@ -54,10 +54,10 @@ class Extended(Sidestream):
 
 
 @asynccontextmanager
-async def serving(sidestream: Sidestream, settings: Settings) -> AsyncIterator[tuple[Server, int]]:
+async def serving(served: Application, settings: Settings) -> AsyncIterator[tuple[Server, int]]:
     """Our server in this process and loop, on a free port; it drains at the end."""
     sock = listener(replace(settings, port=0))
-    server = Server(configuration(sidestream, settings), sidestream)
+    server = Server(configuration(served, settings), served)
     serve = asyncio.ensure_future(server.serve([sock]))
     while not server.started:
         await asyncio.sleep(0)
