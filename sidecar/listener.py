@@ -20,6 +20,7 @@ from sidecar.settings import Settings
 
 logger = logging.getLogger("sidestream")
 
+BACKLOG: Final = 1024
 UNSENT: Final = 128 * 1024
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times: 50 s in all
 RESERVE: Final = 128
@@ -47,7 +48,7 @@ def listener(settings: Settings) -> socket.socket:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         sock.bind(address)
-        sock.listen(1024)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None

@@ -1,30 +1,36 @@
 """`python app.py`: uvicorn with a drain, on a socket and connections of our own.
 
-Server   drains on SIGTERM and SIGINT while the listener stays open, and exits with 0 (uvicorn raises the signal again)
+Server   on SIGTERM, SIGINT and SIGHUP: drains while the listener stays open, and then exits with 0 (uvicorn raises the signal
+         again). Says so, once a minute, while the process can open no more files
 main     settings, log, socket, application, server; exit status 2 for what can't be used, 3 for an application that can't start
 """
 
 import asyncio
+import errno
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
+from typing import Any, Final, Protocol, TextIO
 
 import uvicorn
 
 from sidecar import logs
 from sidecar.connection import Connection
-from sidecar.listener import check_exposure, fit_watchers, listener
+from sidecar.listener import BACKLOG, check_exposure, fit_watchers, listener
 from sidecar.settings import Settings, from_environment
 from sse.asgi import Receive, Scope, Send
 
 logger = logging.getLogger("sidestream")
 
-FLUSH = 2.0
+FLUSH: Final = 2.0
 """Seconds that clients may take to receive the rest of their answers, after the streams have ended."""
+
+REPEAT: Final = 60.0
+"""Seconds after which it is said again that there are no more files."""
 
 
 class Application(Protocol):
@@ -44,6 +50,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._told = -REPEAT  # when it was said that there are no more files
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """First signal: drain. A SIGINT after that: end at once. Not captured, so that the exit status is ours."""
@@ -55,11 +62,34 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._failed)
         await super().startup(sockets)
         if self.started and not self.should_exit:
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             logger.info("serving on http://%s:%d - a first stream: curl -N http://%s:%d/stream", host, port, host, port)
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's, ten times a second. Without files uvloop closes new connections and tells nobody: so it is tried out."""
+        if counter % 10 == 0:
+            try:
+                os.close(os.dup(2))
+            except OSError as error:
+                self._out_of_files(error)
+        return await super().on_tick(counter)
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the event loop has to report. asyncio reports each of a thousand attempts to accept a connection."""
+        if getattr(context.get("exception"), "errno", None) in (errno.EMFILE, errno.ENFILE):
+            self._out_of_files(context["exception"])
+        else:
+            loop.default_exception_handler(context)
+
+    def _out_of_files(self, error: OSError) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._told >= REPEAT:
+            self._told = now
+            logger.error("no more files can be opened (%s): new connections are closed; see ulimit -n", error.strerror)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain with the listener open: resumes, probes and cancels are still answered. Then what uvicorn does."""
@@ -83,17 +113,20 @@ class Server(uvicorn.Server):
 
 def main(make: Callable[[Settings], Application]) -> int:
     """Serve what `make` makes of the settings until told to stop; the exit status."""
+    stderr = _standard_error()
     try:
         settings = from_environment()
         check_exposure(settings)
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, stderr)
         settings = fit_watchers(settings)
         sock = listener(settings)
     except (ValueError, OSError) as error:
-        print(f"sidestream: {error}", file=sys.stderr)
+        print(f"sidestream: {error}", file=stderr)
         return 2
     app = make(settings)
     server = Server(configuration(app, settings), app)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, server.handle_exit)
     try:
         server.run(sockets=[sock])
     except SystemExit:  # uvicorn's: the application has refused to start, as above, or failed
@@ -101,6 +134,16 @@ def main(make: Callable[[Settings], Application]) -> int:
     if server.force_exit:
         return 128 + signal.SIGINT
     return 0 if server.started else 3
+
+
+def _standard_error() -> TextIO:
+    """stderr, or nowhere. Standard files that are closed are opened: a client's socket could get what is written to them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    return sys.stderr or open(2, "w", closefd=False)
 
 
 def configuration(app: Application, settings: Settings) -> uvicorn.Config:
@@ -120,4 +163,5 @@ def configuration(app: Application, settings: Settings) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=1,
+        backlog=BACKLOG,
     )

@@ -1,8 +1,12 @@
-"""Our server: what it refuses to start with, its signals, and what its connections do beyond uvicorn's."""
+"""Our server: what it refuses to start with, its signals, what it does without files, and how its connections treat streams."""
 
 import asyncio
+import os
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +18,11 @@ from sidecar.settings import Settings
 from sse.asgi import Receive, Scope, Send
 from sse.watch import CONNECTION
 from tests.support.app import Extended, Runs, serving
-from tests.support.sockets import Client, encode_request
+from tests.support.servers import sidecar
+from tests.support.sockets import Client, Cut, encode_request, fetch
 from tests.support.streams import open_in
+
+ROOT = Path(__file__).parents[2]
 
 # -- what it refuses
 
@@ -24,6 +31,34 @@ def test_a_wrong_setting_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SIDESTREAM_KEEP", "long")
     assert server.main(Sidestream) == 2
     assert capsys.readouterr() == ("", "sidestream: SIDESTREAM_KEEP='long': expected seconds, from 0 to 86400\n")
+
+
+async def test_with_stderr_closed_it_serves() -> None:
+    """A file that is closed must not become a socket's number either: what is written to stderr would go to a client."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    process = await started("exec {python} app.py <&- >&- 2>&-", SIDESTREAM_PORT=str(port))
+    try:
+        while process.returncode is None:
+            try:
+                assert (await fetch(port, "/healthz"))[0] == 200
+                break
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+        assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+    finally:
+        process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_with_stderr_closed_a_wrong_setting_is_status_2_all_the_same() -> None:
+    assert await (await started("exec {python} app.py 2>&-", SIDESTREAM_KEEP="long")).wait() == 2
+
+
+async def started(command: str, **env: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        "sh", "-c", command.format(python=sys.executable), cwd=ROOT, env={**os.environ, **env}
+    )
 
 
 # -- signals
@@ -51,6 +86,24 @@ def test_a_signal_drains_and_a_sigint_after_it_ends(signals: list[int], forced: 
     assert served._captured_signals == []  # uvicorn would raise them again, and the exit status be theirs
 
 
+async def test_a_hangup_drains() -> None:
+    async with sidecar() as process, Client(process.port) as client:
+        answer = await client.get("/stream?count=2&interval=60")
+        await answer.event()
+        process.process.send_signal(signal.SIGHUP)
+        *_, last = await answer.events()
+        assert (last.type, last.data) == ("cancelled", '{"reason":"shutting_down"}')
+        assert await process.process.wait() == 0
+
+
+async def test_a_hangup_that_is_ignored_when_it_starts_stays_ignored() -> None:
+    """nohup(1) does that."""
+    async with sidecar(command=("sh", "-c", f"trap '' HUP; exec {sys.executable} app.py")) as process:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+        assert int(ignored.split()[1], 16) & 1 << signal.SIGHUP - 1
+
+
 async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
     """Two signals may come between two of uvicorn's looks at its flags."""
     settings = Settings(drain=60)
@@ -63,6 +116,40 @@ async def test_told_to_end_at_once_before_the_drain_has_begun_it_does() -> None:
             served.handle_exit(signal.SIGINT, None)
             await client.closed()
     assert stream.reason == "shutting_down"
+
+
+# -- no more files
+
+SERVE = (
+    "import sys; {first}; import app; from sidecar import server; "
+    "server.REPEAT = {repeat}; sys.exit(server.main(app.Sidestream))"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "repeat", "times"),
+    [("sys", 1, {2, 3}), ("sys.modules['uvloop'] = None", 60, {1})],
+    ids=["uvloop", "asyncio"],
+)
+async def test_running_out_of_files_is_said_once_in_a_while_and_does_not_last(first: str, repeat: int, times: set[int]) -> None:
+    code = SERVE.format(first=first, repeat=repeat)
+    command = ("sh", "-c", f'ulimit -n 64; exec {sys.executable} -c "{code}"')
+    async with sidecar(command=command) as process:
+        clients = [Client(process.port) for _ in range(100)]
+        for client in clients:
+            await client.__aenter__()
+        await asyncio.sleep(2.5)
+        for client in clients:
+            client.close()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await fetch(process.port, "/healthz"))[0] == 200
+                    break
+                except (OSError, Cut):
+                    await asyncio.sleep(0.1)
+        assert len([line for line in process.stderr if "no more files" in line]) in times
+        assert [line for line in process.stderr if "no more files" not in line and '"level":"error"' in line] == []
 
 
 # -- connections
