@@ -11,8 +11,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sidecar.access import has_token, is_loopback
+from sidecar.access import has_token
 from sidecar.answers import Reply, private
+from sidecar.origins import is_loopback
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.formats import Format

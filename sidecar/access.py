@@ -7,20 +7,34 @@
 
 Without a token everything is open, and therefore the server is on loopback only (`server.py` refuses to start elsewhere).
 
-A web page must not spend the operator's money: a browser says where a request comes from (`Origin`, `Sec-Fetch-Site`; Fetch
-standard), and what comes from elsewhere than this host or `ORIGINS` is refused before anything starts. A rebound DNS name can't
-get in: without a token, Host has to be a loopback name or in `HOSTS`. Programs send no Origin and are not concerned.
+A web page must not spend the operator's money. What comes from elsewhere than this host or `ORIGINS` is refused before anything
+starts, as far as a browser says where it comes from:
+
+    Origin           comes with all but a GET without CORS: a link, an image, `fetch` in the mode no-cors
+    Sec-Fetch-Site   comes with that too (Fetch Metadata, 2.3), but only by TLS and on this machine
+    Referer          comes otherwise (RFC 9110, 10.1.3), unless the page forbids it (Referrer Policy, 3)
+    nothing          comes from such a page. So a browser that asks by plain HTTP, without these, for what would need a token
+                     if there were one, is refused
+
+A rebound DNS name can't get in: without a token, Host has to be a loopback name or in `HOSTS`. Programs send no Origin and are
+not concerned.
+
+Limit: Safari before 16.4 says no Sec-Fetch-Site, so that on this machine a page in it may start work by a GET without Referer.
 """
 
 import hmac
+import re
 from collections.abc import Mapping
 from enum import Enum
 from ipaddress import ip_address
 
+from sidecar.origins import DEFAULT_PORTS, is_loopback, normal_origin, same_host, split
 from sidecar.settings import Settings
 from sse.errors import Problem
 from sse.http import Request
 from sse.stream import Stream
+
+_REFERRING = re.compile(r"([^:/?#]+://[^/?#]*).*", re.DOTALL)
 
 
 class Right(Enum):
@@ -30,8 +44,12 @@ class Right(Enum):
     TOKEN = "token"
 
 
-ALLOW_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Stream-Key"
-EXPOSE_HEADERS = "Location, Retry-After, Stream-Key"
+EXPOSE_HEADERS = ", ".join(
+    [
+        "Location, Retry-After, Stream-Key, X-Request-ID",
+        *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+    ]
+)
 
 
 def check(settings: Settings, request: Request, right: Right, stream: Stream | None) -> None:
@@ -40,7 +58,8 @@ def check(settings: Settings, request: Request, right: Right, stream: Stream | N
         return
     _check_exposure(settings, request)
     _check_host(settings, request)
-    _check_origin(settings, request)
+    if _from_elsewhere(settings, request, right):
+        raise Problem(403, "A page of another origin may have sent this; SIDESTREAM_ORIGINS names those that may.")
     if right is Right.CAPABILITY or not guarded(settings) or has_token(settings, request):
         return
     if right is Right.KEY and stream is not None and has_key(request, stream):
@@ -64,17 +83,6 @@ def has_key(request: Request, stream: Stream) -> bool:
     return hmac.compare_digest((request.header(b"stream-key") or "").encode(), stream.key.encode())
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address, without its port, is this machine's own."""
-    name = host.strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def _check_exposure(settings: Settings, request: Request) -> None:
     """Our own server refuses to start; another one may have been bound anywhere."""
     try:
@@ -86,26 +94,44 @@ def _check_exposure(settings: Settings, request: Request) -> None:
 
 
 def _check_host(settings: Settings, request: Request) -> None:
-    if guarded(settings) and not settings.hosts:
+    if settings.token and not settings.hosts:
         return
-    if settings.token == ("off",) and not settings.hosts:
-        return
-    host = (request.header(b"host") or "").lower()
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    if name in settings.hosts or host in settings.hosts or is_loopback(name):
+    name, port = split(request.header(b"host") or "")
+    named = (name, f"{name}:{port}") if port else (name, *(f"{name}:{default}" for default in DEFAULT_PORTS.values()))
+    if is_loopback(name) or not set(named).isdisjoint(settings.hosts):
         return
     raise Problem(403, "This Host is not served here; SIDESTREAM_HOSTS names those that are.")
 
 
-def _check_origin(settings: Settings, request: Request) -> None:
-    origin, host = request.header(b"origin"), request.header(b"host")
-    if origin is None:
-        # A request without Origin that a page elsewhere caused: an image, a link, a form (Fetch Metadata, 2.1)
-        if (request.header(b"sec-fetch-site") or "none") in ("none", "same-origin"):
-            return
-    elif origin in settings.origins or (host and origin.partition("://")[2] == host):  # "null" has no host
-        return
-    raise Problem(403, "Requests from this origin are not allowed; SIDESTREAM_ORIGINS names those that are.")
+def _from_elsewhere(settings: Settings, request: Request, right: Right) -> bool:
+    """Whether a page of another origin may have caused this request."""
+    if (origin := request.header(b"origin")) is not None:
+        return not _is_ours(settings, request, origin)
+    if (site := request.header(b"sec-fetch-site")) is not None:
+        return site not in ("none", "same-origin")
+    if right is not Right.TOKEN or guarded(settings):  # nothing starts, or a page can't send the token without CORS
+        return False
+    if (referer := request.header(b"referer")) is not None:
+        return not _is_ours(settings, request, _REFERRING.sub(r"\1", referer))
+    plain = request.scope.get("scheme") != "https" and not is_loopback(split(request.header(b"host") or "")[0])
+    return plain and (request.header(b"user-agent") or "").startswith("Mozilla/")  # as every browser's does
+
+
+def _is_ours(settings: Settings, request: Request, origin: str) -> bool:
+    """Whether an origin is allowed, or the one that is asked."""
+    origin = _normal(origin)
+    if origin in settings.origins:
+        return True
+    # Not always the other way round: a proxy may have ended TLS and not said so, or not be believed (TRUSTED_PROXIES).
+    downgraded = request.scope.get("scheme") == "https" and origin.startswith("http:")
+    return not downgraded and same_host(origin, request.header(b"host") or "")
+
+
+def _normal(origin: str) -> str:
+    try:
+        return normal_origin(origin)
+    except ValueError:
+        return ""
 
 
 def cors(settings: Settings, request: Request) -> Mapping[str, str]:
@@ -113,11 +139,12 @@ def cors(settings: Settings, request: Request) -> Mapping[str, str]:
     if not settings.origins:
         return {}
     origin = request.header(b"origin")
-    if origin not in settings.origins:
+    if origin is None or (origin not in settings.origins and _normal(origin) not in settings.origins):
         return {"vary": "Origin"}
     headers = {"vary": "Origin", "access-control-allow-origin": origin, "access-control-expose-headers": EXPOSE_HEADERS}
     if request.method == "OPTIONS":
         headers["access-control-allow-methods"] = "GET, POST, PUT, DELETE"
-        headers["access-control-allow-headers"] = ALLOW_HEADERS
         headers["access-control-max-age"] = "600"
+        if asked := request.header(b"access-control-request-headers"):
+            headers["access-control-allow-headers"] = asked
     return headers

@@ -15,7 +15,7 @@ import socket
 from dataclasses import replace
 from typing import Final
 
-from sidecar.access import is_loopback
+from sidecar.origins import is_loopback
 from sidecar.settings import Settings
 
 logger = logging.getLogger("sidestream")

@@ -8,7 +8,10 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from typing import Any
+
+from sidecar.origins import normal_host, normal_origin
 
 PREFIX = "SIDESTREAM_"
 
@@ -59,23 +62,30 @@ def pattern(regex: str, expected: str) -> Reader:
     return read, expected
 
 
-def names(regex: str, expected: str) -> Reader:
-    """A list separated by commas or blanks."""
-    read, _ = pattern(regex, expected)
-    return (lambda text: tuple(read(part) for part in re.split(r"[,\s]+", text) if part)), f"{expected}, separated by commas"
+def several(read: Callable[[str], str], expected: str) -> Reader:
+    """A list separated by commas or blanks, of one at the least."""
+
+    def read_all(text: str) -> tuple[str, ...]:
+        parts = [part for part in re.split(r"[,\s]+", text) if part]
+        if not parts:
+            raise ValueError(text)
+        return tuple(map(read, parts))
+
+    return read_all, f"{expected}, separated by commas"
 
 
-def lowered(reader: Reader) -> Reader:
-    """Names of hosts: browsers send them in lower case."""
-    read, expected = reader
-    return (lambda text: read(text.lower())), expected
+def network(text: str) -> str:
+    """An address or a network, as uvicorn reads it. IPv4 written as IPv6 is none: no client looks like that (`connection`)."""
+    if getattr(ip_network(text).network_address, "ipv4_mapped", None) is not None:
+        raise ValueError(text)
+    return text
 
 
 _FLAGS = {"on": True, "1": True, "true": True, "yes": True, "off": False, "0": False, "false": False, "no": False}
 
 text: Reader = (str, "a text")
 flag: Reader = (lambda value: _flag(value), "on or off")
-module: Reader = names(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "Python modules")
+modules: Reader = several(pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "")[0], "Python modules")
 level: Reader = (lambda value: _level(value), "debug, info, warning or error")
 
 
@@ -92,11 +102,12 @@ def _level(value: str) -> str:
 
 
 def _tokens(value: str) -> tuple[str, ...]:
-    read, _ = names(r"[\x21-\x2b\x2d-\x7e]+", "")
-    tokens: tuple[str, ...] = read(value)
-    if "off" in tokens and tokens != ("off",):
+    tokens: tuple[str, ...] = several(pattern(r"[\x21-\x2b\x2d-\x7e]+", "")[0], "")[0](value)
+    if "off" not in [token.lower() for token in tokens]:
+        return tokens
+    if len(tokens) > 1:
         raise ValueError(value)
-    return tokens
+    return ("off",)
 
 
 def knob(default: Any, reader: Reader) -> Any:
@@ -112,9 +123,9 @@ class Settings:
     root_path: str = knob("", pattern(r"(/[A-Za-z0-9._~-]+)*", "a path such as /sidestream, without a slash at its end"))
 
     token: tuple[str, ...] = knob((), (_tokens, "one or more tokens, or off alone"))
-    origins: tuple[str, ...] = knob((), lowered(names(r"https?://[^/?#]+", "origins such as https://app.example")))
-    hosts: tuple[str, ...] = knob((), lowered(names(r"[a-z0-9.:\[\]-]+", "host names")))
-    trusted_proxies: tuple[str, ...] = knob((), names(r"[0-9A-Fa-f.:/]+", "addresses or networks"))
+    origins: tuple[str, ...] = knob((), several(normal_origin, "origins such as https://app.example or app://name"))
+    hosts: tuple[str, ...] = knob((), several(normal_host, "host names, each with a port or without"))
+    trusted_proxies: tuple[str, ...] = knob((), several(network, "addresses or networks such as 10.0.0.0/8"))
 
     heartbeat: float = knob(15.0, seconds(0.05))
     retry: int = knob(2000, integer(0, 3_600_000))
@@ -132,14 +143,14 @@ class Settings:
 
     job_threads: int = knob(4, integer(1, 256))
     job_queue: int = knob(64, integer(0, 100_000))
-    jobs: tuple[str, ...] = knob((), module)
+    jobs: tuple[str, ...] = knob((), modules)
 
     model: str = knob("", text)
     system: str = knob("You are a helpful assistant.", text)
     max_stages: int = knob(8, integer(1, 100))
     first_token_timeout: float = knob(300.0, seconds(0.1))
     upstream_timeout: float = knob(120.0, seconds(0.1))
-    tools: tuple[str, ...] = knob((), module)
+    tools: tuple[str, ...] = knob((), modules)
     demo_interval: float = knob(0.1, seconds(0, 60))
 
     ascii: bool = knob(False, flag)

@@ -67,7 +67,10 @@ def test_the_limits_are_the_ones_of_the_code() -> None:
     for row in (
         f"request target | {connection.MAX_TARGET >> 10} KiB | 414",
         f"together | {connection.MAX_HEAD >> 10} KiB | 431",
+        f"a trailer | {connection.MAX_HEAD >> 10} KiB |",
+        f"has begun | {connection.MAX_REST >> 20} MiB |",
         f"after its answer | {connection.HEAD_TIMEOUT:g} s |",
+        f"on a connection | {connection.MAX_PIPELINED} |",
         f"`SIDESTREAM_MAX_BODY`, {BODY_TIMEOUT:g} s | 413, 408",
         f"one line of a body | {MAX_EVENT >> 20} MiB | 413",
         f"one posted list | {MAX_LIST:,} | 413",

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from app import Features, Sidestream
-from sidecar import access
 from sidecar.access import Right
 from sidecar.answers import Reply
 from sidecar.routes import Route
@@ -151,6 +150,13 @@ HOST_CASES = [
     (HOSTS, "APP.example", True),
     (HOSTS, "Other.example:8443", True),
     (HOSTS, "other.example:8090", False),
+    (HOSTS, "app.example:", True),
+    (HOSTS, "app.example:x", False),
+    (Settings(hosts=("app.example:443",)), "app.example", True),
+    (Settings(hosts=("app.example:443",)), "app.example:443", True),
+    (Settings(hosts=("app.example:443",)), "app.example:8443", False),
+    (Settings(hosts=("[fe80::1]",)), "[fe80::1]:8090", True),
+    (Settings(hosts=("[fe80::1]",)), "fe80::1", False),
     (HOSTS, "rebound.example", False),
     (HOSTS, "localhost:8090", True),
     (GUARDED, "rebound.example", True),
@@ -207,6 +213,17 @@ ORIGIN_CASES = [
     (WITH_ORIGIN, {"origin": f"{ALLOWED}:8443"}, False),
     (WITH_ORIGIN, {"origin": f"{ALLOWED}.evil.example"}, False),
     (WITH_ORIGIN, {"sec-fetch-site": "cross-site"}, False),
+    (WITH_ORIGIN, {"origin": "HTTPS://App.Example:443"}, True),
+    (WITH_ORIGIN, {"origin": "https://app.example:80"}, False),
+    (Settings(), {"origin": f"HTTP://{HOST}"}, True),
+    (Settings(), {"host": "localhost:80", "origin": "http://localhost"}, True),
+    (Settings(), {"host": "localhost", "origin": "http://localhost:80"}, True),
+    (Settings(), {"host": "localhost:443", "origin": "https://localhost"}, True),
+    (Settings(), {"host": "LOCALHOST", "origin": "http://localhost"}, True),
+    (Settings(), {"host": "localhost:", "origin": "http://localhost"}, True),
+    (Settings(), {"host": "localhost:80", "origin": "https://localhost"}, False),
+    (Settings(), {"host": "localhost", "origin": "app://localhost"}, False),
+    (Settings(origins=("app://localhost",)), {"origin": "app://localhost"}, True),
 ]
 
 
@@ -233,6 +250,62 @@ async def test_a_page_from_elsewhere_starts_nothing(route: Route, headers: Mappi
     assert await knock(GUARDED, route, {**headers, **credentials}, key=True) == expects
 
 
+# -- a GET of a page elsewhere, where a browser says no Origin and no Sec-Fetch-Site
+
+LAN = {"host": "sidecar.lan:8090"}
+BROWSER = {"user-agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36"}
+WORK = next(route for route in TABLE if (route.method, route.path) == ("GET", "/chat"))
+WATCHING = next(route for route in TABLE if (route.method, route.path) == ("GET", "/streams/{id}"))
+OFF_ORIGIN = replace(OFF, origins=(ALLOWED,))
+
+PLAIN_CASES = [
+    # settings, route, headers, permitted
+    pytest.param(OFF, WORK, LAN, True, id="a program"),
+    pytest.param(OFF, WORK, {**LAN, "referer": "http://evil.example/"}, False, id="a page elsewhere"),
+    pytest.param(OFF, WORK, {**LAN, "referer": "http://sidecar.lan/"}, False, id="another port"),
+    pytest.param(OFF, WORK, {**LAN, "referer": "http://sidecar.lan:8090/wire?x"}, True, id="a page of this host"),
+    pytest.param(OFF, WORK, {**LAN, **BROWSER, "referer": "http://sidecar.lan:8090/"}, True, id="that, in a browser"),
+    pytest.param(OFF, WORK, {**LAN, "referer": "http://sidecar.lan:8090.evil.example/"}, False, id="a longer name"),
+    pytest.param(OFF, WORK, {**LAN, "referer": "http://evil.example/http://sidecar.lan:8090/"}, False, id="a name in a path"),
+    pytest.param(OFF, WORK, {**LAN, "referer": "nonsense"}, False, id="nonsense"),
+    pytest.param(OFF, WORK, {**LAN, "referer": ""}, False, id="nothing"),
+    pytest.param(OFF, WORK, {**LAN, **BROWSER}, False, id="a page that says nothing"),
+    pytest.param(OFF, WORK, {**LAN, **BROWSER, "sec-fetch-site": "none"}, True, id="a browser that says where from"),
+    pytest.param(OFF, WORK, {"host": "localhost:8090", **BROWSER}, True, id="this machine"),
+    pytest.param(
+        OFF, WORK, {"host": "localhost:8090", "referer": "http://evil.example/"}, False, id="this machine, from elsewhere"
+    ),
+    pytest.param(OFF_ORIGIN, WORK, {**LAN, **BROWSER, "referer": ALLOWED + "/"}, True, id="an allowed page"),
+    pytest.param(OFF, WATCHING, {**LAN, **BROWSER}, True, id="nothing starts"),
+    pytest.param(GUARDED, WORK, {**LAN, **BROWSER, "authorization": f"Bearer {TOKEN}"}, True, id="with the token"),
+]
+
+
+@pytest.mark.parametrize(("settings", "route", "headers", "permitted"), PLAIN_CASES)
+async def test_a_page_elsewhere_starts_no_work_by_plain_http(
+    settings: Settings, route: Route, headers: Mapping[str, str], permitted: bool
+) -> None:
+    assert await knock(settings, route, headers) == (200 if permitted else 403)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({**LAN, **BROWSER}, 200),  # a browser says Sec-Fetch-Site where there is TLS
+        ({"host": "sidecar.lan", "origin": "https://sidecar.lan"}, 200),
+        ({"host": "sidecar.lan", "origin": "http://sidecar.lan"}, 403),
+    ],
+    ids=["no browser", "a page of this host", "a page of this host by plain HTTP"],
+)
+async def test_where_there_is_tls(headers: Mapping[str, str], status: int) -> None:
+    sidestream = Guard(OFF)
+
+    async def by_tls(scope: Scope, receive: Receive, send: Send) -> None:
+        await sidestream({**scope, "scheme": "https"}, receive, send)
+
+    assert (await ask(by_tls, "/chat", headers=headers)).status == status
+
+
 # -- CORS
 
 
@@ -240,6 +313,13 @@ async def test_a_page_from_elsewhere_starts_nothing(route: Route, headers: Mappi
 def streams() -> Sidestream:
     """An application whose origin is allowed."""
     return Sidestream(WITH_ORIGIN)
+
+
+EXPOSED = (
+    "Location, Retry-After, Stream-Key, X-Request-ID, "
+    "x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, "
+    "x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
+)
 
 
 def cors_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -253,7 +333,7 @@ async def test_a_preflight_from_an_allowed_origin_is_answered_on_every_route(rou
         Sidestream(replace(WITH_ORIGIN, token=(TOKEN,))),
         route.path.replace("{id}", "some-id"),
         method="OPTIONS",
-        headers={**headers, "access-control-request-headers": "authorization, last-event-id"},
+        headers={**headers, "access-control-request-headers": "authorization, last-event-id, x-stainless-os, traceparent"},
     )
     assert answer.status == 204
     assert route.method in answer.headers["access-control-allow-methods"].split(", ")
@@ -261,15 +341,15 @@ async def test_a_preflight_from_an_allowed_origin_is_answered_on_every_route(rou
         "vary": "Origin",
         "access-control-allow-origin": ALLOWED,
         "access-control-allow-methods": "GET, POST, PUT, DELETE",
-        "access-control-allow-headers": access.ALLOW_HEADERS,
-        "access-control-expose-headers": "Location, Retry-After, Stream-Key",
+        "access-control-allow-headers": "authorization, last-event-id, x-stainless-os, traceparent",
+        "access-control-expose-headers": EXPOSED,
         "access-control-max-age": "600",
     }
 
 
-def test_a_page_may_send_what_a_stream_client_sends() -> None:
-    allowed = {name.strip() for name in access.ALLOW_HEADERS.split(",")}
-    assert {"Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Stream-Key"} <= allowed
+async def test_a_preflight_that_asks_for_no_header_is_allowed_none() -> None:
+    answer = await ask(Sidestream(WITH_ORIGIN), "/streams", method="OPTIONS", headers={"origin": ALLOWED})
+    assert "access-control-allow-headers" not in answer.headers
 
 
 async def test_a_preflight_from_elsewhere_is_told_nothing_but_that_it_varies() -> None:
@@ -285,7 +365,7 @@ async def test_nothing_is_allowed_unless_it_is_set() -> None:
 GRANTED = {
     "vary": "Origin",
     "access-control-allow-origin": ALLOWED,
-    "access-control-expose-headers": "Location, Retry-After, Stream-Key",
+    "access-control-expose-headers": EXPOSED,
 }
 
 
