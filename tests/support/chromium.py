@@ -62,11 +62,11 @@ class Page:
         await send({"type": "http.response.body", "body": body})
 
     @asynccontextmanager
-    async def opened(self, profile: Path, script: str) -> AsyncIterator[None]:
+    async def opened(self, profile: Path, script: str, *flags: str) -> AsyncIterator[None]:
         """A browser that runs the script on the page."""
         self._script = script
         null = asyncio.subprocess.DEVNULL
-        command = (require("chromium"), *FLAGS, f"--user-data-dir={profile}", self.origin)
+        command = (require("chromium"), *FLAGS, *flags, f"--user-data-dir={profile}", self.origin)
         process = await asyncio.create_subprocess_exec(*command, stdout=null, stderr=null)
         try:
             yield
