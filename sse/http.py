@@ -4,6 +4,8 @@ In:  scope and receive (asgiref `specs/www.rst`). Out: messages to send.
 """
 
 import asyncio
+import codecs
+import re
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +24,12 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 ALWAYS: Headers = ((b"cache-control", b"no-store, no-transform"), (b"x-content-type-options", b"nosniff"))
 """On every answer: nothing here may be cached, rewritten on the way, or taken for another type."""
+
+
+OFFERED = ("application/json", "text/event-stream")
+"""The types between which Accept decides."""
+
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")  # RFC 9110, 12.4.2
 
 
 class Request:
@@ -91,12 +99,23 @@ class Request:
         return value
 
     def accepts(self, media_type: str) -> bool:
-        """Whether the Accept header names this type itself; `*/*` does not count."""
-        accept = self.header(b"accept") or ""
-        return media_type in (part.split(";")[0].strip().lower() for part in accept.split(","))
+        """Whether Accept names this type, one of `OFFERED`, and none of the others before it (RFC 9110, 12.5.1).
+
+        `*/*` and `application/*` don't count: whoever has a wish says so.
+        """
+        accept = (self.header(b"accept") or "").lower()
+        if media_type not in accept:
+            return False
+        if accept == media_type:
+            return True
+        qualities = _qualities(accept)
+        quality = qualities.get(media_type, 0.0)
+        return 0 < quality >= max(qualities.get(other, 0.0) for other in OFFERED)
 
     async def chunks(self, *, timeout: float = BODY_TIMEOUT) -> AsyncIterator[bytes]:
-        """The body as it arrives. timeout: seconds to wait for the next piece; 408 after that."""
+        """The body as it arrives; 415 if it is compressed. timeout: seconds to wait for the next piece; 408 after that."""
+        if (self.header(b"content-encoding") or "identity").lower() != "identity":  # RFC 9110, 12.5.3 and 15.5.16
+            raise Problem(415, "The body must not be compressed.", headers={"accept-encoding": "identity"})
         more = True
         while more:
             try:
@@ -132,7 +151,7 @@ class Request:
 
         400 too for what has more levels than can be written again (orjson reads 1,024 and writes 254).
         """
-        body = await self.body(limit=limit, timeout=timeout)
+        body = (await self.body(limit=limit, timeout=timeout)).removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: may be ignored
         if not body:
             return None
         content_type = (self.header(b"content-type") or "").split(";")[0].strip().lower()
@@ -147,6 +166,16 @@ class Request:
         except Unwritable:
             raise Problem(400, "The body may have 254 levels at the most.") from None
         return value
+
+
+def _qualities(accept: str) -> dict[str, float]:
+    """The media types of an Accept header in lower case, and how much each is wanted: from 0, not at all, to 1."""
+    qualities = {}
+    for part in accept.split(","):
+        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((value for name, _, value in (piece.partition("=") for piece in parameters) if name == "q"), "1")
+        qualities[media_type] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    return qualities
 
 
 class Response:

@@ -160,9 +160,20 @@ def test_a_number_that_cannot_be_read_is_a_400_that_names_it(text: str) -> None:
         (b"application/json", True),
         (b"text/html, Application/JSON ;q=0.9, */*", True),
         (b"application/json-seq", False),
+        (b"application/json;q=0", False),
+        (b"application/json; q=0.000, */*", False),
+        (b"application/json;q=0.001", True),
+        (b"application/json, text/event-stream", True),
+        (b"application/json;q=0.5, text/event-stream;q=0.5", True),
+        (b"application/json;q=0.5, text/event-stream", False),
+        (b"application/json, text/event-stream;q=0.5", True),
+        (b"text/event-stream;q=0, application/json;Q=0.1", True),
+        (b"application/json;charset=utf-8;q=0.5", True),
+        (b"application/json;q=much", False),
+        (b"application/json;q=1.5", False),
     ],
 )
-def test_a_type_is_accepted_where_it_is_named(accept: bytes | None, accepted: bool) -> None:
+def test_a_type_is_accepted_where_it_is_named_and_nothing_is_preferred(accept: bytes | None, accepted: bool) -> None:
     request = get() if accept is None else get(b"", (b"accept", accept))
 
     assert request.accepts("application/json") is accepted
@@ -264,6 +275,16 @@ async def test_a_client_that_goes_in_the_middle_of_its_body() -> None:
         await Request(http_scope(), receive).body()
 
 
+@pytest.mark.parametrize("encoding", [b"gzip", b"br", b"identity, gzip"])
+async def test_a_body_that_is_compressed_is_a_415_and_is_not_read(encoding: bytes) -> None:
+    request = Request(http_scope(headers=[(b"content-encoding", encoding)]), nothing)
+
+    with pytest.raises(Problem) as problem:
+        await request.body()
+
+    assert (problem.value.status, problem.value.headers) == (415, {"accept-encoding": "identity"})
+
+
 JSON = [(b"content-type", b"application/json")]
 
 
@@ -274,6 +295,9 @@ JSON = [(b"content-type", b"application/json")]
         pytest.param(b"null", JSON, None, id="null"),
         pytest.param(b"", JSON, None, id="empty"),
         pytest.param(b"", [], None, id="empty, of no type"),
+        pytest.param(b"\xef\xbb\xbf{}", JSON, {}, id="behind a byte order mark"),
+        pytest.param(b"\xef\xbb\xbf", [], None, id="a byte order mark alone"),
+        pytest.param(b"{}", [*JSON, (b"content-encoding", b"Identity")], {}, id="encoded as it is"),
         pytest.param(b"1", [(b"content-type", b"Application/JSON; charset=utf-8")], 1, id="parameters and case"),
     ],
 )
