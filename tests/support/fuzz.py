@@ -124,6 +124,9 @@ BODIES: Final = (
     b"ffffffffffffffff\r\n",
     b"-5\r\nhello",
     b"5;ext=" + b"e" * 2000 + b"\r\nhello\r\n0\r\nTrailer: x\r\n\r\n",
+    b"0\r\nAuthorization: Bearer t\r\nHost: elsewhere.example\r\n\r\n",
+    b"0\r\nX: " + b"y" * 40_000,
+    b"0" * 40_000,
     b"zz\r\n",
     b"\x00" * 2000,
 )
@@ -194,6 +197,8 @@ def fault(data: bytes) -> str | None:
                     break
         elif (length_field := fields.get(b"content-length", b"")).isdigit():
             data = b"" if data.startswith(b"HTTP/1.1 ") else data[int(length_field) :]
+        elif fields.get(b"connection") == b"close":  # to HTTP/1.0: until the connection ends (RFC 9112, 6.3)
+            return None
         elif data and not data.startswith(b"HTTP/1.1 "):  # HEAD has none
             return f"no length: {head[0]!r}"
     return None
