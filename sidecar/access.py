@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from enum import Enum
 from ipaddress import ip_address
 
-from sidecar.origins import DEFAULT_PORTS, is_loopback, normal_origin, same_host, split
+from sidecar.origins import DEFAULT_PORTS, is_loopback, known, same_host, split
 from sidecar.settings import Settings
 from sse.errors import Problem
 from sse.http import Request
@@ -119,7 +119,7 @@ def _from_elsewhere(settings: Settings, request: Request, right: Right) -> bool:
 
 def _is_ours(settings: Settings, request: Request, origin: str) -> bool:
     """Whether an origin is allowed, or the one that is asked."""
-    origin = _normal(origin)
+    origin = known(origin)
     if origin in settings.origins:
         return True
     # Not always the other way round: a proxy may have ended TLS and not said so, or not be believed (TRUSTED_PROXIES).
@@ -127,19 +127,12 @@ def _is_ours(settings: Settings, request: Request, origin: str) -> bool:
     return not downgraded and same_host(origin, request.header(b"host") or "")
 
 
-def _normal(origin: str) -> str:
-    try:
-        return normal_origin(origin)
-    except ValueError:
-        return ""
-
-
 def cors(settings: Settings, request: Request) -> Mapping[str, str]:
     """The CORS headers of an answer: none unless the request's Origin is in ORIGINS. The answer varies with it all the same."""
     if not settings.origins:
         return {}
     origin = request.header(b"origin")
-    if origin is None or (origin not in settings.origins and _normal(origin) not in settings.origins):
+    if origin is None or known(origin) not in settings.origins:
         return {"vary": "Origin"}
     headers = {"vary": "Origin", "access-control-allow-origin": origin, "access-control-expose-headers": EXPOSE_HEADERS}
     if request.method == "OPTIONS":

@@ -59,12 +59,8 @@ _FRAMING: Final = (b"content-length", b"transfer-encoding")
 logger = logging.getLogger("sidestream")
 
 
-class Refused(Exception):
-    """Raised while the parser is fed, it ends that. status: what is answered, where there is room for an answer."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
+class Refused(httptools.HttpParserError):
+    """Raised while the parser is fed, it ends that, with the status that is answered where there is room for an answer."""
 
 
 class Connection(HttpToolsProtocol):
@@ -119,9 +115,8 @@ class Connection(HttpToolsProtocol):
             behind = self._streaming and not self._unread
             if self._pending > (EMPTY_LINE if behind else MAX_HEAD) or self._rest > MAX_REST:
                 raise Refused(431)
-        except (Refused, httptools.HttpParserError) as error:
-            cause = error if isinstance(error, Refused) else error.__context__
-            self._refuse(cause.status if isinstance(cause, Refused) else 400)
+        except httptools.HttpParserError as error:  # in a callback ours is the context of another one
+            self._refuse(next((cause.args[0] for cause in (error, error.__context__) if isinstance(cause, Refused)), 400))
         else:
             self._watch_the_clock()
 
@@ -140,7 +135,6 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int) -> None:
         """Answer what can't be read, where that is not in the middle or the rest of something else, and close."""
         logger.info("a request was refused: %d", status)
-        self._relax()
         if self.busy or self._unread:
             self._abort()
             return
@@ -148,6 +142,7 @@ class Connection(HttpToolsProtocol):
         head = b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, phrase, len(phrase)) + phrase)
         self.transport.close()
+        self._hurry()  # to be taken
 
     def _abort(self) -> None:
         """Let go of the client, without waiting for it to take what is buffered."""
@@ -233,8 +228,7 @@ class Connection(HttpToolsProtocol):
                 scope["method"] = "HEAD"
             return send(message)
 
-        answer: Awaitable[None] = app(inner, receive, send_unframed)
-        return answer
+        return app(inner, receive, send_unframed)  # type: ignore[no-any-return]
 
     # -- time
 

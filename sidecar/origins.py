@@ -50,6 +50,14 @@ def normal_origin(origin: str) -> str:
     return f"{scheme}://{authority}"
 
 
+def known(origin: str) -> str:
+    """An origin that a request names, in normal form; empty if it is none that could be allowed."""
+    try:
+        return normal_origin(origin)
+    except ValueError:
+        return ""
+
+
 def same_host(origin: str, authority: str) -> bool:
     """Whether an origin in normal form is of the host that a request names in Host."""
     scheme, _, own = origin.partition("://")

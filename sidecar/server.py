@@ -75,20 +75,16 @@ class Server(uvicorn.Server):
             try:
                 os.close(os.dup(2))
             except OSError as error:
-                self._out_of_files(error)
+                self._failed(asyncio.get_running_loop(), {"exception": error})
         return await super().on_tick(counter)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What the event loop has to report. asyncio reports each of a thousand attempts to accept a connection."""
-        if getattr(context.get("exception"), "errno", None) in (errno.EMFILE, errno.ENFILE):
-            self._out_of_files(context["exception"])
-        else:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
             loop.default_exception_handler(context)
-
-    def _out_of_files(self, error: OSError) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._told >= REPEAT:
-            self._told = now
+        elif loop.time() - self._told >= REPEAT:
+            self._told = loop.time()
             logger.error("no more files can be opened (%s): new connections are closed; see ulimit -n", error.strerror)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -16,7 +16,7 @@ from sidecar.origins import normal_host, normal_origin
 PREFIX = "SIDESTREAM_"
 
 Reader = tuple[Callable[[str], Any], str]
-"""Turns a variable's text into its value, or raises ValueError; and what it expects, in words."""
+"""Turns a variable's text into its value, or raises ValueError or KeyError; and what it expects, in words."""
 
 
 def _bounded(convert: Callable[[str], Any], minimum: float, maximum: float) -> Callable[[str], Any]:
@@ -53,13 +53,18 @@ def size(minimum: int) -> Reader:
     return _bounded(_size, minimum, 1 << 40), f"bytes (as 65536, 64KiB or 4MiB), at least {minimum}"
 
 
-def pattern(regex: str, expected: str) -> Reader:
+def choice(values: Mapping[str, Any], expected: str) -> Reader:
+    """One of several words, in any case."""
+    return (lambda text: values[text.lower()]), expected
+
+
+def matching(regex: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if re.fullmatch(regex, text) is None:
             raise ValueError(text)
         return text
 
-    return read, expected
+    return read
 
 
 def several(read: Callable[[str], str], expected: str) -> Reader:
@@ -84,26 +89,14 @@ def network(text: str) -> str:
 _FLAGS = {"on": True, "1": True, "true": True, "yes": True, "off": False, "0": False, "false": False, "no": False}
 
 text: Reader = (str, "a text")
-flag: Reader = (lambda value: _flag(value), "on or off")
-modules: Reader = several(pattern(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "")[0], "Python modules")
-level: Reader = (lambda value: _level(value), "debug, info, warning or error")
-
-
-def _flag(value: str) -> bool:
-    if value.lower() not in _FLAGS:
-        raise ValueError(value)
-    return _FLAGS[value.lower()]
-
-
-def _level(value: str) -> str:
-    if value.lower() not in ("debug", "info", "warning", "error"):
-        raise ValueError(value)
-    return value.lower()
+flag: Reader = choice(_FLAGS, "on or off")
+modules: Reader = several(matching(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"), "Python modules")
+level: Reader = choice({name: name for name in ("debug", "info", "warning", "error")}, "debug, info, warning or error")
 
 
 def _tokens(value: str) -> tuple[str, ...]:
-    tokens: tuple[str, ...] = several(pattern(r"[\x21-\x2b\x2d-\x7e]+", "")[0], "")[0](value)
-    if "off" not in [token.lower() for token in tokens]:
+    tokens: tuple[str, ...] = several(matching(r"[\x21-\x2b\x2d-\x7e]+"), "tokens")[0](value)
+    if "off" not in map(str.lower, tokens):
         return tokens
     if len(tokens) > 1:
         raise ValueError(value)
@@ -120,7 +113,7 @@ class Settings:
 
     host: str = knob("127.0.0.1", text)
     port: int = knob(8090, integer(0, 65535))
-    root_path: str = knob("", pattern(r"(/[A-Za-z0-9._~-]+)*", "a path such as /sidestream, without a slash at its end"))
+    root_path: str = knob("", (matching(r"(/[A-Za-z0-9._~-]+)*"), "a path such as /sidestream, without a slash at its end"))
 
     token: tuple[str, ...] = knob((), (_tokens, "one or more tokens, or off alone"))
     origins: tuple[str, ...] = knob((), several(normal_origin, "origins such as https://app.example or app://name"))
@@ -168,7 +161,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         read, expected = knob_.metadata["reader"]
         try:
             values[knob_.name] = read(value)
-        except ValueError:
+        except (ValueError, KeyError):
             shown = "(not shown)" if knob_.name == "token" else repr(value)
             raise ValueError(f"{variable}={shown}: expected {expected}") from None
     return Settings(**values)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from sse import accept
 from sse.asgi import Receive, Scope, Send
 from sse.errors import Disconnected, Problem, Unwritable
 from sse.wire.payload import dumps
@@ -20,16 +21,12 @@ from sse.wire.payload import dumps
 MAX_BODY = 4 << 20
 BODY_TIMEOUT = 30.0
 
+_NUMBER = r"-?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 ALWAYS: Headers = ((b"cache-control", b"no-store, no-transform"), (b"x-content-type-options", b"nosniff"))
 """On every answer: nothing here may be cached, rewritten on the way, or taken for another type."""
-
-
-OFFERED = ("application/json", "text/event-stream")
-"""The types between which Accept decides."""
-
-_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")  # RFC 9110, 12.4.2
 
 
 class Request:
@@ -77,40 +74,24 @@ class Request:
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """A query parameter as an integer within bounds, else a 400 that names it."""
-        text = self.query.get(name)
-        if text is None:
-            return default
         # int() also takes "+5", "1_0", " 5" and other scripts' digits
-        if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) < 16) or not minimum <= int(text) <= maximum:
-            raise Problem(400, f"{name} must be an integer from {minimum} to {maximum}.", parameter=name)
-        return int(text)
+        return int(self._bounded(name, default, r"-?[0-9]{1,15}", f"an integer from {minimum} to {maximum}", minimum, maximum))
 
     def number(self, name: str, default: float, *, minimum: float, maximum: float) -> float:
         """A query parameter as a number within bounds, else a 400 that names it."""
+        return self._bounded(name, default, _NUMBER, f"a number from {minimum:g} to {maximum:g}", minimum, maximum)
+
+    def _bounded(self, name: str, default: float, pattern: str, expected: str, minimum: float, maximum: float) -> float:
         text = self.query.get(name)
         if text is None:
             return default
-        try:
-            value = float(text) if text.isascii() and "_" not in text and text.strip() == text else float("nan")
-        except ValueError:
-            value = float("nan")
-        if not minimum <= value <= maximum:  # NaN is not
-            raise Problem(400, f"{name} must be a number from {minimum:g} to {maximum:g}.", parameter=name)
-        return value
+        if re.fullmatch(pattern, text) is None or not minimum <= float(text) <= maximum:
+            raise Problem(400, f"{name} must be {expected}.", parameter=name)
+        return float(text)
 
     def accepts(self, media_type: str) -> bool:
-        """Whether Accept names this type, one of `OFFERED`, and none of the others before it (RFC 9110, 12.5.1).
-
-        `*/*` and `application/*` don't count: whoever has a wish says so.
-        """
-        accept = (self.header(b"accept") or "").lower()
-        if media_type not in accept:
-            return False
-        if accept == media_type:
-            return True
-        qualities = _qualities(accept)
-        quality = qualities.get(media_type, 0.0)
-        return 0 < quality >= max(qualities.get(other, 0.0) for other in OFFERED)
+        """Whether this is the type that the Accept header names, or prefers of those that it names (`sse.accept`)."""
+        return accept.names(self.header(b"accept") or "", media_type)
 
     async def chunks(self, *, timeout: float = BODY_TIMEOUT) -> AsyncIterator[bytes]:
         """The body as it arrives; 415 if it is compressed. timeout: seconds to wait for the next piece; 408 after that."""
@@ -166,16 +147,6 @@ class Request:
         except Unwritable:
             raise Problem(400, "The body may have 254 levels at the most.") from None
         return value
-
-
-def _qualities(accept: str) -> dict[str, float]:
-    """The media types of an Accept header in lower case, and how much each is wanted: from 0, not at all, to 1."""
-    qualities = {}
-    for part in accept.split(","):
-        media_type, *parameters = (piece.strip() for piece in part.split(";"))
-        weight = next((value for name, _, value in (piece.partition("=") for piece in parameters) if name == "q"), "1")
-        qualities[media_type] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
-    return qualities
 
 
 class Response:

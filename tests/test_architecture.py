@@ -32,20 +32,22 @@ LAYERS = [
     ("sse.stream", {"sse.wire", "sse.errors", "sse.log", "sse.formats"}),
     ("sse.store", {"sse.wire", "sse.errors", "sse.log", "sse.formats", "sse.stream"}),
     ("sse.asgi", {"sse.errors"}),
-    ("sse.http", {"sse.wire", "sse.errors", "sse.asgi"}),
+    ("sse.accept", set()),
+    ("sse.http", {"sse.wire", "sse.errors", "sse.asgi", "sse.accept"}),
     ("sse.eager", set()),
     ("sse.sender", {"sse.wire", "sse.errors", "sse.asgi", "sse.log", "sse.eager"}),
     ("sse.threads", {"sse.errors"}),
     ("sse.merge", {"sse.errors"}),
-    ("sidecar.settings", set()),
-    ("sidecar.access", {"sse", "sidecar.settings"}),
+    ("sidecar.origins", set()),
+    ("sidecar.settings", {"sidecar.origins"}),
+    ("sidecar.access", {"sse", "sidecar.settings", "sidecar.origins"}),
     ("sidecar.counts", {"sse"}),
     ("sidecar.logs", {"sse"}),
     ("sidecar.service", {"sse", "sidecar.settings", "sidecar.counts", "sidecar.logs"}),
     ("sidecar.answers", {"sse", "sidecar.service", "sidecar.logs"}),
     ("sidecar.routes", {"sse", "sidecar.access", "sidecar.answers", "sidecar.service"}),
     ("sidecar.connection", {"sse"}),
-    ("sidecar.listener", {"sidecar.settings", "sidecar.access"}),
+    ("sidecar.listener", {"sidecar.settings", "sidecar.origins"}),
     ("sidecar.server", {"sse", "sidecar.settings", "sidecar.logs", "sidecar.connection", "sidecar.listener"}),
 ]
 """A module, and what of this project it may import; first match counts. Of the others, the floors alone are said."""
@@ -76,10 +78,10 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.testing"}
 
-FIGURES = {"all of it": 5417, "sse": 2163, "sse without its client": 1634}
+FIGURES = {"all of it": 5334, "sse": 2163, "sse without its client": 1634}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
-OWN_FIGURES: dict[str, int] = {}
+OWN_FIGURES: dict[str, int] = {"sidecar.connection": 169, "sidecar.origins": 49, "sse.accept": 13}
 """New modules, by name: the figures above are without them."""
 
 SLACK = 15

@@ -152,28 +152,9 @@ def test_a_number_that_cannot_be_read_is_a_400_that_names_it(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("accept", "accepted"),
-    [
-        (None, False),
-        (b"", False),
-        (b"*/*", False),
-        (b"application/*", False),
-        (b"application/json", True),
-        (b"text/html, Application/JSON ;q=0.9, */*", True),
-        (b"application/json-seq", False),
-        (b"application/json;q=0", False),
-        (b"application/json; q=0.000, */*", False),
-        (b"application/json;q=0.001", True),
-        (b"application/json, text/event-stream", True),
-        (b"application/json;q=0.5, text/event-stream;q=0.5", True),
-        (b"application/json;q=0.5, text/event-stream", False),
-        (b"application/json, text/event-stream;q=0.5", True),
-        (b"text/event-stream;q=0, application/json;Q=0.1", True),
-        (b"application/json;charset=utf-8;q=0.5", True),
-        (b"application/json;q=much", False),
-        (b"application/json;q=1.5", False),
-    ],
+    [(None, False), (b"*/*", False), (b"Application/JSON", True), ("é".encode(), False), (b"application/json;q=0", False)],
 )
-def test_a_type_is_accepted_where_it_is_named_and_nothing_is_preferred(accept: bytes | None, accepted: bool) -> None:
+def test_a_type_is_accepted_where_it_is_wished_for(accept: bytes | None, accepted: bool) -> None:
     request = get() if accept is None else get(b"", (b"accept", accept))
 
     assert request.accepts("application/json") is accepted

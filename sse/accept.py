@@ -1,0 +1,26 @@
+"""Which of the types that we have an Accept header prefers (RFC 9110, 12.4.2 and 12.5.1).
+
+In:  the header, and a type. Out: whether that is it. `*/*` and `application/*` don't count: whoever has a wish says so.
+"""
+
+import re
+
+OFFERED = ("application/json", "text/event-stream")
+
+_WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+
+
+def names(accept: str, media_type: str) -> bool:
+    """Whether it names `media_type`, one of `OFFERED`, and prefers no other one."""
+    accept = accept.lower()
+    if accept == media_type or media_type not in accept:  # nearly always
+        return accept == media_type
+    weights = dict(map(_weighed, accept.split(",")))
+    return 0 < weights.get(media_type, 0) >= max(weights.get(offered, 0) for offered in OFFERED)
+
+
+def _weighed(part: str) -> tuple[str, float]:
+    """A media type, and how much it is wanted: from 0, not at all, to 1."""
+    media_type, *parameters = (piece.strip() for piece in part.split(";"))
+    weight = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
+    return media_type, float(weight) if _WEIGHT.fullmatch(weight) else 0
