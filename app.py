@@ -8,7 +8,9 @@ import logging
 from dataclasses import dataclass
 
 from handlers import basic, bench, health, index, streams
-from handlers.chat import routes as chat_routes
+from handlers.chat.formats.openai import OpenAI
+from handlers.chat.formats.plain import Asked, Plain
+from handlers.chat.formats.typed import Typed
 from handlers.chat.routes import Chat
 from handlers.jobs.routes import Jobs
 from handlers.merge import routes as merge
@@ -60,12 +62,11 @@ PUBLISH = """curl --json '{"data": 1}' {url}/streams/ID/events"""
 def routes(features: Features) -> tuple[Route, ...]:
     """What is served."""
     chat, jobs = features.chat, features.jobs
-    openai = chat_routes.error_response
     table = (
-        Route("GET", "/chat", chat.get, Right.TOKEN, "curl -N '{url}/chat?prompt=Hello'"),
-        Route("POST", "/chat", chat.post, Right.TOKEN, ASK),
-        Route("POST", "/v1/chat/completions", chat.completions, Right.TOKEN, errors=openai),
-        Route("GET", "/v1/models", chat.models, Right.TOKEN, "curl {url}/v1/models", errors=openai),
+        Route("GET", "/chat", chat.answering(Asked), Right.TOKEN, "curl -N '{url}/chat?prompt=Hello'"),
+        Route("POST", "/chat", chat.answering(Typed, Plain), Right.TOKEN, ASK),
+        Route("POST", "/v1/chat/completions", chat.answering(OpenAI), Right.TOKEN, errors=OpenAI.problem),
+        Route("GET", "/v1/models", chat.models, Right.TOKEN, "curl {url}/v1/models", errors=OpenAI.problem),
         Route("GET", "/stream", basic.stream, Right.TOKEN, "curl -N '{url}/stream?count=10&interval=0.5'"),
         Route("GET", "/streams", streams.index, Right.TOKEN, "curl {url}/streams"),
         Route("GET", "/streams/{id}", streams.watch, Right.CAPABILITY, "curl -N {url}/streams/ID"),

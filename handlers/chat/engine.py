@@ -2,11 +2,11 @@
 
 A stage is one request to the model. Its end decides what follows:
 
-    it called                      typed, plain                            openai
+    it called                      beside_pending                          otherwise
     nothing                        the end                                 the end
     tools of the sidecar           run them, next stage                    run them, next stage
-    tools of the client            the end, these calls pending            the end, these calls shown
-    both                           run the sidecar's, then as above        the end, the client's shown, none run
+    tools of the client            the end, these calls pending            the end, these calls pending
+    both                           run the sidecar's, then as above        as above, the sidecar's not run
 
 Calls are not run after a finish_reason that says that the answer was broken off (length, content_filter), nor in the last stage
 that `max_stages` allows. That is the end too; its finish_reason is then "length", since the answer is not complete.
@@ -18,13 +18,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
-from handlers.chat.formats import events
-from handlers.chat.items import Item, Stage, StageBegun, StageDone, ToolResult, ToolSummary, add_usage, summary_of
+from handlers.chat.formats.base import ChatFormat
+from handlers.chat.items import Call, Chunk, Completion, Item, StageBegun, StageDone, ToolResult, ToolsDone, Whole, add_usage
 from handlers.chat.request import ChatRequest
-from handlers.chat.tools import Outcome, Toolbox
-from handlers.chat.upstream.calls import Call, Calls
-from handlers.chat.upstream.chunks import Chunk, joined
-from handlers.chat.upstream.failures import Reply
+from handlers.chat.stage import Stage, message
+from handlers.chat.texts import joined
+from handlers.chat.tools import Toolbox
 
 _CALLS_MEANT: Final = (None, "tool_calls", "function_call", "stop")
 """finish_reasons after which calls are whole; some servers say "stop" after them."""
@@ -41,29 +40,31 @@ class Upstream(Protocol):
     """What the engine needs of a model's server. All of it raises UpstreamFailed."""
 
     async def default_model(self) -> str: ...
-    async def models(self) -> Reply: ...
-    async def complete(self, body: Mapping[str, Any]) -> Reply: ...
+    async def models(self) -> Whole: ...
+    async def complete(self, body: Mapping[str, Any]) -> Whole: ...
     async def open(self, body: Mapping[str, Any], *, retry: bool) -> ChunkStream: ...
 
 
 class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
-    first_token: called for each stage with the seconds from asking to its first chunk.
+    format: what it will be written in. first_token: called for each stage with the seconds from asking to its first chunk.
     """
 
     def __init__(
         self,
         request: ChatRequest,
+        format: type[ChatFormat],
         upstream: Upstream,
         toolbox: Toolbox,
         first_token: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.request = request
-        self.stages: list[Stage] = []
+        self.format = format
         self._upstream = upstream
         self._toolbox = toolbox
         self._first_token = first_token
+        self._stages: list[Stage] = []
         self._asked = 0.0
         self._messages = list(request.messages)
         self._pending: tuple[Call, ...] = ()
@@ -85,63 +86,81 @@ class Answer:
             await self._close_chunks()  # opened, and never iterated
 
     async def open(self) -> ChunkStream:
-        """Ask the model for the next stage; /v1 calls this before the iteration, to know the status. Raises UpstreamFailed."""
+        """Ask the model for the next stage; whoever has to know the status calls this before the iteration.
+
+        Raises UpstreamFailed.
+        """
         body = await self._body() | {"stream": True}
         self._asked = time.monotonic()
-        self._chunks = await self._upstream.open(body, retry=self.request.format != "openai")
+        self._chunks = await self._upstream.open(body, retry=self.format.retry)
         return self._chunks
 
-    async def complete(self) -> Reply:
+    async def whole(self) -> Whole:
         """The upstream's answer in one piece, untouched, instead of an iteration. Raises UpstreamFailed."""
         return await self._upstream.complete(await self._body())
+
+    async def complete(self) -> Completion:
+        """Run the answer to its end. Raises UpstreamFailed. Cancelling it closes the upstream's connection."""
+        async with aclosing(self):
+            async for _ in self:
+                pass
+        return Completion(self._stages[0].head, message(self._texts(), self._pending), self._finish_reason, self._usage())
 
     async def _body(self) -> dict[str, Any]:
         request = self.request
         model = request.model or await self._upstream.default_model()
         body: dict[str, Any] = {"model": model, "messages": self._messages, **request.parameters}
-        if self.stages and body.get("tool_choice") not in ("auto", "none"):
+        if self._stages and body.get("tool_choice") not in ("auto", "none"):
             body.pop("tool_choice", None)  # a choice that forces a call would force it in every stage
         if tools := [*(self._toolbox.schema(name) for name in request.own_tools), *request.client_tools]:
             body["tools"] = tools
         return body
 
     @property
-    def result(self) -> events.Result:
-        """The answer so far."""
-        usage: dict[str, Any] | None = None
-        for stage in self.stages:
-            usage = add_usage(usage, stage.usage)
+    def result(self) -> dict[str, Any]:
+        """The answer so far, as JSON; docs/typed-events.md has its shape."""
         return {
-            "text": joined(text for stage in self.stages for text in stage.texts),
+            "text": joined(self._texts()),
             "tool_calls": [call.message() for call in self._pending],
             "finish_reason": self._finish_reason,
-            "usage": usage,
-            "stages": [stage.result for stage in self.stages],
+            "usage": self._usage(),
+            "stages": [stage.result for stage in self._stages],
         }
+
+    def _texts(self) -> list[str]:
+        return [text for stage in self._stages for text in stage.texts]
+
+    def _usage(self) -> dict[str, Any] | None:
+        usage: dict[str, Any] | None = None
+        for stage in self._stages:
+            usage = add_usage(usage, stage.usage)
+        return usage
 
     async def _run(self) -> AsyncGenerator[Item, None]:
         final = False
         while not final:
-            yield StageBegun(len(self.stages) + 1)
+            stage = Stage(len(self._stages) + 1)
+            yield StageBegun(stage.number)
             stream = self._chunks or await self.open()
-            stage = Stage(len(self.stages) + 1, Calls(f"call_{len(self.stages) + 1}_"))
-            self.stages.append(stage)
+            self._stages.append(stage)
             waiting = True
             async for chunks in stream:
                 if waiting:
                     waiting = False
                     self._first_token(time.monotonic() - self._asked)
                 for chunk in chunks:
-                    stage.add(chunk)
-                    yield chunk
+                    for item in stage.add(chunk):
+                        yield item
             await self._close_chunks()
+            for item in stage.end():
+                yield item
             own, pending = self._sorted(stage.calls)
             run = own if self._may_run(stage, pending) else []
             if run:
                 async with aclosing(self._run_tools(stage, run)) as results:
                     async for result in results:
                         yield result
-                yield ToolSummary(stage.summary)
+                yield ToolsDone(stage.results)
             final = not run or bool(pending)
             stage.finish_reason = _finish_reason(stage, cut_short=bool(own and not run and not pending))
             if final:
@@ -158,30 +177,24 @@ class Answer:
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
         if stage.finish_reason not in _CALLS_MEANT:
             return False
-        return self.request.format != "openai" if pending else stage.id < self.request.max_stages
+        return self.format.beside_pending if pending else stage.number < self.request.max_stages
 
-    async def _run_tools(self, stage: Stage, calls: list[Call]) -> AsyncGenerator[Item, None]:
+    async def _run_tools(self, stage: Stage, calls: list[Call]) -> AsyncGenerator[ToolResult, None]:
         """Run all at once; yields each as it finishes, and leaves the next stage's messages behind."""
 
-        async def run(call: Call) -> tuple[Call, Outcome]:
-            return call, await self._toolbox.call(call.name, call.arguments, self.request.own_tools)
+        async def run(call: Call) -> ToolResult:
+            return ToolResult(stage.head, call, await self._toolbox.call(call.name, call.arguments, self.request.own_tools))
 
-        outcomes: dict[str, Outcome] = {}
         tasks = [asyncio.create_task(run(call)) for call in calls]
         try:
             for finished in asyncio.as_completed(tasks):
-                call, outcome = await finished
-                outcomes[call.id] = outcome
-                yield ToolResult(stage.head, call, outcome)
+                yield await finished
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self._messages.append(stage.message(outcomes))
-        for call in calls:
-            outcome = outcomes[call.id]
-            self._messages.append({"role": "tool", "tool_call_id": call.id, "content": outcome.content})
-            stage.summary.append(summary_of(call, outcome))
+        stage.results = tuple(task.result() for task in tasks)
+        self._messages += stage.messages()
 
     async def _close_chunks(self) -> None:
         chunks, self._chunks = self._chunks, None

@@ -1,21 +1,97 @@
-"""What an answer is made of: the items that the engine yields and the formats write, and what they add up to.
+"""What an answer is made of. The upstream's side and the client's side meet only here: `upstream` makes these values, the
+engine puts them in order, and `formats` write them.
 
-Each stage is a StageBegun, chunks, a ToolResult for each tool of the sidecar's that ran, a ToolSummary if any did, a StageDone.
+Each stage, in this order:
+
+    StageBegun
+    Chunk, one for each chunk of the model's    its text, and all of it as it came; and what else the chunk says:
+      Reasoning, Refusal                          before it
+      CallBegun, CallDelta                        after it
+    CallEnded, one for each tool call           the model has said all
+    ToolResult, ToolsDone                       where tools of the sidecar's ran: each as it finishes; all of them
+    StageDone
+
+A tool call is known by its index in the stage: which call a fragment belongs to is decided before (`upstream.calls`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from handlers.chat.formats import events
+from handlers.chat.texts import joined
 from handlers.chat.tools import Outcome
-from handlers.chat.upstream.calls import Call, Calls
-from handlers.chat.upstream.chunks import Chunk, joined
+from sse.errors import SourceFailed
+
+
+class StageBegun(NamedTuple):
+    """number: of the stage, from 1."""
+
+    number: int
+
+
+class Chunk(NamedTuple):
+    """One `chat.completion.chunk`. A NamedTuple and not a frozen dataclass: many are built, and this takes half the time.
+
+    json: as it came, without CR or LF. value: the same, parsed. The rest is what the first choice says:
+    text, reasoning, refusal: "" if none. fragments: of tool calls. finish_reason, usage: None until the upstream gives them.
+    """
+
+    json: bytes
+    value: dict[str, Any]
+    text: str = ""
+    fragments: list[dict[str, Any]] | None = None
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    reasoning: str = ""
+    refusal: str = ""
+
+
+class Reasoning(NamedTuple):
+    """The next piece of what the model thinks before it answers."""
+
+    text: str
+
+
+class Refusal(NamedTuple):
+    """The next piece of the model's refusal, which stands in the place of an answer."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
-class StageBegun:
-    stage_id: int
+class CallBegun:
+    """index: of the call in its stage, from 0. id: unique in the stage. name: the function's."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """The next piece of a call's arguments."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call, whole. arguments: JSON text, if the model got it right."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str = ""
+
+    def message(self) -> dict[str, Any]:
+        """The call as an element of an assistant message's `tool_calls`."""
+        function = {"name": self.name, "arguments": joined((self.arguments,))}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+class CallEnded(NamedTuple):
+    call: Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,92 +102,69 @@ class ToolResult:
     call: Call
     outcome: Outcome
 
+    def summary(self) -> dict[str, Any]:
+        """The result for a client: `id`, `name`, `arguments`, `ok`, `duration_ms`, and `result` or `error`."""
+        call, outcome = self.call, self.outcome
+        ms = round(outcome.seconds * 1000, 1)
+        summary = {
+            "id": call.id,
+            "name": call.name,
+            "arguments": outcome.arguments,
+            "ok": outcome.error is None,
+            "duration_ms": ms,
+        }
+        return summary | ({"result": outcome.value} if outcome.error is None else {"error": outcome.error})
 
-@dataclass(frozen=True, slots=True)
-class ToolSummary:
-    calls: list[events.ToolCall]
+
+class ToolsDone(NamedTuple):
+    """All of a stage's tools have finished. results: in the order in which the model made the calls."""
+
+    results: tuple[ToolResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StageDone:
-    """pending: calls of the client's tools."""
+    """final: no stage follows. pending: calls of the client's tools, which it has to run before it asks again."""
 
     finish_reason: str
     usage: dict[str, Any] | None
     final: bool
-    pending: tuple[Call, ...]
+    pending: tuple[Call, ...] = ()
 
 
-Item = StageBegun | Chunk | ToolResult | ToolSummary | StageDone
+Item = StageBegun | Chunk | Reasoning | Refusal | CallBegun | CallDelta | CallEnded | ToolResult | ToolsDone | StageDone
 
 
-@dataclass(slots=True)
-class Stage:
-    """What has come of one stage so far."""
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """All stages of an answer as if they were one. head: as in a `ToolResult`, of the first. message: the assistant's."""
 
-    id: int
-    calls: Calls
-    texts: list[str] = field(default_factory=list)
-    head: Mapping[str, Any] = field(default_factory=dict)
-    summary: list[events.ToolCall] = field(default_factory=list)
-    finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
-
-    def add(self, chunk: Chunk) -> None:
-        if chunk.text:
-            self.texts.append(chunk.text)
-        if chunk.calls:
-            self.calls.feed(chunk.calls)
-        if chunk.finish_reason:
-            self.finish_reason = chunk.finish_reason
-        if chunk.usage:
-            self.usage = chunk.usage  # those who send it with every chunk count up
-        if not self.head:
-            self.head = {name: chunk.value.get(name) for name in ("id", "created", "model")}
-
-    @property
-    def result(self) -> events.StageResult:
-        return {
-            "stage_id": self.id,
-            "text": joined(self.texts),
-            "calls": self.summary,
-            "finish_reason": self.finish_reason,
-            "usage": self.usage,
-        }
-
-    def message(self, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-        """The stage as the next one's assistant message, with the calls that have an outcome."""
-        calls = [call.message() for call in self.calls if call.id in outcomes]
-        for call in calls:
-            if not isinstance(outcomes[call["id"]].arguments, dict):
-                call["function"]["arguments"] = "{}"  # upstreams that parse what they get back would fail on it
-        return {"role": "assistant", "content": joined(self.texts) or None, "tool_calls": calls}
+    head: Mapping[str, Any]
+    message: Mapping[str, Any]
+    finish_reason: str | None
+    usage: dict[str, Any] | None
 
 
-def summary_of(call: Call, outcome: Outcome) -> events.ToolCall:
-    """One call's part of a tool_summary."""
-    summary: events.ToolCall = {
-        "id": call.id,
-        "name": call.name,
-        "arguments": outcome.arguments,
-        "ok": outcome.error is None,
-        "duration_ms": round(outcome.seconds * 1000, 1),
-    }
-    if outcome.error is None:
-        summary["result"] = outcome.value
-    else:
-        summary["error"] = outcome.error
-    return summary
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An upstream's HTTP answer in one piece. headers: those that mean something to a client, lower-case. body: as it came."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def add_usage(total: dict[str, Any] | None, usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The sum of two usage objects, details included; None counts for nothing."""
-    if usage is None:
-        return total
-    total = dict(total or {})
-    for name, value in usage.items():
-        if isinstance(value, Mapping):
-            total[name] = add_usage(total.get(name), value)
-        elif isinstance(value, int | float):
-            total[name] = (total.get(name) or 0) + value
-    return total
+class UpstreamFailed(SourceFailed):
+    """code: one of `upstream.failures.CODES`. status: where a client gets an HTTP status. said: the upstream's error answer."""
+
+    def __init__(self, message: str, code: str, *, retryable: bool, status: int, said: Whole | None = None) -> None:
+        super().__init__(message, code, retryable=retryable)
+        self.status = status
+        self.said = said
+
+
+def add_usage(total: Any, usage: Any) -> Any:
+    """The sum of two usage objects, details included; None counts for nothing, and so does what is no number."""
+    if isinstance(usage, Mapping):
+        return {**(total or {}), **{name: add_usage((total or {}).get(name), value) for name, value in usage.items()}}
+    return (total or 0) + usage if isinstance(usage, int | float) else total

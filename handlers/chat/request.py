@@ -1,12 +1,12 @@
 """A request's body, parsed JSON -> `ChatRequest`; or a Problem that names the field.
 
-What is the sidecar's own is taken out: prompt, tools, max_stages, format, linger, metadata (in /v1, the last three are not the
-sidecar's). What it has to know is checked: the fields of `_FIELDS`, and the outline of messages and tools. The rest is the
+What is the sidecar's own is taken out: its tools and max_stages, and in its own shape of a request prompt, format, linger and
+metadata. What it has to know is checked: the fields of the tables, and the outline of messages and tools. The rest is the
 upstream's business and passed on as it is, parameters that nobody here knows included.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sse.errors import Problem
@@ -19,12 +19,23 @@ MAX_LINGER = 86400
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 
+ASK_FOR_USAGE: Final = {"stream_options": {"include_usage": True}}
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the sidecar has for every request. tools: names of its own. system: goes before a prompt. max_stages: the most."""
+
+    tools: Collection[str] = ()
+    system: str = ""
+    max_stages: int = 8
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """parameters: passed on. own_tools: names of the sidecar's. client_tools: objects. format: typed, plain, openai.
+    """parameters: passed on. own_tools: names of the sidecar's. client_tools: objects. linger: seconds, None if not asked for.
 
-    linger: seconds, None if not asked for. include_usage, stream: what a /v1 client asked for.
+    stream: whether the client wants events.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -33,11 +44,9 @@ class ChatRequest:
     own_tools: tuple[str, ...]
     client_tools: tuple[dict[str, Any], ...]
     max_stages: int
-    format: str
     linger: float | None = None
     metadata: Any = None
     stream: bool = True
-    include_usage: bool = False
 
 
 def _is_number(value: Any) -> bool:
@@ -70,79 +79,84 @@ _FIELDS: Final[Mapping[str, _Check]] = {
     "stream_options": _OBJECT,
     "max_stages": _COUNT,
 }  # fmt: skip
-_CHAT_FIELDS: Final[Mapping[str, _Check]] = {
+_OWN_FIELDS: Final[Mapping[str, _Check]] = {
     "prompt": _TEXT,
-    "format": (lambda value: value in ("typed", "plain"), '"typed" or "plain"'),
+    "format": _TEXT,
     "linger": (lambda value: _is_number(value) and 0 <= value <= MAX_LINGER, f"seconds, from 0 to {MAX_LINGER}"),
     "metadata": _OBJECT,
 }
+_TAKEN: Final = ("model", "messages", "tools", "max_stages", "stream")
 
 
-def parse_request(
-    body: Any, *, tools: Collection[str] = (), system: str = "", max_stages: int = 8, openai: bool = False
-) -> ChatRequest:
-    """Check a body. tools: names of the sidecar's. system: the system message of a prompt. openai: it came to /v1.
-
-    Raises Problem: 400 if it is no object, otherwise 422 with the member `parameter`.
-    """
-    if not isinstance(body, dict):
-        raise Problem(400, "the body must be a JSON object")
-    fields = _FIELDS if openai else {**_FIELDS, **_CHAT_FIELDS}
-    for name, (is_right, expected) in fields.items():
-        if body.get(name) is not None and not is_right(body[name]):
-            raise _wrong(name, f"must be {expected}")
-    own_tools, client_tools = _tools(body.get("tools") or (), tools)
-    format = "openai" if openai else body.get("format") or "typed"
-    if (body.get("n") or 1) > 1 and (own_tools or not openai):
-        raise _wrong("n", "must be 1 here: one answer is streamed")
-    taken = {"model", "messages", "tools", "max_stages", "stream"} | (set() if openai else set(_CHAT_FIELDS))
+def parse_openai(body: Any, offer: Offer) -> ChatRequest:
+    """A body as OpenAI's API takes it. Raises Problem: 400 if it is no object, otherwise 422 with the member `parameter`."""
+    _check(body, _FIELDS)
+    if body.get("messages") is None:
+        raise wrong("messages", "is missing")
+    for number, message in enumerate(body["messages"]):
+        _check_message(message, f"messages[{number}]")
+    own_tools, client_tools = _tools(body.get("tools") or (), offer.tools)
+    if own_tools and (body.get("n") or 1) > 1:
+        raise wrong("n", "must be 1 here: one answer is streamed")
+    passed_on = {name: value for name, value in body.items() if name not in _TAKEN}
+    if passed_on.get("stream_options", ...) is None:
+        del passed_on["stream_options"]
     return ChatRequest(
-        messages=_messages(body, system, openai),
+        messages=tuple(body["messages"]),
         model=body.get("model") or "",
-        parameters=_parameters({name: value for name, value in body.items() if name not in taken}, openai, body, own_tools),
+        parameters=passed_on,
         own_tools=own_tools,
         client_tools=client_tools,
-        max_stages=min(body.get("max_stages") or max_stages, max_stages),
-        format=format,
-        linger=None if openai else body.get("linger"),
-        metadata=None if openai else body.get("metadata"),
-        stream=not openai or bool(body.get("stream")),
-        include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+        max_stages=min(body.get("max_stages") or offer.max_stages, offer.max_stages),
+        stream=bool(body.get("stream")),
     )
 
 
-def _parameters(rest: dict[str, Any], openai: bool, body: Mapping[str, Any], own_tools: tuple[str, ...]) -> Mapping[str, Any]:
-    """What is passed on. Where the sidecar itself wants the usage it asks for it; `"stream_options": null` prevents that."""
-    if "stream_options" not in body and (not openai or (own_tools and not body.get("stream"))):
-        return rest | {"stream_options": {"include_usage": True}}
-    return {name: value for name, value in rest.items() if name != "stream_options" or value is not None}
+def parse_own(body: Any, offer: Offer) -> ChatRequest:
+    """A body in the sidecar's own shape: as OpenAI's, with fields of our own, and always streamed. Raises Problem.
+
+    It asks the upstream for the usage; `"stream_options": null` prevents that.
+    """
+    _check(body, _OWN_FIELDS)
+    rest = {name: value for name, value in body.items() if name not in _OWN_FIELDS}
+    if (prompt := body.get("prompt")) is not None:
+        if body.get("messages") is not None:
+            raise wrong("messages", "can't stand beside `prompt`")
+        system = [{"role": "system", "content": offer.system}] if offer.system else []
+        rest["messages"] = [*system, {"role": "user", "content": prompt}]
+    request = parse_openai(ASK_FOR_USAGE | rest, offer)
+    if request.parameters.get("n", 1) not in (1, None):
+        raise wrong("n", "must be 1 here: one answer is streamed")
+    return replace(request, linger=body.get("linger"), metadata=body.get("metadata"), stream=True)
 
 
-def _messages(body: Mapping[str, Any], system: str, openai: bool) -> tuple[dict[str, Any], ...]:
-    prompt = None if openai else body.get("prompt")
-    if (prompt is None) == (body.get("messages") is None):
-        raise _wrong("messages", "is missing" if prompt is None else "can't stand beside `prompt`")
-    if prompt is not None:
-        return *([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}
-    for number, message in enumerate(body["messages"]):
-        _check_message(message, f"messages[{number}]")
-    return tuple(body["messages"])
+def wrong(parameter: str, what: str) -> Problem:
+    """The problem that a field of the body can't be used."""
+    return Problem(422, f"{parameter}: {what}", parameter=parameter)
+
+
+def _check(body: Any, fields: Mapping[str, _Check]) -> None:
+    if not isinstance(body, dict):
+        raise Problem(400, "the body must be a JSON object")
+    for name, (is_right, expected) in fields.items():
+        if body.get(name) is not None and not is_right(body[name]):
+            raise wrong(name, f"must be {expected}")
 
 
 def _check_message(message: Any, place: str) -> None:
     if not isinstance(message, dict):
-        raise _wrong(place, "must be an object")
+        raise wrong(place, "must be an object")
     if message.get("role") not in ROLES:
-        raise _wrong(f"{place}.role", f"must be one of {', '.join(ROLES)}")
+        raise wrong(f"{place}.role", f"must be one of {', '.join(ROLES)}")
     content = message.get("content")
     if isinstance(content, list):
         for number, part in enumerate(content):
             if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-                raise _wrong(f"{place}.content[{number}]", "must be an object with a type")
+                raise wrong(f"{place}.content[{number}]", "must be an object with a type")
     elif not isinstance(content, str) and not (content is None and message["role"] == "assistant"):
-        raise _wrong(f"{place}.content", "must be a text or a list of parts")
+        raise wrong(f"{place}.content", "must be a text or a list of parts")
     if message["role"] == "tool" and not isinstance(message.get("tool_call_id"), str):
-        raise _wrong(f"{place}.tool_call_id", "must be a text")
+        raise wrong(f"{place}.tool_call_id", "must be a text")
 
 
 def _tools(given: Collection[Any], known: Collection[str]) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
@@ -151,19 +165,15 @@ def _tools(given: Collection[Any], known: Collection[str]) -> tuple[tuple[str, .
         place = f"tools[{number}]"
         if isinstance(tool, str):
             if tool not in known:
-                raise _wrong(place, f"the sidecar has no tool {tool[:100]!r}; it has {', '.join(sorted(known)) or 'none'}")
+                raise wrong(place, f"the sidecar has no tool {tool[:100]!r}; it has {', '.join(sorted(known)) or 'none'}")
             if own.count(tool) > 1:
-                raise _wrong(place, f"names {tool!r} twice")
+                raise wrong(place, f"names {tool!r} twice")
         elif not isinstance(tool, dict):
-            raise _wrong(place, "must be the name of one of the sidecar's tools, or an object")
+            raise wrong(place, "must be the name of one of the sidecar's tools, or an object")
         elif tool.get("type", "function") == "function":
             function = tool.get("function")
             if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-                raise _wrong(f"{place}.function.name", "must be a text")
+                raise wrong(f"{place}.function.name", "must be a text")
             if function["name"] in own:
-                raise _wrong(f"{place}.function.name", f"{function['name']!r} is one of the sidecar's tools in this request")
+                raise wrong(f"{place}.function.name", f"{function['name']!r} is one of the sidecar's tools in this request")
     return tuple(own), tuple(tool for tool in given if isinstance(tool, dict))
-
-
-def _wrong(parameter: str, what: str) -> Problem:
-    return Problem(422, f"{parameter}: {what}", parameter=parameter)

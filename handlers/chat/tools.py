@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.chat.upstream.chunks import joined
+from handlers.chat.texts import joined
 from sidecar.functions import Function
 from sse.errors import Full, Problem, SourceFailed, describe
 from sse.threads import Threads

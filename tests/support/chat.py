@@ -7,23 +7,24 @@ from typing import Any
 import pytest
 
 from handlers.chat import builtin
-from handlers.chat.engine import Answer
-from handlers.chat.formats.typed import format_for
+from handlers.chat.engine import Answer, Upstream
+from handlers.chat.formats.base import ChatFormat
+from handlers.chat.formats.typed import Typed
 from handlers.chat.items import Item
-from handlers.chat.request import parse_request
+from handlers.chat.request import Offer
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sidecar.functions import Function
-from sse.formats import Transliterated
-from tests.support.streams import joined
-from tests.support.upstream import Script, Upstream, serve
+from sse.formats import Written
+from tests.support.upstream import Script, serve
+from tests.support.upstream import Upstream as Server
 
 KEY = "sk-test-0123456789"
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 @asynccontextmanager
-async def client_of(upstream: Upstream, key: str | None = KEY, **options: Any) -> AsyncIterator[OpenAIUpstream]:
+async def client_of(upstream: Server, key: str | None = KEY, **options: Any) -> AsyncIterator[OpenAIUpstream]:
     """The sidecar's client of the upstream, configured by the environment as in production."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", upstream.url)
@@ -31,35 +32,49 @@ async def client_of(upstream: Upstream, key: str | None = KEY, **options: Any) -
         if key is not None:
             patch.setenv("OPENAI_API_KEY", key)
         client = OpenAIUpstream(**{"model": "test", **options})
-        await client.load()
+        await client.start()
     try:
         yield client
     finally:
         await client.aclose()
 
 
-class Chat:
-    """A scripted upstream and the engine in front of it."""
+def encoded(written: Written) -> bytes:
+    return written if isinstance(written, bytes) else b"".join(written)
 
-    def __init__(self, upstream: Upstream, client: OpenAIUpstream, tools: tuple[Function, ...]) -> None:
-        self.upstream = upstream
+
+class Asking:
+    """The engine in front of an upstream."""
+
+    def __init__(self, client: Upstream, tools: tuple[Function, ...] = ()) -> None:
         self.client = client
         self.toolbox = Toolbox([builtin.current_time, builtin.calculate, *tools])
 
-    def answer(self, body: dict[str, Any] | None = None, *, openai: bool = False) -> Answer:
-        body = {"messages": MESSAGES, **(body or {})}
-        return Answer(parse_request(body, tools=self.toolbox.tools, openai=openai), self.client, self.toolbox)
+    def answer(self, body: dict[str, Any] | None = None, format: type[ChatFormat] = Typed) -> Answer:
+        """The answer to a body, which asks with MESSAGES if it says nothing else."""
+        body = body or {}
+        if "prompt" not in body:
+            body = {"messages": MESSAGES, **body}
+        request = format.parse(body, Offer(self.toolbox.tools))
+        return Answer(request, format, self.client, self.toolbox)
 
-    async def items(self, body: dict[str, Any] | None = None, *, openai: bool = False) -> list[Item]:
-        async with aclosing(self.answer(body, openai=openai)) as answer:
+    async def items(self, body: dict[str, Any] | None = None, format: type[ChatFormat] = Typed) -> list[Item]:
+        async with aclosing(self.answer(body, format)) as answer:
             return [item async for item in answer]
 
-    async def written(self, body: dict[str, Any] | None = None, *, openai: bool = False, ascii: bool = False) -> bytes:
+    async def written(self, body: dict[str, Any] | None = None, format: type[ChatFormat] = Typed) -> bytes:
         """The whole event stream of an answer that succeeds."""
-        async with aclosing(self.answer(body, openai=openai)) as answer:
-            format = format_for(answer.request)
-            format = Transliterated(format) if ascii and format.transliterated else format
-            return joined(*[format.item(item) async for item in answer], format.done())
+        async with aclosing(self.answer(body, format)) as answer:
+            writer = format(answer.request)
+            return b"".join([encoded(writer.item(item)) async for item in answer]) + encoded(writer.done())
+
+
+class Chat(Asking):
+    """A scripted upstream and the engine in front of it."""
+
+    def __init__(self, upstream: Server, client: OpenAIUpstream, tools: tuple[Function, ...]) -> None:
+        super().__init__(client, tools)
+        self.upstream = upstream
 
 
 @asynccontextmanager

@@ -1,35 +1,65 @@
 """The format of OpenAI's own `/v1/chat/completions`, as its SDK reads it.
 
 No ids and no retry, since the SDK takes either for an event of its own. `[DONE]` stands for success alone; everything else ends
-with an `{"error": …}` object, for which the SDK raises.
+with an `{"error": …}` object, for which the SDK raises. No header goes out before the upstream's status is known.
+
+Limit: nothing here can be resumed; an Idempotency-Key has no effect.
 """
 
+from dataclasses import replace
 from typing import Any
 
-from handlers.chat.items import Item, StageDone, add_usage
-from handlers.chat.upstream.chunks import Chunk, write
-from sse.errors import SourceFailed
-from sse.formats import DONE, Format
+from handlers.chat.formats.base import ChatFormat
+from handlers.chat.items import Chunk, Completion, Item, StageDone, UpstreamFailed, Whole, add_usage
+from handlers.chat.request import ASK_FOR_USAGE, ChatRequest, Offer, parse_openai
+from handlers.chat.texts import write
+from sse.errors import Problem, SourceFailed
+from sse.formats import DONE, Written
+from sse.http import Response, json_response
 from sse.wire.encoder import encode_json
 from sse.wire.payload import dumps
 
 
-class OpenAI(Format):
+class OpenAI(ChatFormat):
     """Without tools of the sidecar the chunks go through as they came, less the usage that nobody asked for.
 
-    With them (merge), all stages together look like one answer: the first one's id, one role, one finish_reason, no calls but
-    those that the client has to run, usage summed.
+    With them, all stages together look like one answer: the first one's id, one role, one finish_reason, no calls but those
+    that the client has to run, usage summed.
     """
 
     name = "openai"
     ids = False
     transliterated = False
+    after_status = True
+    beside_pending = False
+    retry = False
 
-    def __init__(self, *, merge: bool = False, include_usage: bool = False) -> None:
-        self._merge = merge
-        self._include_usage = include_usage
+    def __init__(self, request: ChatRequest) -> None:
+        super().__init__(request)
+        self._merge = bool(request.own_tools)
+        self._include_usage = bool((request.parameters.get("stream_options") or {}).get("include_usage"))
         self._head: dict[str, Any] | None = None  # of the merged answer: what all its chunks have in common
         self._usage: dict[str, Any] | None = None
+
+    @classmethod
+    def parse(cls, body: Any, offer: Offer) -> ChatRequest:
+        request = parse_openai(body, offer)
+        if request.own_tools and not request.stream and "stream_options" not in body:
+            return replace(request, parameters={**request.parameters, **ASK_FOR_USAGE})  # streamed here, and told in one piece
+        return request
+
+    @classmethod
+    def problem(cls, problem: Problem) -> Response:
+        kind = "invalid_request_error" if problem.status < 500 else "server_error"
+        error = error_object(problem.detail, None, type=kind, param=problem.members.get("parameter"))
+        return json_response(error, problem.status, problem.headers)
+
+    @classmethod
+    def refused(cls, failure: UpstreamFailed) -> Response:
+        """What the upstream said, as it said it; where it said nothing, an error object of our own."""
+        if failure.said is not None:
+            return passed_on(failure.said)
+        return json_response(error_object(failure.message, failure.code), failure.status)
 
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None
@@ -45,22 +75,28 @@ class OpenAI(Format):
         return b""
 
     def item_error(self, error: str) -> bytes:
-        return encode_error(error, "item_error")
+        return _error(error, "item_error")
 
     def gap(self, first: int, last: int) -> bytes:
-        return encode_error(f"chunks {first} to {last} are lost", "gap")
+        return _error(f"chunks {first} to {last} are lost", "gap")
 
-    def done(self) -> bytes:
-        """Two events where the usage of a merged answer was asked for: without ids, that is possible."""
+    def done(self) -> Written:
         if self._merge and self._include_usage:
-            return encode_json(write({**(self._head or {}), "choices": [], "usage": self._usage})) + DONE
+            return encode_json(write({**(self._head or {}), "choices": [], "usage": self._usage})), DONE
         return DONE
 
     def cancelled(self, reason: str) -> bytes:
-        return encode_error(f"the answer was cancelled: {reason}", "cancelled")
+        return _error(f"the answer was cancelled: {reason}", "cancelled")
 
     def failed(self, failure: SourceFailed) -> bytes:
-        return encode_error(failure.message, failure.code)
+        return _error(failure.message, failure.code)
+
+    def passes_whole(self) -> bool:
+        return not self._merge
+
+    def whole(self, completion: Completion) -> bytes:
+        choice = {"index": 0, "message": completion.message, "finish_reason": completion.finish_reason}
+        return write({**completion.head, "object": "chat.completion", "choices": [choice], "usage": completion.usage})
 
     def _passed_on(self, chunk: Chunk) -> bytes:
         if chunk.usage is None or self._include_usage:
@@ -87,8 +123,9 @@ class OpenAI(Format):
         return encode_json(write({**(self._head or {}), "choices": [choice]}))
 
 
-def _says_something(choice: Any) -> bool:
-    return bool(choice and (choice.get("finish_reason") or any((choice.get("delta") or {}).values())))
+def passed_on(whole: Whole) -> Response:
+    """What an upstream has answered, as it came."""
+    return Response(whole.status, whole.body, {"content-type": "application/json", **whole.headers})
 
 
 def error_object(message: str, code: str | None, *, type: str = "upstream_error", param: str | None = None) -> dict[str, Any]:
@@ -96,5 +133,9 @@ def error_object(message: str, code: str | None, *, type: str = "upstream_error"
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
-def encode_error(message: str, code: str) -> bytes:
+def _error(message: str, code: str) -> bytes:
     return encode_json(dumps(error_object(message, code)))
+
+
+def _says_something(choice: Any) -> bool:
+    return bool(choice and (choice.get("finish_reason") or any((choice.get("delta") or {}).values())))

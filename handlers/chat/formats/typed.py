@@ -1,61 +1,38 @@
-"""How an answer is written: typed, plain, or as OpenAI would.
+"""The typed format: stages, tools, and the model's chunks as they came, each under an event name. docs/typed-events.md is for
+those who write a client.
 
-In:  the engine's items, and how the stream ended. Out: encoded events without their id line (`sse.formats.Format`).
-
-    item          typed                    plain           openai
-    Chunk         chat_completion_chunk    its text        the object; `openai_format`
-    ToolResult    tool_completion_chunk
-    ToolSummary   tool_summary
-    StageDone     done                                     at the end: what only the end could tell
-    the end       done, final              [DONE]          [DONE]
-    cancelled     cancel                   cancelled       an error object
-    failed        error                    error           an error object
-
-What comes from upstream goes out as it came; it is written anew only where OpenAI's format makes one answer out of several.
+    item         event
+    Chunk        chat_completion_chunk
+    ToolResult   tool_completion_chunk
+    ToolsDone    tool_summary
+    StageDone    done
+    the end      done with final, cancel or error
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.chat.formats import events
-from handlers.chat.formats.openai import OpenAI
-from handlers.chat.items import Item, StageBegun, StageDone, ToolResult, ToolSummary
+from handlers.chat.formats.base import ChatFormat
+from handlers.chat.items import Chunk, Item, StageBegun, StageDone, ToolResult, ToolsDone
 from handlers.chat.request import ChatRequest
-from handlers.chat.upstream.chunks import Chunk, write
 from sse.errors import SourceFailed
-from sse.formats import Format
 from sse.wire.encoder import encode_json
 from sse.wire.payload import dumps
 
 
-def format_for(request: ChatRequest) -> Format:
-    """The format that the request asks for, for one stream."""
-    if request.format == "openai":
-        return OpenAI(merge=bool(request.own_tools), include_usage=request.include_usage)
-    return ChatPlain() if request.format == "plain" else Typed()
-
-
-class ChatPlain(Format):
-    """`{"content": …}` for each piece of text, and nothing else."""
-
-    def item(self, item: Item) -> bytes:
-        if type(item) is not Chunk or not item.text:
-            return b""
-        return encode_json(write({"content": item.text}))
-
-
-class Typed(Format):
-    """The events of `handlers.chat.formats.events`."""
+class Typed(ChatFormat):
+    """Every payload says which stage it is of."""
 
     name = "typed"
 
-    def __init__(self) -> None:
+    def __init__(self, request: ChatRequest) -> None:
+        super().__init__(request)
         self._begin(1)
-        self._final: dict[str, Any] | None = None
+        self._final: dict[str, Any] = {"finish_reason": "stop", "usage": None, "final": True}
 
-    def _begin(self, stage_id: int) -> None:
-        self._stage_id = stage_id
-        self._before_chunk = b'event: chat_completion_chunk\ndata: {"stage_id":%d,"chunk":' % stage_id
+    def _begin(self, stage: int) -> None:
+        self._stage_id = str(stage)
+        self._before_chunk = b'event: chat_completion_chunk\ndata: {"stage_id":"%d","chunk":' % stage
 
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None
@@ -65,14 +42,14 @@ class Typed(Format):
             case Chunk():
                 # Most events of a stream are this one: put together, and not built and dumped.
                 return b"%b%b}\n\n" % (self._before_chunk, item.json)
-            case StageBegun(stage_id):
-                self._begin(stage_id)
+            case StageBegun(number):
+                self._begin(number)
             case ToolResult():
-                return self._event("tool_completion_chunk", {"tool_results": tool_chunk(item)})
-            case ToolSummary(calls):
-                return self._event("tool_summary", {"tool_summary": {"calls": calls}})
+                return self._event("tool_completion_chunk", {"tool_results": _tool_chunk(item)})
+            case ToolsDone(results):
+                return self._event("tool_summary", {"tool_summary": {"calls": [result.summary() for result in results]}})
             case StageDone():
-                done = self._stage_done(item)
+                done = _done(item)
                 if not item.final:
                     return self._event("done", done)
                 self._final = done
@@ -85,7 +62,7 @@ class Typed(Format):
         return self._event("gap", {"first": first, "last": last})
 
     def done(self) -> bytes:
-        return self._event("done", self._final or {"finish_reason": "stop", "usage": None, "final": True})
+        return self._event("done", self._final)
 
     def cancelled(self, reason: str) -> bytes:
         return self._event("cancel", {"reason": reason})
@@ -93,24 +70,20 @@ class Typed(Format):
     def failed(self, failure: SourceFailed) -> bytes:
         return self._event("error", {"error": failure.message, "code": failure.code, "retryable": failure.retryable})
 
-    def _stage_done(self, item: StageDone) -> dict[str, Any]:
-        done: dict[str, Any] = {"finish_reason": item.finish_reason, "usage": item.usage, "final": item.final}
-        if item.pending:
-            done["pending"] = [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in item.pending]
-        return done
-
     def _event(self, name: str, payload: Mapping[str, Any]) -> bytes:
-        payload = {"stage_id": self._stage_id, **payload}
-        return encode_json(dumps(payload), name)
+        return encode_json(dumps({"stage_id": self._stage_id, **payload}), name)
 
 
-def tool_chunk(result: ToolResult) -> dict[str, Any]:
-    """A tool's result in the shape of a chunk; its `delta` is an `events.ToolDelta`."""
-    delta: events.ToolDelta = {
-        "role": "tool",
-        "tool_call_id": result.call.id,
-        "name": result.call.name,
-        "content": result.outcome.content,
-    }
+def _done(item: StageDone) -> dict[str, Any]:
+    done: dict[str, Any] = {"finish_reason": item.finish_reason, "usage": item.usage, "final": item.final}
+    if item.pending:
+        done["pending"] = [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in item.pending]
+    return done
+
+
+def _tool_chunk(result: ToolResult) -> dict[str, Any]:
+    """A tool's result in the shape of a chunk."""
+    call, content = result.call, result.outcome.content
+    delta = {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content}
     choice = {"index": 0, "delta": delta, "finish_reason": None}
     return {**result.head, "object": "chat.completion.chunk", "choices": [choice]}

@@ -1,4 +1,4 @@
-"""Fragments of tool calls -> whole calls.
+"""Fragments of tool calls -> which call each belongs to, and whole calls.
 
 A call comes in pieces: `{"index", "id", "function": {"name", "arguments"}}`, each with a part of the arguments. Servers differ
 in what they repeat and what they leave out. A fragment belongs to
@@ -9,38 +9,40 @@ in what they repeat and what they leave out. A fragment belongs to
     the same, but with another name,       a new call
       after arguments have come
     without id, at a new index             a new call; it gets an id
+
+A call has begun once arguments have come, since its name may come in pieces before; or at the end.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from handlers.chat.upstream.chunks import joined, write
+from handlers.chat.items import Call, CallBegun, CallDelta
+from handlers.chat.texts import write
 
 
 @dataclass(slots=True)
-class Call:
-    """id, name, arguments: as in OpenAI's `tool_calls`; arguments is JSON text, if the model got it right."""
+class _Growing:
+    """index: the upstream's. begun: the call's own, None until it has begun."""
 
     id: str
+    index: int | None
     name: str = ""
-    arguments: str = ""
-    index: int | None = None
-
-    def message(self) -> dict[str, Any]:
-        """The call as an element of an assistant message's `tool_calls`."""
-        function = {"name": self.name, "arguments": joined((self.arguments,))}
-        return {"id": self.id, "type": "function", "function": function}
+    arguments: list[str] = field(default_factory=list)
+    begun: int | None = None
 
 
-class Calls(list[Call]):
+class Calls:
     """The calls of one stage. prefix: of the ids that have to be made up."""
 
     def __init__(self, prefix: str) -> None:
-        super().__init__()
         self._prefix = prefix
+        self._growing: list[_Growing] = []
+        self._begun: list[_Growing] = []
 
-    def feed(self, fragments: Iterable[Mapping[str, Any]]) -> None:
+    def feed(self, fragments: Iterable[Mapping[str, Any]]) -> list[CallBegun | CallDelta]:
+        """What the fragments add."""
+        deltas: list[CallBegun | CallDelta] = []
         for fragment in fragments:
             function = fragment.get("function") or {}
             name = function.get("name") or ""
@@ -48,13 +50,34 @@ class Calls(list[Call]):
             if name != call.name and not call.arguments:
                 call.name += name
             arguments = function.get("arguments") or ""
-            call.arguments += arguments if isinstance(arguments, str) else write(arguments).decode()
+            if not isinstance(arguments, str):
+                arguments = write(arguments).decode()
+            if arguments:
+                call.arguments.append(arguments)
+                deltas += self._begin(call)
+                deltas.append(CallDelta(call.begun or 0, arguments))
+        return deltas
 
-    def _find(self, id: str | None, index: int | None, name: str) -> Call:
-        for call in reversed(self):
+    def end(self) -> list[CallBegun]:
+        """The calls that begin now, since nothing follows."""
+        return [begun for call in self._growing for begun in self._begin(call)]
+
+    def whole(self) -> list[Call]:
+        """The calls that have begun, as far as they have come."""
+        return [Call(index, call.id, call.name, "".join(call.arguments)) for index, call in enumerate(self._begun)]
+
+    def _begin(self, call: _Growing) -> list[CallBegun]:
+        if call.begun is not None:
+            return []
+        call.begun = len(self._begun)
+        self._begun.append(call)
+        return [CallBegun(call.begun, call.id, call.name)]
+
+    def _find(self, id: str | None, index: int | None, name: str) -> _Growing:
+        for call in reversed(self._growing):
             if call.id == id if id else index is None or call.index == index:
                 if id or not name or name == call.name or not call.arguments:
                     return call
                 break
-        self.append(Call(id or f"{self._prefix}{len(self)}", index=index))
-        return self[-1]
+        self._growing.append(_Growing(id or f"{self._prefix}{len(self._growing)}", index))
+        return self._growing[-1]

@@ -16,35 +16,21 @@ Limit: of several choices (`n` over 1) only the first counts towards text and to
 """
 
 import json
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from handlers.chat.upstream.failures import UpstreamFailed, error_message
+from handlers.chat.items import Chunk, UpstreamFailed
+from handlers.chat.texts import write
+from handlers.chat.upstream.failures import error_message, failed
 from sse.errors import EventTooLong
 from sse.wire.parser import Parser
-
-
-class Chunk(NamedTuple):
-    """One `chat.completion.chunk`. A NamedTuple and not a frozen dataclass: many are built, and this takes half the time.
-
-    json: as it came, without CR or LF. value: the same, parsed. The rest is what the first choice says:
-    text: "" if none. calls: fragments of tool calls. finish_reason, usage: None until the upstream gives them.
-    """
-
-    json: bytes
-    value: dict[str, Any]
-    text: str = ""
-    calls: list[dict[str, Any]] | None = None
-    finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
 
 
 class ChunkReader:
     """Reads one body.
 
-    done: `[DONE]` has come, what follows is nobody's. complete: the answer is whole, with or without it.
+    done: `[DONE]` has come, what follows is no part of the answer. complete: the answer is whole, with or without it.
     failure: what is wrong with the body; set behind the last chunk before it.
     """
 
@@ -74,7 +60,7 @@ class ChunkReader:
         except UpstreamFailed as failure:
             self.failure = failure
         except EventTooLong as error:
-            self.failure = UpstreamFailed(f"the upstream sent too much in one event: {error}", "bad_chunk")
+            self.failure = failed(f"the upstream sent too much in one event: {error}", "bad_chunk")
         return chunks
 
     def _dispatch(self, data: bytes) -> list[tuple[str, bytes]]:
@@ -89,10 +75,10 @@ class ChunkReader:
         if self.complete:
             return
         if not self._bytes:
-            raise UpstreamFailed("the upstream answered 200 with an empty body", "empty")
+            raise failed("the upstream answered 200 with an empty body", "empty")
         if not self._events:
-            raise UpstreamFailed("the upstream's answer is not an event stream", "not_a_stream")
-        raise UpstreamFailed("the upstream's answer ended before it was complete", "cut")
+            raise failed("the upstream's answer is not an event stream", "not_a_stream")
+        raise failed("the upstream's answer ended before it was complete", "cut")
 
 
 def _lone_lines(data: bytes) -> list[tuple[str, bytes]] | None:
@@ -110,27 +96,33 @@ def parse(data: bytes, type: str = "message") -> Chunk:
     """One event's chunk. Raises UpstreamFailed."""
     value, raw = _loads(data)
     if type == "error" or (isinstance(value, dict) and value.get("error")):
-        raise UpstreamFailed(f"the upstream reported an error: {error_message(value)}", "upstream_error")
+        raise failed(f"the upstream reported an error: {error_message(value)}", "upstream_error")
     try:
         return _read(raw, value)
     except (AttributeError, KeyError, TypeError):
-        raise UpstreamFailed("the upstream sent JSON that is no chat.completion.chunk", "bad_chunk") from None
+        raise failed("the upstream sent JSON that is no chat.completion.chunk", "bad_chunk") from None
 
 
 def _read(raw: bytes, value: dict[str, Any]) -> Chunk:
     usage = value.get("usage")
-    text, calls, finish_reason = "", None, None
+    text, fragments, finish_reason, reasoning, refusal = "", None, None, "", ""
     for choice in value.get("choices") or ():
         if not choice:
             continue
         finish_reason = choice.get("finish_reason") or finish_reason
         if not choice.get("index"):  # 0; some leave it out
             delta = choice.get("delta") or {}
-            content = delta.get("content")
-            text = content if isinstance(content, str) else ""
-            if calls := delta.get("tool_calls"):
-                calls = [call for call in calls if isinstance(call, dict)]
-    return Chunk(raw, value, text, calls or None, finish_reason, usage if isinstance(usage, dict) else None)
+            text = _text(delta.get("content"))
+            reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+            refusal = _text(delta.get("refusal"))
+            if fragments := delta.get("tool_calls"):
+                fragments = [fragment for fragment in fragments if isinstance(fragment, dict)]
+    usage = usage if isinstance(usage, dict) else None
+    return Chunk(raw, value, text, fragments or None, finish_reason, usage, reasoning, refusal)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _loads(data: bytes) -> tuple[Any, bytes]:
@@ -150,23 +142,5 @@ def _loads_odd(raw: bytes) -> tuple[Any, bytes]:
     try:
         value = json.loads(raw, parse_constant=constants.append)
     except (ValueError, RecursionError):
-        raise UpstreamFailed("the upstream sent a chunk that is not JSON", "bad_chunk") from None
+        raise failed("the upstream sent a chunk that is not JSON", "bad_chunk") from None
     return value, write(value) if constants else raw
-
-
-def write(value: Any) -> bytes:
-    """A parsed chunk -> JSON without CR or LF. Half surrogate pairs stay escapes: `payload.dumps` would replace them."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return json.dumps(value, separators=(",", ":")).encode()
-
-
-def joined(texts: Iterable[str]) -> str:
-    """The text of many chunks; surrogates that make a pair are joined, those left alone become U+FFFD."""
-    text = "".join(texts)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text

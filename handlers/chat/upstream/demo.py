@@ -13,8 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from handlers.chat.upstream.chunks import Chunk, parse, write
-from handlers.chat.upstream.failures import Reply
+from handlers.chat.items import Chunk, Whole
+from handlers.chat.texts import write
+from handlers.chat.upstream.chunks import parse
 
 MODEL = "demo"
 
@@ -25,40 +26,43 @@ class DemoUpstream:
     def __init__(self, interval: float = 0.1) -> None:
         self._interval = interval
 
+    def start(self) -> None:
+        """Nothing has to be made ready, or closed."""
+
+    async def aclose(self) -> None: ...
+
     async def default_model(self) -> str:
         return MODEL
 
-    async def models(self) -> Reply:
+    async def models(self) -> Whole:
         model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "sidestream"}
-        return _reply({"object": "list", "data": [model]})
+        return Whole(200, write({"object": "list", "data": [model]}))
 
     async def open(self, body: Mapping[str, Any], *, retry: bool) -> AsyncGenerator[list[Chunk], None]:  # noqa: ARG002
         return self._stream(body)
 
-    async def complete(self, body: Mapping[str, Any]) -> Reply:
+    async def complete(self, body: Mapping[str, Any]) -> Whole:
         call, words = _call(body), _words(body)
-        message: dict[str, Any] = {"role": "assistant", "content": None if call else "".join(words)}
-        if call:
-            message["tool_calls"] = [call]
+        said = {"content": None, "tool_calls": [call]} if call else {"content": "".join(words)}
         await asyncio.sleep(self._interval * len(words))
-        choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if call else "stop"}
-        return _reply({**_head("chat.completion"), "choices": [choice], "usage": _usage(body, words)})
+        choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": _reason(call)}
+        return Whole(200, write({**_head("chat.completion"), "choices": [choice], "usage": _usage(body, words)}))
 
     async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Chunk], None]:
-        head, words = _head("chat.completion.chunk"), _words(body)
-        if call := _call(body):
+        head, words, call = _head("chat.completion.chunk"), _words(body), _call(body)
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
+        if call:
             arguments = call["function"]["arguments"]
+            half = len(arguments) // 2
             begun = {**call, "index": 0, "function": {**call["function"], "arguments": ""}}
-            deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None, "tool_calls": [begun]}]
-            deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in _halves(arguments)]
-        else:
-            deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
+            rest = ({"index": 0, "function": {"arguments": part}} for part in (arguments[:half], arguments[half:]))
+            deltas = [{"role": "assistant", "content": None, "tool_calls": [begun]}, *({"tool_calls": [one]} for one in rest)]
         for delta in deltas:
-            yield [_chunk(head, delta)]
+            yield [parse(write({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))]
             await asyncio.sleep(self._interval)
-        yield [_chunk(head, {}, "tool_calls" if call else "stop")]
+        yield [parse(write({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": _reason(call)}]}))]
         if (body.get("stream_options") or {}).get("include_usage"):
-            yield [_parsed({**head, "choices": [], "usage": _usage(body, words)})]
+            yield [parse(write({**head, "choices": [], "usage": _usage(body, words)}))]
 
 
 def _call(body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -93,8 +97,8 @@ def _prompt(body: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text") or "" for part in content)
 
 
-def _halves(text: str) -> tuple[str, str]:
-    return text[: len(text) // 2], text[len(text) // 2 :]
+def _reason(call: Any) -> str:
+    return "tool_calls" if call else "stop"
 
 
 def _head(kind: str) -> dict[str, Any]:
@@ -104,15 +108,3 @@ def _head(kind: str) -> dict[str, Any]:
 def _usage(body: Mapping[str, Any], words: list[str]) -> dict[str, int]:
     prompt = len(_prompt(body).split())
     return {"prompt_tokens": prompt, "completion_tokens": len(words), "total_tokens": prompt + len(words)}
-
-
-def _chunk(head: Mapping[str, Any], delta: dict[str, Any], finish_reason: str | None = None) -> Chunk:
-    return _parsed({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
-
-
-def _parsed(value: dict[str, Any]) -> Chunk:
-    return parse(write(value))
-
-
-def _reply(value: dict[str, Any]) -> Reply:
-    return Reply(200, {"content-type": "application/json"}, write(value))

@@ -19,12 +19,11 @@ An answer that has its finish_reason or [DONE] is whole: whatever becomes of the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from sse.errors import SourceFailed
+from handlers.chat.items import UpstreamFailed, Whole
 
 CODES: Final[Mapping[str, tuple[bool, int]]] = {
     "refused": (False, 502),
@@ -43,39 +42,20 @@ CODES: Final[Mapping[str, tuple[bool, int]]] = {
 }
 """code -> whether the same request may succeed later, and the status for /v1 where the upstream gave none."""
 
-_BY_STATUS: Final[Mapping[int, str]] = {
-    401: "refused",
-    403: "refused",
-    408: "upstream_down",
-    409: "upstream_down",
-    429: "rate_limited",
-}
+_BY_STATUS: Final = {401: "refused", 403: "refused", 408: "upstream_down", 409: "upstream_down", 429: "rate_limited"}
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An upstream's answer, whole. headers: those that mean something to a client, lower-case. body: as it came."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+def failed(message: str, code: str, said: Whole | None = None) -> UpstreamFailed:
+    """The failure of this code. said: the error answer to pass on, None where there was none."""
+    retryable, status = CODES[code]
+    return UpstreamFailed(message, code, retryable=retryable, status=said.status if said else status, said=said)
 
 
-class UpstreamFailed(SourceFailed):
-    """code: one of `CODES`. reply: the error answer to pass on, None where there was none. status: for /v1."""
-
-    def __init__(self, message: str, code: str, reply: Reply | None = None) -> None:
-        retryable, status = CODES[code]
-        super().__init__(message, code, retryable=retryable)
-        self.reply = reply
-        self.status = status if reply is None else reply.status
-
-
-def from_reply(reply: Reply) -> UpstreamFailed:
+def from_answer(said: Whole) -> UpstreamFailed:
     """The failure that an error answer is."""
-    status = reply.status
+    status = said.status
     try:
-        body = orjson.loads(reply.body)
+        body = orjson.loads(said.body)
     except ValueError:
         body = None
     error = body.get("error") if isinstance(body, dict) else None
@@ -85,7 +65,7 @@ def from_reply(reply: Reply) -> UpstreamFailed:
         code = "model_not_found"
     # What upstreams say about a wrong key tends to hold most of it.
     message = "it does not take the sidecar's key" if code == "refused" else error_message(body)
-    return UpstreamFailed(f"the upstream answered {status}: {message}", code, reply)
+    return failed(f"the upstream answered {status}: {message}", code, said)
 
 
 def error_message(body: Any) -> str:

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from handlers.chat.upstream.chunks import Chunk, ChunkReader
-from handlers.chat.upstream.failures import UpstreamFailed
+from handlers.chat.items import Chunk, UpstreamFailed
+from handlers.chat.upstream.chunks import ChunkReader
+from handlers.chat.upstream.failures import failed
 from handlers.chat.upstream.patience import Patience
 
 if TYPE_CHECKING:
@@ -64,15 +65,15 @@ class Incoming:
                 self._begun = True
                 return chunks
         if reader.failure is not None:
-            raise UpstreamFailed(self._redacted(reader.failure.message), reader.failure.code)
+            raise failed(self._redacted(reader.failure.message), reader.failure.code)
         raise StopAsyncIteration
 
     def _failure(self, error: Exception) -> UpstreamFailed:
         if not isinstance(error, TimeoutError):
-            return UpstreamFailed(BROKEN, "broken")
+            return failed(BROKEN, "broken")
         if self._begun:
-            return UpstreamFailed("the upstream stopped in the middle of the answer", "stalled")
-        return UpstreamFailed(NOTHING_IN_TIME, "first_token_timeout")
+            return failed("the upstream stopped in the middle of the answer", "stalled")
+        return failed(NOTHING_IN_TIME, "first_token_timeout")
 
     async def aclose(self) -> None:
         self._patience.close()

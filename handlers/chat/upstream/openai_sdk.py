@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from handlers.chat.upstream.failures import Reply, UpstreamFailed, from_reply
+from handlers.chat.items import Whole
+from handlers.chat.upstream.failures import failed, from_answer
 from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming
 from handlers.chat.upstream.patience import Patience
 from sidecar.logs import REQUEST_ID
@@ -56,8 +57,8 @@ class OpenAIUpstream:
     timeout: float = 120.0
     _loading: "asyncio.Task[_SDK] | None" = field(default=None, init=False, repr=False)
 
-    def load(self) -> "asyncio.Task[_SDK]":
-        """Begin to load the SDK, unless that has begun. Called after start, so that the first chat waits less."""
+    def start(self) -> "asyncio.Task[_SDK]":
+        """Begin to load the SDK, half a second in a thread, unless that has begun: the first chat waits less."""
         if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
             self._loading = asyncio.create_task(_load())
         return self._loading
@@ -88,38 +89,38 @@ class OpenAIUpstream:
         if not content_type.startswith("text/event-stream"):
             await incoming.aclose()
             if response.headers.get("content-length") == "0":
-                raise UpstreamFailed("the upstream answered 200 with an empty body", "empty")
-            raise UpstreamFailed(f"the upstream answered {content_type[:100]} instead of an event stream", "not_a_stream")
+                raise failed("the upstream answered 200 with an empty body", "empty")
+            raise failed(f"the upstream answered {content_type[:100]} instead of an event stream", "not_a_stream")
         return incoming
 
-    async def complete(self, body: Mapping[str, Any]) -> Reply:
+    async def complete(self, body: Mapping[str, Any]) -> Whole:
         """Ask for an answer in one piece. Raises UpstreamFailed."""
         sdk = await self._sdk()
         async with _reported(sdk, asyncio.get_running_loop().time() + self.first_token_timeout):
             response = await _create(sdk.client, body)
             try:
-                return _reply(response.http_response, await response.read())
+                return _whole(response.http_response, await response.read())
             finally:
                 await response.close()
 
-    async def models(self) -> Reply:
+    async def models(self) -> Whole:
         """What the upstream lists. Raises UpstreamFailed."""
         sdk = await self._sdk()
         async with _reported(sdk, asyncio.get_running_loop().time() + self.first_token_timeout):
             response = (await sdk.client.models.with_raw_response.list()).http_response
-            return _reply(response, response.content)
+            return _whole(response, response.content)
 
     async def _first_model(self) -> str:
         try:
             return str(orjson.loads((await self.models()).body)["data"][0]["id"])
         except (ValueError, LookupError, TypeError):
-            raise UpstreamFailed("the upstream lists no model: the request has to name one", "model_not_found") from None
+            raise failed("the upstream lists no model: the request has to name one", "model_not_found") from None
 
     async def _sdk(self) -> _SDK:
         try:
-            return await asyncio.shield(self.load())  # others wait for it too
+            return await asyncio.shield(self.start())  # others wait for it too
         except Exception as error:
-            raise UpstreamFailed(f"the openai SDK can't be used: {type(error).__name__}", "upstream_down") from error
+            raise failed(f"the openai SDK can't be used: {type(error).__name__}", "upstream_down") from error
 
 
 @asynccontextmanager
@@ -131,16 +132,15 @@ async def _reported(sdk: _SDK, deadline: float) -> AsyncIterator[None]:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
-        raise UpstreamFailed(NOTHING_IN_TIME, "first_token_timeout") from None
+        raise failed(NOTHING_IN_TIME, "first_token_timeout") from None
     except openai.APIStatusError as error:
-        reply = _reply(error.response, error.response.content, sdk.key)
-        raise from_reply(reply) from None
+        raise from_answer(_whole(error.response, error.response.content, sdk.key)) from None
     except openai.APIConnectionError:
-        raise UpstreamFailed("the upstream can't be reached", "upstream_down") from None
+        raise failed("the upstream can't be reached", "upstream_down") from None
     except openai.OpenAIError as error:
-        raise UpstreamFailed(sdk.redacted(f"the request can't be sent: {error}"), "bad_request") from None
+        raise failed(sdk.redacted(f"the request can't be sent: {error}"), "bad_request") from None
     except sdk.broken:
-        raise UpstreamFailed(BROKEN, "broken") from None
+        raise failed(BROKEN, "broken") from None
 
 
 async def _create(client: "AsyncOpenAI", body: Mapping[str, Any]) -> "AsyncAPIResponse[Any]":
@@ -154,9 +154,9 @@ async def _create(client: "AsyncOpenAI", body: Mapping[str, Any]) -> "AsyncAPIRe
     return await request.__aenter__()  # type: ignore[no-any-return]  # closed by whoever gets the response
 
 
-def _reply(response: "httpx2.Response", body: bytes, key: str = "") -> Reply:
+def _whole(response: "httpx2.Response", body: bytes, key: str = "") -> Whole:
     headers = {name: value for name, value in response.headers.items() if name.startswith(_PASSED_ON) and value.isascii()}
-    return Reply(response.status_code, headers, body.replace(key.encode(), b"***") if key else body)
+    return Whole(response.status_code, body.replace(key.encode(), b"***") if key else body, headers)
 
 
 async def _load() -> _SDK:

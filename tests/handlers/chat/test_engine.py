@@ -5,14 +5,29 @@ from typing import Any
 
 import pytest
 
+from handlers.chat.formats.base import ChatFormat
+from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.typed import Typed
-from handlers.chat.items import StageBegun, StageDone, ToolResult, ToolSummary, add_usage
-from handlers.chat.upstream.chunks import Chunk
+from handlers.chat.items import (
+    CallBegun,
+    CallDelta,
+    CallEnded,
+    Chunk,
+    Reasoning,
+    Refusal,
+    StageBegun,
+    StageDone,
+    ToolResult,
+    ToolsDone,
+    UpstreamFailed,
+    add_usage,
+)
+from handlers.chat.request import Offer
 from sidecar.functions import function
 from sse.stream import State, Trigger
-from tests.support.chat import chat
+from tests.support.chat import MESSAGES, chat
 from tests.support.streams import stream_of
-from tests.support.upstream import DONE, HANG, call, chunk, finish, reply, usage
+from tests.support.upstream import DONE, HANG, call, chunk, chunk_object, event, finish, reply, usage
 
 SUM = call("calculate", '{"expression": "6*7"}')
 CALLED = reply(chunk("Let me see. "), SUM, finish("tool_calls"), usage(1, 2), DONE)
@@ -21,14 +36,16 @@ CLIENTS = {"type": "function", "function": {"name": "lookup"}}
 
 
 def kinds(items: list[Any]) -> list[str]:
-    return [type(item).__name__ for item in items if not isinstance(item, Chunk)]
+    """What came but for what the model says."""
+    said = (Chunk, CallBegun, CallDelta, CallEnded)
+    return [type(item).__name__ for item in items if not isinstance(item, said)]
 
 
 async def test_an_answer_in_one_stage() -> None:
     async with chat(ANSWERED) as c:
         items = await c.items({"temperature": 0.5, "seed": 7})
     assert kinds(items) == ["StageBegun", "StageDone"]
-    assert items[-1] == StageDone("stop", {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, True, ())
+    assert items[-1] == StageDone("stop", {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, True)
     sent = c.upstream.requests[0].body
     assert (sent["model"], sent["stream"], sent["temperature"], sent["seed"]) == ("test", True, 0.5, 7)
     assert sent["stream_options"] == {"include_usage": True}
@@ -38,7 +55,7 @@ async def test_a_tool_leads_to_the_next_stage() -> None:
     async with chat(CALLED, ANSWERED) as c:
         answer = c.answer({"tools": ["calculate"]})
         items = [item async for item in answer]
-    assert kinds(items) == ["StageBegun", "ToolResult", "ToolSummary", "StageDone", "StageBegun", "StageDone"]
+    assert kinds(items) == ["StageBegun", "ToolResult", "ToolsDone", "StageDone", "StageBegun", "StageDone"]
     assert [item.final for item in items if isinstance(item, StageDone)] == [False, True]
     first, second = (request.body for request in c.upstream.requests)
     assert [tool["function"]["name"] for tool in first["tools"]] == ["calculate"]
@@ -82,8 +99,8 @@ async def test_tools_run_in_parallel_and_come_out_as_they_finish() -> None:
         items = await c.items({"tools": ["one", "two"]})
         messages = c.upstream.requests[1].body["messages"]
     assert {item.outcome.value for item in items if isinstance(item, ToolResult)} == {"one", "two"}
-    [summary] = [item for item in items if isinstance(item, ToolSummary)]
-    assert [entry["id"] for entry in summary.calls] == ["a", "b"]
+    [summary] = [item for item in items if isinstance(item, ToolsDone)]
+    assert [result.call.id for result in summary.results] == ["a", "b"]
     assert [message["content"] for message in messages[-2:]] == ["one", "two"]
 
 
@@ -99,9 +116,9 @@ async def test_the_model_is_told_what_went_wrong_and_the_answer_goes_on(argument
     async with chat(reply(call("calculate", arguments), finish("tool_calls"), DONE), ANSWERED) as c:
         items = await c.items({"tools": ["calculate"]})
         messages = c.upstream.requests[1].body["messages"]
-    [summary] = [item for item in items if isinstance(item, ToolSummary)]
-    assert summary.calls[0]["ok"] is False
-    assert error in summary.calls[0]["error"]
+    [summary] = [item for item in items if isinstance(item, ToolsDone)]
+    assert summary.results[0].summary()["ok"] is False
+    assert error in summary.results[0].summary()["error"]
     assert error in messages[-1]["content"]
     if error == "not JSON":
         assert messages[-2]["tool_calls"][0]["function"]["arguments"] == "{}"
@@ -141,14 +158,85 @@ async def test_the_clients_calls_end_the_answer_as_pending() -> None:
 BOTH = reply(SUM, call("lookup", "{}", id="b", index=1), finish("tool_calls"), DONE)
 
 
-@pytest.mark.parametrize(("openai", "ran"), [(False, 1), (True, 0)], ids=["chat runs the sidecar's", "v1 runs none"])
-async def test_a_stage_with_calls_of_both_kinds(openai: bool, ran: int) -> None:
+@pytest.mark.parametrize(("format", "ran"), [(Typed, 1), (OpenAI, 0)], ids=["chat runs the sidecar's", "v1 runs none"])
+async def test_a_stage_with_calls_of_both_kinds(format: type[ChatFormat], ran: int) -> None:
     async with chat(BOTH) as c:
-        answer = c.answer({"tools": ["calculate", CLIENTS], "stream": True}, openai=openai)
+        answer = c.answer({"tools": ["calculate", CLIENTS], "stream": True}, format)
         items = [item async for item in answer]
     assert sum(isinstance(item, ToolResult) for item in items) == ran
     assert [call["function"]["name"] for call in answer.result["tool_calls"]] == ["lookup"]
     assert len(c.upstream.requests) == 1
+
+
+PIECES = reply(
+    event(chunk_object({"reasoning_content": "Six", "content": "Let"})),
+    event(chunk_object({"reasoning": " times seven."})),
+    event(chunk_object({"refusal": "No."})),
+    call("calculate", '{"expression":', id="a"),
+    call("lookup", "{}", id="b", index=1),
+    call("", ' "6*7"}', id=None),
+    finish("tool_calls"),
+    DONE,
+)
+
+
+async def test_what_a_stage_says_comes_in_pieces_and_each_call_is_known_by_its_index() -> None:
+    async with chat(PIECES) as c:
+        items = await c.items({"tools": ["calculate", CLIENTS]})
+    said = [item for item in items if not isinstance(item, Chunk | StageBegun)]
+    assert said[:3] == [Reasoning("Six"), Reasoning(" times seven."), Refusal("No.")]
+    assert said[3:8] == [
+        CallBegun(0, "a", "calculate"),
+        CallDelta(0, '{"expression":'),
+        CallBegun(1, "b", "lookup"),
+        CallDelta(1, "{}"),
+        CallDelta(0, ' "6*7"}'),
+    ]
+    whole = [item.call for item in said[8:10] if isinstance(item, CallEnded)]
+    assert [(call.index, call.id, call.name, call.arguments) for call in whole] == [
+        (0, "a", "calculate", '{"expression": "6*7"}'),
+        (1, "b", "lookup", "{}"),
+    ]
+    assert [type(item) for item in said[10:]] == [ToolResult, ToolsDone, StageDone]
+    assert items.index(Reasoning("Six")) < next(i for i, item in enumerate(items) if isinstance(item, Chunk) and item.text)
+
+
+async def test_a_call_without_arguments_begins_when_the_model_has_said_all() -> None:
+    async with chat(reply(call("lookup", ""), finish("tool_calls"), DONE)) as c:
+        items = await c.items({"tools": [CLIENTS]})
+    assert [item for item in items if isinstance(item, CallBegun | CallDelta)] == [CallBegun(0, "call_1", "lookup")]
+    assert kinds(items) == ["StageBegun", "StageDone"]
+
+
+async def test_an_answer_in_one_piece_is_all_stages_in_one() -> None:
+    async with chat(CALLED, ANSWERED) as c:
+        completion = await c.answer({"tools": ["calculate"]}).complete()
+    assert completion.message == {"role": "assistant", "content": "Let me see. 42"}
+    assert (completion.head["id"], completion.finish_reason) == ("chatcmpl-1", "stop")
+    assert completion.usage == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+
+
+async def test_without_an_iteration_it_is_what_the_upstream_says_untouched() -> None:
+    body = b'{"id": "x",\n "choices": []}'
+    async with chat(reply(body, content_type="application/json")) as c:
+        assert (await c.answer(format=OpenAI).whole()).body == body
+
+
+async def test_a_failure_in_a_later_stage_is_no_answer() -> None:
+    async with chat(CALLED, reply(chunk("4"))) as c:
+        with pytest.raises(UpstreamFailed) as caught:
+            await c.answer({"tools": ["calculate"]}).complete()
+    assert (caught.value.code, caught.value.status) == ("cut", 502)
+
+
+async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None:
+    async with chat(reply(chunk("a"), HANG)) as c:
+        task = asyncio.create_task(c.answer({"tools": ["calculate"]}).complete())
+        await c.upstream.wait_for(running=1)
+        task.cancel()
+        await c.upstream.wait_for(running=0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_max_stages_is_the_end_and_does_not_pass_for_success() -> None:
@@ -165,7 +253,7 @@ async def test_calls_of_an_answer_that_was_broken_off_are_not_run(reason: str) -
     async with chat(reply(SUM, finish(reason), DONE)) as c:
         items = await c.items({"tools": ["calculate"]})
     assert kinds(items) == ["StageBegun", "StageDone"]
-    assert items[-1] == StageDone(reason, None, True, ())
+    assert items[-1] == StageDone(reason, None, True)
 
 
 @pytest.mark.parametrize("end", [(finish("stop"), DONE), (DONE,)], ids=["stop", "no finish_reason"])
@@ -195,7 +283,7 @@ async def test_the_result_can_be_read_while_the_answer_runs() -> None:
 
 async def test_an_answer_that_was_opened_and_never_read_is_closed() -> None:
     async with chat(reply(chunk("a"), HANG)) as c:
-        answer = c.answer(openai=True)
+        answer = c.answer(format=OpenAI)
         await answer.open()
         assert c.upstream.running == 1
         await answer.aclose()
@@ -206,7 +294,7 @@ class Noticing(Typed):
     """Says when a chunk is written."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(OpenAI.parse({"messages": MESSAGES}, Offer()))
         self.chunk = asyncio.Event()
 
     def item(self, item: Any) -> bytes:
@@ -254,7 +342,8 @@ async def test_cancelling_during_a_tool_cancels_the_tool() -> None:
             cancelled.set()
 
     async with chat(reply(call("hang", "{}"), finish("tool_calls"), DONE), tools=(hang,)) as c:
-        stream = stream_of(c.answer({"tools": ["hang"]}), Typed(), linger=None)
+        answer = c.answer({"tools": ["hang"]})
+        stream = stream_of(answer, Typed(answer.request), linger=None)
         await begun.wait()
         await c.upstream.wait_for(running=0)  # nothing is kept open while tools run
         stream.end(Trigger.DELETED)

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from handlers.chat.request import MAX_MESSAGES, ChatRequest, parse_request
+from handlers.chat.formats.openai import OpenAI
+from handlers.chat.formats.typed import Typed
+from handlers.chat.request import MAX_MESSAGES, ChatRequest, Offer, parse_openai, parse_own
 from sse.errors import Problem
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -15,18 +17,21 @@ def function(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": {}}}
 
 
-def parse(body: Any, **options: Any) -> ChatRequest:
-    return parse_request(body, **{"tools": TOOLS, "system": "Be brief.", **options})
+OFFER = Offer(TOOLS, "Be brief.", 8)
+
+
+def parse(body: Any, offer: Offer = OFFER) -> ChatRequest:
+    return parse_own(body, offer)
 
 
 def test_a_prompt_becomes_a_conversation() -> None:
     request = parse({"prompt": "Hi"})
     assert request.messages == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"})
-    assert (request.format, request.model, request.linger, request.max_stages) == ("typed", "", None, 8)
+    assert (request.model, request.linger, request.max_stages, request.stream) == ("", None, 8, True)
 
 
 def test_without_a_system_message_there_is_none() -> None:
-    assert parse({"prompt": "Hi"}, system="").messages == ({"role": "user", "content": "Hi"},)
+    assert parse({"prompt": "Hi"}, Offer()).messages == ({"role": "user", "content": "Hi"},)
 
 
 def test_what_nobody_here_knows_is_passed_on() -> None:
@@ -39,9 +44,9 @@ def test_what_nobody_here_knows_is_passed_on() -> None:
 
 def test_in_v1_only_the_sidecars_tools_and_stages_are_its_own() -> None:
     body = {"messages": HELLO, "metadata": {"a": "b"}, "prompt": 1, "linger": 2, "format": "x", "max_stages": 3}
-    request = parse(body, openai=True)
+    request = parse_openai(body, OFFER)
     assert request.parameters == {"metadata": {"a": "b"}, "prompt": 1, "linger": 2, "format": "x"}
-    assert (request.format, request.stream, request.max_stages, request.metadata) == ("openai", False, 3, None)
+    assert (request.stream, request.max_stages, request.metadata) == (False, 3, None)
 
 
 USAGE: dict[str, tuple[dict[str, Any], bool, Any]] = {
@@ -61,7 +66,7 @@ USAGE: dict[str, tuple[dict[str, Any], bool, Any]] = {
 
 @pytest.mark.parametrize(("body", "openai", "expected"), USAGE.values(), ids=USAGE.keys())
 def test_usage(body: dict[str, Any], openai: bool, expected: Any) -> None:
-    request = parse({"messages": HELLO, **body}, openai=openai)
+    request = (OpenAI if openai else Typed).parse({"messages": HELLO, **body}, OFFER)
     assert request.parameters.get("stream_options") == expected
     assert ("stream_options" in request.parameters) == (expected is not None)
 
@@ -73,11 +78,11 @@ def test_a_text_names_a_tool_of_the_sidecars_and_an_object_is_the_clients() -> N
 
 
 def test_max_stages_can_only_be_lowered() -> None:
-    assert parse({"prompt": "x", "max_stages": 99}, max_stages=5).max_stages == 5
+    assert parse({"prompt": "x", "max_stages": 99}, Offer(max_stages=5)).max_stages == 5
 
 
 def test_several_choices_pass_in_v1() -> None:
-    assert parse({"messages": HELLO, "n": 2}, openai=True).parameters["n"] == 2
+    assert parse_openai({"messages": HELLO, "n": 2}, OFFER).parameters["n"] == 2
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 1])
@@ -116,8 +121,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "n ": {"prompt": "x", "n": 0},
     "stream": {"prompt": "x", "stream": "yes"},
     "stream_options": {"prompt": "x", "stream_options": True},
-    "format": {"prompt": "x", "format": "openai"},
-    "format ": {"prompt": "x", "format": ["typed"]},
+    "format": {"prompt": "x", "format": ["typed"]},
     "linger": {"prompt": "x", "linger": -1},
     "metadata": {"prompt": "x", "metadata": "x"},
     "max_stages": {"prompt": "x", "max_stages": 1.5},
@@ -143,5 +147,5 @@ def test_the_problem_names_the_field(parameter: str, body: dict[str, Any]) -> No
 @pytest.mark.parametrize("body", [{"n": 2, "tools": ["calculate"]}, {"prompt": "x", "messages": None}])
 def test_wrong_in_v1(body: dict[str, Any]) -> None:
     with pytest.raises(Problem) as caught:
-        parse({"messages": HELLO, **body}, openai=True)
+        parse_openai({"messages": HELLO, **body}, OFFER)
     assert caught.value.status == 422

@@ -2,25 +2,21 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from app import Sidestream
 from handlers.chat.upstream.failures import CODES
-from handlers.chat.upstream.openai_sdk import OpenAIUpstream
-from sidecar.settings import Settings
 from sse.testing import open_stream
 from tests.support.app import HOST, JSON, Answer, ask
 from tests.support.chat import KEY, MESSAGES
+from tests.support.chatting import V1, Sidecar, demo, named, sidecar
 from tests.support.upstream import (
     BREAK,
     DONE,
     HANG,
     Script,
-    Upstream,
     call,
     chunk,
     chunk_object,
@@ -28,65 +24,17 @@ from tests.support.upstream import (
     event,
     finish,
     reply,
-    serve,
     usage,
 )
 
 HELLO = reply(chunk("Hel"), chunk("lo"), finish(), usage(1, 2), DONE)
-V1 = "/v1/chat/completions"
 STREAMED = {"messages": MESSAGES, "stream": True}
-
-
-class Sidecar:
-    """The application, and the upstream that it uses."""
-
-    def __init__(self, app: Sidestream, upstream: Upstream) -> None:
-        self.app = app
-        self.upstream = upstream
-
-    async def post(self, body: Any, path: str = "/chat", headers: Mapping[str, str] | None = None) -> Answer:
-        return await ask(self.app, path, method="POST", json=body, headers=headers)
-
-    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
-        return await ask(self.app, path, headers=headers)
-
-    @property
-    def asked(self) -> int:
-        """How many requests have reached the upstream."""
-        return len(self.upstream.requests)
-
-
-@asynccontextmanager
-async def sidecar(*scripts: Script, models: Script | None = None, **settings: Any) -> AsyncIterator[Sidecar]:
-    with pytest.MonkeyPatch.context() as patch:
-        async with serve(*scripts, models=models) as upstream:
-            patch.setenv("OPENAI_BASE_URL", upstream.url)
-            patch.setenv("OPENAI_API_KEY", KEY)
-            app = Sidestream(Settings(**{"model": "test", **settings}))
-            app.start()
-            assert app.features is not None
-            client = app.features.chat.upstream
-            assert isinstance(client, OpenAIUpstream)
-            await client.load()
-            try:
-                yield Sidecar(app, upstream)
-            finally:
-                await app.stop()
-
-
-def demo(**settings: Any) -> Sidestream:
-    return Sidestream(Settings(demo_interval=0, **settings))
 
 
 @pytest.fixture(autouse=True)
 def _no_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-
-
-def named(answer: Answer) -> list[tuple[str, Any]]:
-    """The events: name and payload."""
-    return [(e.type, e.data if e.data == "[DONE]" else json.loads(e.data)) for e in answer.events]
 
 
 # -- what comes out
@@ -99,7 +47,7 @@ async def test_typed_events_carry_the_upstreams_chunks() -> None:
     assert [name for name, _ in chunks] == ["chat_completion_chunk"] * 4
     assert [payload["chunk"] for _, payload in chunks] == [json.loads(step[6:]) for step in HELLO.steps[:4]]  # type: ignore[index]
     counts = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    assert done == ("done", {"stage_id": 1, "finish_reason": "stop", "usage": counts, "final": True})
+    assert done == ("done", {"stage_id": "1", "finish_reason": "stop", "usage": counts, "final": True})
     assert answer.last_event_id.endswith(".end")
     assert answer.headers["location"] == f"/streams/{answer.last_event_id.removesuffix('.end')}"
 
@@ -282,7 +230,7 @@ async def test_a_failure_is_told_and_what_had_arrived_stays(code: str, format: s
     assert (name, payload["code"]) == ("error", code)
     assert answer.last_event_id.endswith(".end")
     if format == "typed":
-        assert (payload["stage_id"], payload["retryable"]) == (1, CODES[code][0])
+        assert (payload["stage_id"], payload["retryable"]) == ("1", CODES[code][0])
 
 
 def check_v1_failure(code: str, script: Script, answer: Answer) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from handlers.chat.items import Call, CallBegun, CallDelta
 from handlers.chat.upstream.calls import Calls
 
 
@@ -70,12 +71,17 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
 @pytest.mark.parametrize(("fragments", "expected"), CASES.values(), ids=CASES.keys())
 def test_fragments_become_calls(fragments: list[dict[str, Any]], expected: list[tuple[str, str, str]]) -> None:
     calls = Calls("made_")
-    for one in fragments:
-        calls.feed([one])
-    assert [(call.id, call.name, call.arguments) for call in calls] == expected
+    deltas = [delta for one in fragments for delta in calls.feed([one])] + calls.end()
+    assert [(call.id, call.name, call.arguments) for call in calls.whole()] == expected
+    begun = [delta for delta in deltas if isinstance(delta, CallBegun)]
+    assert [(delta.index, delta.id, delta.name) for delta in begun] == [
+        (index, id, name) for index, (id, name, _) in enumerate(expected)
+    ]
+    for call in calls.whole():
+        pieces = [delta.arguments for delta in deltas if isinstance(delta, CallDelta) and delta.index == call.index]
+        assert "".join(pieces) == call.arguments
 
 
 def test_a_call_goes_back_to_the_model_in_its_own_shape() -> None:
-    calls = Calls("made_")
-    calls.feed([fragment(0, "a", "f", "{}")])
-    assert calls[0].message() == {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    call = Call(0, "a", "f", "{}")
+    assert call.message() == {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}

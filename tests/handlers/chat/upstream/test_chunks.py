@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from handlers.chat.upstream.chunks import Chunk, ChunkReader, joined, write
-from handlers.chat.upstream.failures import UpstreamFailed
+from handlers.chat.items import Chunk, UpstreamFailed
+from handlers.chat.texts import joined
+from handlers.chat.upstream.chunks import ChunkReader
 from tests.support.upstream import DONE, chunk, chunk_object, event, finish
 
 
@@ -73,8 +74,8 @@ def test_however_an_event_is_spelt_and_cut_the_chunks_are_the_same(body: bytes) 
 DIALECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "content null": (chunk_object({"content": None}), {"text": ""}),
     "content in parts, which is no text": (chunk_object({"content": [{"type": "text"}]}), {"text": ""}),
-    "tool_calls null": (chunk_object({"content": "x", "tool_calls": None}), {"text": "x", "calls": None}),
-    "tool_calls empty": (chunk_object({"tool_calls": []}), {"calls": None}),
+    "tool_calls null": (chunk_object({"content": "x", "tool_calls": None}), {"text": "x", "fragments": None}),
+    "tool_calls empty": (chunk_object({"tool_calls": []}), {"fragments": None}),
     "delta null": ({"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]}, {"finish_reason": "stop"}),
     "no delta": ({"choices": [{"finish_reason": "stop"}]}, {"text": "", "finish_reason": "stop"}),
     "no index": ({"choices": [{"delta": {"content": "x"}}]}, {"text": "x"}),
@@ -84,6 +85,11 @@ DIALECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "usage, one empty choice": ({"choices": [{}], "usage": {"total_tokens": 3}}, {"usage": {"total_tokens": 3}}),
     "usage, one null choice": ({"choices": [None], "usage": {"total_tokens": 3}}, {"usage": {"total_tokens": 3}}),
     "usage null": (chunk_object({"content": "x"}, usage=None), {"usage": None}),
+    "reasoning_content": (chunk_object({"reasoning_content": "hm", "content": None}), {"reasoning": "hm", "text": ""}),
+    "reasoning": (chunk_object({"reasoning": "hm"}), {"reasoning": "hm"}),
+    "reasoning, twice": (chunk_object({"reasoning_content": "hm", "reasoning": "hm"}), {"reasoning": "hm"}),
+    "reasoning null": (chunk_object({"reasoning_content": None, "content": "x"}), {"reasoning": "", "text": "x"}),
+    "refusal": (chunk_object({"refusal": "no"}), {"refusal": "no"}),
     "error null": (chunk_object({"content": "x"}, error=None), {"text": "x"}),
     "finish_reason empty": (chunk_object({"content": "x"}, ""), {"text": "x", "finish_reason": None}),
     "another choice's text": ({"choices": [{"index": 1, "delta": {"content": "x"}}]}, {"text": ""}),
@@ -109,10 +115,6 @@ def test_half_a_surrogate_pair_goes_through_as_it_came() -> None:
     chunks = read(*map(data, halves), finish())
     assert [c.json.decode() for c in chunks[:2]] == halves
     assert joined(c.text for c in chunks) == "😀"
-
-
-def test_a_surrogate_that_stays_alone_becomes_a_replacement_character() -> None:
-    assert joined(["a\ud83d", "b"]) == "a\ufffdb"
 
 
 def test_nan_is_written_anew() -> None:
@@ -179,7 +181,3 @@ def test_too_much_in_one_event_is_a_failure() -> None:
         reader.feed(b"x" * (1 << 20))
     assert reader.failure is not None
     assert reader.failure.code == "bad_chunk"
-
-
-def test_write_leaves_surrogates_escaped() -> None:
-    assert write({"a": "\ud83d", "b": "é"}) == b'{"a":"\\ud83d","b":"\\u00e9"}'

@@ -6,23 +6,13 @@ import sys
 from contextlib import aclosing
 from typing import Any
 
-from handlers.chat import builtin
 from handlers.chat.engine import Answer
-from handlers.chat.formats.typed import format_for
-from handlers.chat.items import ToolSummary
-from handlers.chat.request import parse_request
-from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
-from tests.support.streams import joined
-
-
-def answer(body: dict[str, Any], *, openai: bool = False) -> Answer:
-    toolbox = Toolbox([builtin.current_time, builtin.calculate])
-    return Answer(parse_request(body, tools=toolbox.tools, openai=openai), DemoUpstream(0), toolbox)
+from tests.support.chat import Asking
 
 
 async def run(body: dict[str, Any]) -> Answer:
-    done = answer(body)
+    done = Asking(DemoUpstream(0)).answer(body)
     async with aclosing(done):
         async for _ in done:
             pass
@@ -33,12 +23,11 @@ async def test_it_says_what_it_is() -> None:
     done = await run({"prompt": "Hello  there"})
     assert done.result["text"] == "This is a mock response to: Hello  there"
     assert done.result["finish_reason"] == "stop"
-    assert done.stages[0].head["model"] == "demo"
     assert done.result["usage"] == {"prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10}
 
 
 async def test_it_answers_word_by_word() -> None:
-    done = answer({"prompt": "one two"})
+    done = Asking(DemoUpstream(0)).answer({"prompt": "one two"})
     pieces = [text async for item in done if (text := getattr(item, "text", ""))]
     assert pieces == ["This", " is", " a", " mock", " response", " to:", " one", " two"]
 
@@ -52,8 +41,8 @@ async def test_it_calls_a_tool_that_the_prompt_names() -> None:
 
 
 async def test_it_calls_no_tool_that_was_not_named_or_not_offered() -> None:
-    assert len((await run({"prompt": "What is recalculated?", "tools": ["calculate"]})).stages) == 1
-    assert len((await run({"prompt": "calculate 1"})).stages) == 1
+    assert len((await run({"prompt": "What is recalculated?", "tools": ["calculate"]})).result["stages"]) == 1
+    assert len((await run({"prompt": "calculate 1"})).result["stages"]) == 1
 
 
 async def test_it_calls_the_clients_tools_too() -> None:
@@ -77,11 +66,9 @@ async def test_its_answer_in_one_piece() -> None:
 
 
 async def test_typed_events_have_everything() -> None:
-    items = [item async for item in answer({"prompt": "current_time please", "tools": ["current_time"]})]
-    assert sum(isinstance(item, ToolSummary) for item in items) == 1
-    format = format_for(parse_request({"prompt": "x"}))
-    written = joined(*[format.item(item) for item in items], format.done())
+    written = await Asking(DemoUpstream(0)).written({"prompt": "current_time please", "tools": ["current_time"]})
     names = [line[7:].decode() for line in written.split(b"\n") if line.startswith(b"event: ")]
+    assert names.count("tool_summary") == 1
     assert names.count("done") == 2
     assert names[-1] == "done"
 

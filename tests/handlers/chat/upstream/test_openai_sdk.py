@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from handlers.chat.upstream.failures import CODES, Reply, UpstreamFailed
+from handlers.chat.items import UpstreamFailed, Whole
+from handlers.chat.upstream.failures import CODES
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from tests.support.chat import KEY, MESSAGES, chat, client_of
 from tests.support.upstream import BREAK, DONE, HANG, Script, chunk, error_reply, event, finish, reply, serve, usage
@@ -73,9 +74,9 @@ async def test_an_answer_that_does_not_begin(script: Script, code: str) -> None:
     assert failure.retryable is CODES[code][0]
     assert KEY not in str(failure)
     if script.status != 200:
-        assert failure.reply is not None
+        assert failure.said is not None
         assert failure.status == script.status
-        assert failure.reply.body == b"".join(map(_bytes, script.steps)).replace(KEY.encode(), b"***")
+        assert failure.said.body == b"".join(map(_bytes, script.steps)).replace(KEY.encode(), b"***")
         assert str(script.status) in failure.message
 
 
@@ -98,9 +99,9 @@ async def test_what_an_upstream_says_about_a_limit_is_kept() -> None:
     async with serve(NOT_BEGUN["429"][0]) as upstream, client_of(upstream) as client:
         _, failure = await read(client)
     assert failure is not None
-    assert failure.reply is not None
-    assert failure.reply.headers["retry-after"] == "7"
-    assert "content-length" not in failure.reply.headers
+    assert failure.said is not None
+    assert failure.said.headers["retry-after"] == "7"
+    assert "content-length" not in failure.said.headers
 
 
 async def test_an_upstream_that_is_not_there() -> None:
@@ -232,7 +233,7 @@ async def test_an_answer_in_one_piece_is_untouched() -> None:
         answer = await client.complete({"model": "test", "messages": MESSAGES, "n": 2})
         assert upstream.requests[0].body == {"model": "test", "messages": MESSAGES, "n": 2, "stream": False}
     headers = {"content-type": "application/json", "openai-version": "2"}
-    assert answer == Reply(200, headers, odd)
+    assert answer == Whole(200, odd, headers)
 
 
 @pytest.mark.parametrize(

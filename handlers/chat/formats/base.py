@@ -1,0 +1,64 @@
+"""A format of the chat: how a client asks, and how it is answered. A class whose defaults are the plain format.
+
+In:  a request; then the engine's items, and how the stream ended. Out: a `ChatRequest`; then encoded events (`sse.formats`), or
+an answer in one piece. Whatever is particular to one format stands in its class, in a file of its own; `routes.Chat.answering`
+makes a handler of it.
+"""
+
+from typing import Any
+
+from handlers.chat.items import Chunk, Completion, Item, UpstreamFailed
+from handlers.chat.request import ChatRequest, Offer, parse_own
+from handlers.chat.texts import write
+from sse.errors import Problem
+from sse.formats import Format, Written
+from sse.http import Request, Response, problem_response
+from sse.wire.encoder import encode_json
+
+
+class ChatFormat(Format):
+    """For one answer. The class's attributes are what the handler and the engine ask of it before there is one.
+
+    after_status: whether the answer's head waits for the upstream's status, so that a failure has a status of its own; such an
+    answer can't be resumed, and ends with its client. beside_pending: whether the sidecar's tools run in a stage that calls
+    tools of the client's too. retry: whether a request that fails upstream is sent again, where that makes sense.
+    """
+
+    after_status = False
+    beside_pending = True
+    retry = True
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.request = request
+
+    @classmethod
+    async def body(cls, request: Request, limit: int) -> Any:
+        """What the client has sent: the JSON of its body, which may have `limit` bytes. Raises Problem."""
+        return await request.json(limit=limit)
+
+    @classmethod
+    def parse(cls, body: Any, offer: Offer) -> ChatRequest:
+        """What the body asks for. Raises Problem."""
+        return parse_own(body, offer)
+
+    @classmethod
+    def problem(cls, problem: Problem) -> Response:
+        """How an error looks."""
+        return problem_response(problem)
+
+    @classmethod
+    def refused(cls, failure: UpstreamFailed) -> Response:
+        """How it looks that the upstream has failed before the answer began."""
+        return cls.problem(Problem(failure.status, failure.message, code=failure.code))
+
+    def item(self, item: Item) -> Written:
+        """`{"content": …}` for each piece of text."""
+        return encode_json(write({"content": item.text})) if type(item) is Chunk and item.text else b""
+
+    def passes_whole(self) -> bool:
+        """Whether an answer in one piece is the upstream's own, untouched."""
+        return False
+
+    def whole(self, completion: Completion) -> bytes:
+        """An answer in one piece: JSON. Only for formats whose requests can ask for one."""
+        raise NotImplementedError
