@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import reduce
 from typing import Any, Final, Protocol
 
 from handlers.chat.formats.base import ChatFormat
@@ -130,11 +131,8 @@ class Answer:
     def _texts(self) -> list[str]:
         return [text for stage in self._stages for text in stage.texts]
 
-    def _usage(self) -> dict[str, Any] | None:
-        usage: dict[str, Any] | None = None
-        for stage in self._stages:
-            usage = add_usage(usage, stage.usage)
-        return usage
+    def _usage(self) -> Any:
+        return reduce(add_usage, (stage.usage for stage in self._stages), None)
 
     async def _run(self) -> AsyncGenerator[Item, None]:
         final = False
@@ -162,7 +160,8 @@ class Answer:
                         yield result
                 yield ToolsDone(stage.results)
             final = not run or bool(pending)
-            stage.finish_reason = _finish_reason(stage, cut_short=bool(own and not run and not pending))
+            left_over = own and not run and not pending and stage.finish_reason in _CALLS_MEANT
+            stage.finish_reason = "length" if left_over else stage.finish_reason or ("tool_calls" if stage.calls else "stop")
             if final:
                 self._pending, self._finish_reason = tuple(pending), stage.finish_reason
             yield StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
@@ -200,10 +199,3 @@ class Answer:
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
             await chunks.aclose()
-
-
-def _finish_reason(stage: Stage, *, cut_short: bool) -> str:
-    """What the upstream said, or what it left out; "length" where calls that nobody can run are left over."""
-    if cut_short and stage.finish_reason in _CALLS_MEANT:
-        return "length"
-    return stage.finish_reason or ("tool_calls" if stage.calls else "stop")

@@ -10,13 +10,14 @@ Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 
 import logging
 import os
+from functools import partial
 from typing import Any
 
 from handlers.chat.engine import Answer
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI, passed_on
 from handlers.chat.items import UpstreamFailed, Whole
-from handlers.chat.request import ChatRequest, Offer, wrong
+from handlers.chat.request import Offer, wrong
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
@@ -66,15 +67,10 @@ class Chat:
             format_class = _chosen(body, first, others) if others else first
             chat = format_class.parse(body, self.offer)
             check_metadata(chat.metadata)
+            answer = partial(Answer, chat, format_class, self.upstream, self.toolbox, service.counts.first_token.observe)
             if format_class.after_status:
-                return await self._after_status(service, request, self.answer(service, chat, format_class))
-            return await answers.open(
-                service,
-                request,
-                stream,
-                lambda: self.opening(service, self.answer(service, chat, format_class)),
-                body=dumps(body),
-            )
+                return await self._after_status(service, request, answer())
+            return await answers.open(service, request, stream, lambda: self.opening(service, answer()), body=dumps(body))
 
         return handle
 
@@ -84,10 +80,6 @@ class Chat:
             return passed_on(await attended(request.receive, self.upstream.models()))
         except UpstreamFailed as failure:
             return _refused(service, OpenAI, failure)
-
-    def answer(self, service: Service, chat: ChatRequest, format: type[ChatFormat]) -> Answer:
-        """What the engine makes of a request; nothing is asked of the upstream before it is iterated or opened."""
-        return Answer(chat, format, self.upstream, self.toolbox, service.counts.first_token.observe)
 
     def opening(self, service: Service, answer: Answer) -> Opening:
         """How the stream of an answer is opened."""

@@ -6,6 +6,7 @@ answer then says what came of it. Its chunks have OpenAI's shape.
 """
 
 import asyncio
+import itertools
 import json
 import re
 import secrets
@@ -45,7 +46,7 @@ class DemoUpstream:
         call, words = _call(body), _words(body)
         said = {"content": None, "tool_calls": [call]} if call else {"content": "".join(words)}
         await asyncio.sleep(self._interval * len(words))
-        choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": _reason(call)}
+        choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": "tool_calls" if call else "stop"}
         return Whole(200, write({**_head("chat.completion"), "choices": [choice], "usage": _usage(body, words)}))
 
     async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Chunk], None]:
@@ -57,17 +58,17 @@ class DemoUpstream:
             begun = {**call, "index": 0, "function": {**call["function"], "arguments": ""}}
             rest = ({"index": 0, "function": {"arguments": part}} for part in (arguments[:half], arguments[half:]))
             deltas = [{"role": "assistant", "content": None, "tool_calls": [begun]}, *({"tool_calls": [one]} for one in rest)]
-        for delta in deltas:
-            yield [parse(write({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))]
-            await asyncio.sleep(self._interval)
-        yield [parse(write({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": _reason(call)}]}))]
+        for delta in [*deltas, {}]:
+            reason = None if delta else "tool_calls" if call else "stop"
+            yield [parse(write({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}))]
+            await asyncio.sleep(self._interval if delta else 0)
         if (body.get("stream_options") or {}).get("include_usage"):
             yield [parse(write({**head, "choices": [], "usage": _usage(body, words)}))]
 
 
 def _call(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """The call that the prompt asks for, unless it has been made."""
-    if body["messages"][-1]["role"] == "tool" or body.get("tool_choice") == "none":
+    if body["messages"][-1].get("role") == "tool" or body.get("tool_choice") == "none":
         return None
     prompt = _prompt(body)
     for tool in body.get("tools") or ():
@@ -83,22 +84,16 @@ def _call(body: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _words(body: Mapping[str, Any]) -> list[str]:
     """The answer; each word but the first brings the blank before it."""
-    answer = f"This is a mock response to: {_prompt(body)}"
-    for message in reversed(body["messages"]):
-        if message["role"] != "tool":
-            break
-        answer += f" ({message['content']})"
-    return re.findall(r"\s*\S+", answer)
+    results = itertools.takewhile(lambda message: message.get("role") == "tool", reversed(body["messages"]))
+    answer = " ".join([f"This is a mock response to: {_prompt(body)}", *(f"({result.get('content')})" for result in results)])
+    return re.findall(r"\s*\S+", answer.rstrip())  # without blanks at the end each is looked at once
 
 
 def _prompt(body: Mapping[str, Any]) -> str:
     """The last thing that the user said."""
-    content = next((message["content"] for message in reversed(body["messages"]) if message["role"] == "user"), "")
-    return content if isinstance(content, str) else " ".join(part.get("text") or "" for part in content)
-
-
-def _reason(call: Any) -> str:
-    return "tool_calls" if call else "stop"
+    content = next((message.get("content") for message in reversed(body["messages"]) if message.get("role") == "user"), "")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    return " ".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
 def _head(kind: str) -> dict[str, Any]:

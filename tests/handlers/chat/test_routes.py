@@ -259,7 +259,7 @@ BAD: dict[str, tuple[Any, int, str | None]] = {
     "no object": ([], 400, None),
     "nothing to say": ({}, 422, "messages"),
     "both": ({"prompt": "x", "messages": MESSAGES}, 422, "messages"),
-    "a role": ({"messages": [*MESSAGES, *MESSAGES, {"role": "robot", "content": "x"}]}, 422, "messages[2].role"),
+    "a message": ({"messages": [*MESSAGES, *MESSAGES, "Hello"]}, 422, "messages[2]"),
     "a content": ({"messages": [{"role": "user", "content": 1}]}, 422, "messages[0].content"),
     "an unknown tool": ({"prompt": "x", "tools": ["calculate", "nothing"]}, 422, "tools[1]"),
     "n": ({"prompt": "x", "n": 2}, 422, "n"),
@@ -289,7 +289,7 @@ async def test_get_needs_a_prompt(path: str) -> None:
     [
         ([], 400, None),
         ({"prompt": "x"}, 422, "messages"),
-        ({"messages": [{"role": "x"}]}, 422, "messages[0].role"),
+        ({"messages": ["x"]}, 422, "messages[0]"),
         ({"messages": MESSAGES, "n": 2, "tools": ["calculate"]}, 422, "n"),
     ],
 )
