@@ -21,7 +21,6 @@ from typing import Any, Final, Protocol
 
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.items import Call, Chunk, Completion, Item, StageBegun, StageDone, ToolResult, ToolsDone, Whole, add_usage
-from handlers.chat.request import ChatRequest
 from handlers.chat.stage import Stage, message
 from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
@@ -49,19 +48,18 @@ class Upstream(Protocol):
 class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
-    format: what it will be written in. first_token: called for each stage with the seconds from asking to its first chunk.
+    format: what asks for it. first_token: called for each stage with the seconds from asking to its first chunk.
     """
 
     def __init__(
         self,
-        request: ChatRequest,
-        format: type[ChatFormat],
+        format: ChatFormat,
         upstream: Upstream,
         toolbox: Toolbox,
         first_token: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self.request = request
         self.format = format
+        self.request = request = format.request
         self._upstream = upstream
         self._toolbox = toolbox
         self._first_token = first_token

@@ -10,14 +10,12 @@ Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 
 import logging
 import os
-from functools import partial
-from typing import Any
 
 from handlers.chat.engine import Answer
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI, passed_on
 from handlers.chat.items import UpstreamFailed, Whole
-from handlers.chat.request import Offer, wrong
+from handlers.chat.request import Offer
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
@@ -30,7 +28,6 @@ from sidecar.settings import Settings
 from sse.asgi import attended
 from sse.http import Request
 from sse.stream import Opening, Stream
-from sse.wire.payload import dumps
 
 logger = logging.getLogger("sidestream")
 
@@ -63,14 +60,12 @@ class Chat:
         """A handler that answers in a format; of several, in the one that the body's `format` names, or else in the first."""
 
         async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
-            body = await first.body(request, service.settings.max_body)
-            format_class = _chosen(body, first, others) if others else first
-            chat = format_class.parse(body, self.offer)
-            check_metadata(chat.metadata)
-            answer = partial(Answer, chat, format_class, self.upstream, self.toolbox, service.counts.first_token.observe)
-            if format_class.after_status:
-                return await self._after_status(service, request, answer())
-            return await answers.open(service, request, stream, lambda: self.opening(service, answer()), body=dumps(body))
+            format, body = await first.asked(request, self.offer, service.settings.max_body, *others)
+            check_metadata(format.request.metadata)
+            answer = Answer(format, self.upstream, self.toolbox, service.counts.first_token.observe)
+            if format.after_status:
+                return await self._after_status(service, request, answer)
+            return await answers.open(service, request, stream, lambda: self.opening(service, answer), body=body)
 
         return handle
 
@@ -83,10 +78,10 @@ class Chat:
 
     def opening(self, service: Service, answer: Answer) -> Opening:
         """How the stream of an answer is opened."""
-        chat, format, keep = answer.request, answer.format, service.settings.keep
-        linger = service.settings.linger if chat.linger is None else chat.linger
-        linger = 0 if format.after_status else linger
-        return Opening(answer, format(chat), linger, keep, chat.metadata, result=lambda: answer.result)
+        settings, chat = service.settings, answer.request
+        linger = settings.linger if chat.linger is None else chat.linger
+        linger = 0 if answer.format.after_status else linger
+        return Opening(answer, answer.format, linger, settings.keep, chat.metadata, result=lambda: answer.result)
 
     async def _after_status(self, service: Service, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
@@ -105,19 +100,11 @@ class Chat:
             raise
 
 
-def _chosen(body: Any, first: type[ChatFormat], others: tuple[type[ChatFormat], ...]) -> type[ChatFormat]:
-    wish = body.get("format") if isinstance(body, dict) else None
-    for format in (first, *others):
-        if wish is None or wish == format.name:
-            return format
-    raise wrong("format", f"must be one of {', '.join(format.name for format in (first, *others))}")
-
-
 async def _whole(answer: Answer) -> Whole:
-    format = answer.format(answer.request)
+    format = answer.format
     return await answer.whole() if format.passes_whole() else Whole(200, format.whole(await answer.complete()))
 
 
-def _refused(service: Service, format: type[ChatFormat], failure: UpstreamFailed) -> Reply:
+def _refused(service: Service, format: ChatFormat | type[ChatFormat], failure: UpstreamFailed) -> Reply:
     service.counts.failures[failure.code] += 1
     return format.refused(failure)

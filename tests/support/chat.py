@@ -55,8 +55,7 @@ class Asking:
         body = body or {}
         if "prompt" not in body:
             body = {"messages": MESSAGES, **body}
-        request = format.parse(body, Offer(self.toolbox.tools))
-        return Answer(request, format, self.client, self.toolbox)
+        return Answer(format(body, Offer(self.toolbox.tools)), self.client, self.toolbox)
 
     async def items(self, body: dict[str, Any] | None = None, format: type[ChatFormat] = Typed) -> list[Item]:
         async with aclosing(self.answer(body, format)) as answer:
@@ -65,8 +64,7 @@ class Asking:
     async def written(self, body: dict[str, Any] | None = None, format: type[ChatFormat] = Typed) -> bytes:
         """The whole event stream of an answer that succeeds."""
         async with aclosing(self.answer(body, format)) as answer:
-            writer = format(answer.request)
-            return b"".join([encoded(writer.item(item)) async for item in answer]) + encoded(writer.done())
+            return b"".join([encoded(answer.format.item(item)) async for item in answer]) + encoded(answer.format.done())
 
 
 class Chat(Asking):

@@ -32,7 +32,7 @@ CLIENTS = {"type": "function", "function": {"name": "lookup", "parameters": {}}}
 
 def made(format: type[ChatFormat], **body: Any) -> Any:
     """A format for one answer."""
-    return format(format.parse({"messages": MESSAGES, **body}, Offer()))
+    return format({"messages": MESSAGES, **body}, Offer())
 
 
 def events(written: Written) -> list[MessageEvent]:

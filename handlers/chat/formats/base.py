@@ -8,16 +8,17 @@ makes a handler of it.
 from typing import Any
 
 from handlers.chat.items import Chunk, Completion, Item, UpstreamFailed
-from handlers.chat.request import ChatRequest, Offer, parse_own
+from handlers.chat.request import Offer, parse_own, wrong
 from handlers.chat.texts import write
 from sse.errors import Problem
 from sse.formats import Format, Written
 from sse.http import Request, Response, problem_response
 from sse.wire.encoder import encode_json
+from sse.wire.payload import dumps
 
 
 class ChatFormat(Format):
-    """For one answer. The class's attributes are what the handler and the engine ask of it before there is one.
+    """Made for one answer, of the body that asks for it. request: what that asks for.
 
     after_status: whether the answer's head waits for the upstream's status, so that a failure has a status of its own; such an
     answer can't be resumed, and ends with its client. beside_pending: whether the sidecar's tools run in a stage that calls
@@ -28,18 +29,27 @@ class ChatFormat(Format):
     beside_pending = True
     retry = True
 
-    def __init__(self, request: ChatRequest) -> None:
-        self.request = request
+    def __init__(self, body: Any, offer: Offer) -> None:
+        """Raises Problem for a body that can't be used."""
+        self.request = parse_own(body, offer)
+
+    @classmethod
+    async def asked(cls, request: Request, offer: Offer, limit: int, *others: type["ChatFormat"]) -> tuple["ChatFormat", bytes]:
+        """The format that a request asks for: this one, or another if the body's `format` names that; and the body as JSON.
+
+        limit: bytes of the body. Raises Problem.
+        """
+        body, kinds = await cls.body(request, limit), {kind.name: kind for kind in (cls, *others)}
+        wish = body.get("format") if others and isinstance(body, dict) else None
+        kind = cls if wish is None else kinds.get(str(wish))
+        if kind is None:
+            raise wrong("format", f"must be one of {', '.join(kinds)}")
+        return kind(body, offer), dumps(body)
 
     @classmethod
     async def body(cls, request: Request, limit: int) -> Any:
-        """What the client has sent: the JSON of its body, which may have `limit` bytes. Raises Problem."""
+        """What the client has sent: the JSON of its body. Raises Problem."""
         return await request.json(limit=limit)
-
-    @classmethod
-    def parse(cls, body: Any, offer: Offer) -> ChatRequest:
-        """What the body asks for. Raises Problem."""
-        return parse_own(body, offer)
 
     @classmethod
     def problem(cls, problem: Problem) -> Response:

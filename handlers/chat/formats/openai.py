@@ -11,7 +11,7 @@ from typing import Any
 
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.items import Chunk, Completion, Item, StageDone, UpstreamFailed, Whole, add_usage
-from handlers.chat.request import ASK_FOR_USAGE, ChatRequest, Offer, parse_openai
+from handlers.chat.request import ASK_FOR_USAGE, Offer, parse_openai
 from handlers.chat.texts import write
 from sse.errors import Problem, SourceFailed
 from sse.formats import DONE, Written
@@ -34,19 +34,16 @@ class OpenAI(ChatFormat):
     beside_pending = False
     retry = False
 
-    def __init__(self, request: ChatRequest) -> None:
-        super().__init__(request)
+    def __init__(self, body: Any, offer: Offer) -> None:
+        request = parse_openai(body, offer)
         self._merge = bool(request.own_tools)
         self._include_usage = bool((request.parameters.get("stream_options") or {}).get("include_usage"))
         self._head: dict[str, Any] | None = None  # of the merged answer: what all its chunks have in common
         self._usage: dict[str, Any] | None = None
-
-    @classmethod
-    def parse(cls, body: Any, offer: Offer) -> ChatRequest:
-        request = parse_openai(body, offer)
-        if request.own_tools and not request.stream and "stream_options" not in body:
-            return replace(request, parameters={**request.parameters, **ASK_FOR_USAGE})  # streamed here, and told in one piece
-        return request
+        if self._merge and not request.stream and "stream_options" not in body:
+            # What is put together here is streamed to us.
+            request = replace(request, parameters={**request.parameters, **ASK_FOR_USAGE})
+        self.request = request
 
     @classmethod
     def problem(cls, problem: Problem) -> Response:

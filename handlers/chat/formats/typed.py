@@ -14,7 +14,6 @@ from typing import Any
 
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.items import Chunk, Item, StageBegun, StageDone, ToolResult, ToolsDone
-from handlers.chat.request import ChatRequest
 from sse.errors import SourceFailed
 from sse.wire.encoder import encode_json
 from sse.wire.payload import dumps
@@ -25,14 +24,9 @@ class Typed(ChatFormat):
 
     name = "typed"
 
-    def __init__(self, request: ChatRequest) -> None:
-        super().__init__(request)
-        self._begin(1)
-        self._final: dict[str, Any] = {"finish_reason": "stop", "usage": None, "final": True}
-
-    def _begin(self, stage: int) -> None:
-        self._stage_id = str(stage)
-        self._before_chunk = b'event: chat_completion_chunk\ndata: {"stage_id":"%d","chunk":' % stage
+    _stage_id = "1"
+    _before_chunk = b""
+    _final: Mapping[str, Any] = {"finish_reason": "stop", "usage": None, "final": True}
 
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None
@@ -43,7 +37,8 @@ class Typed(ChatFormat):
                 # Most events of a stream are this one: put together, and not built and dumped.
                 return b"%b%b}\n\n" % (self._before_chunk, item.json)
             case StageBegun(number):
-                self._begin(number)
+                self._stage_id = str(number)
+                self._before_chunk = b'event: chat_completion_chunk\ndata: {"stage_id":"%d","chunk":' % number
             case ToolResult():
                 return self._event("tool_completion_chunk", {"tool_results": _tool_chunk(item)})
             case ToolsDone(results):

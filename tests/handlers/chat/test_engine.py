@@ -294,7 +294,7 @@ class Noticing(Typed):
     """Says when a chunk is written."""
 
     def __init__(self) -> None:
-        super().__init__(OpenAI.parse({"messages": MESSAGES}, Offer()))
+        super().__init__({"messages": MESSAGES}, Offer())
         self.chunk = asyncio.Event()
 
     def item(self, item: Any) -> bytes:
@@ -343,7 +343,7 @@ async def test_cancelling_during_a_tool_cancels_the_tool() -> None:
 
     async with chat(reply(call("hang", "{}"), finish("tool_calls"), DONE), tools=(hang,)) as c:
         answer = c.answer({"tools": ["hang"]})
-        stream = stream_of(answer, Typed(answer.request), linger=None)
+        stream = stream_of(answer, answer.format, linger=None)
         await begun.wait()
         await c.upstream.wait_for(running=0)  # nothing is kept open while tools run
         stream.end(Trigger.DELETED)

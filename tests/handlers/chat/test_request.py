@@ -66,7 +66,7 @@ USAGE: dict[str, tuple[dict[str, Any], bool, Any]] = {
 
 @pytest.mark.parametrize(("body", "openai", "expected"), USAGE.values(), ids=USAGE.keys())
 def test_usage(body: dict[str, Any], openai: bool, expected: Any) -> None:
-    request = (OpenAI if openai else Typed).parse({"messages": HELLO, **body}, OFFER)
+    request = (OpenAI if openai else Typed)({"messages": HELLO, **body}, OFFER).request
     assert request.parameters.get("stream_options") == expected
     assert ("stream_options" in request.parameters) == (expected is not None)
 

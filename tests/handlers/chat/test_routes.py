@@ -264,6 +264,8 @@ BAD: dict[str, tuple[Any, int, str | None]] = {
     "an unknown tool": ({"prompt": "x", "tools": ["calculate", "nothing"]}, 422, "tools[1]"),
     "n": ({"prompt": "x", "n": 2}, 422, "n"),
     "format": ({"prompt": "x", "format": "xml"}, 422, "format"),
+    "another route's format": ({"prompt": "x", "format": "openai"}, 422, "format"),
+    "no format at all": ({"prompt": "x", "format": ["typed"]}, 422, "format"),
     "negative linger": ({"prompt": "x", "linger": -1}, 422, "linger"),
     "linger without end": ({"prompt": "x", "linger": 86401}, 422, "linger"),
     "too much metadata": ({"prompt": "x", "metadata": {"a": "x" * 1024}}, 422, "metadata"),

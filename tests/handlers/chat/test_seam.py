@@ -1,6 +1,7 @@
 """The seam: one class and one route make a new format of the chat, and nothing else of the project is touched."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from app import Features, Sidestream, routes
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.items import CallBegun, Chunk, Completion, Item, StageDone, ToolResult
-from handlers.chat.request import ChatRequest, Offer, parse_openai
+from handlers.chat.request import Offer, parse_openai
 from sidecar.access import Right
 from sidecar.routes import Route
 from sse.errors import Problem, SourceFailed
@@ -27,17 +28,12 @@ class Telegraph(ChatFormat):
     name = "telegraph"
     headers = ((b"x-telegraph", b"1"),)
 
-    def __init__(self, request: ChatRequest) -> None:
-        super().__init__(request)
-        self.words = 0
-
-    @classmethod
-    def parse(cls, body: Any, offer: Offer) -> ChatRequest:
+    def __init__(self, body: Any, offer: Offer) -> None:
         if "say" not in body:
             raise Problem(400, "there is nothing to say")
-        return parse_openai(
-            {"messages": [{"role": "user", "content": body["say"]}], "tools": body.get("tools"), "stream": True}, offer
-        )
+        asked = {"messages": [{"role": "user", "content": body["say"]}], "tools": body.get("tools"), "stream": True}
+        self.request = replace(parse_openai(asked, offer), stream=body.get("stream", True))
+        self.words = 0
 
     @classmethod
     def problem(cls, problem: Problem) -> Response:
@@ -73,17 +69,8 @@ class Wired(Telegraph):
     ids = False
     after_status = True
 
-    @classmethod
-    def parse(cls, body: Any, offer: Offer) -> ChatRequest:
-        request = super().parse(body, offer)
-        return request if body.get("stream") else ChatRequest(**{**vars_of(request), "stream": False})
-
     def whole(self, completion: Completion) -> bytes:
         return dumps({"said": completion.message["content"]})
-
-
-def vars_of(request: ChatRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in ChatRequest.__slots__}
 
 
 class WithTelegraph(Sidestream):
@@ -159,7 +146,7 @@ async def test_errors_look_as_it_says() -> None:
 
 async def test_an_answer_in_one_piece() -> None:
     async with with_telegraph(CALLED, ANSWERED) as s:
-        assert (await say(s, "/wired", tools=["calculate"])).json == {"said": "wait forty"}
+        assert (await say(s, "/wired", tools=["calculate"], stream=False)).json == {"said": "wait forty"}
 
 
 @pytest.mark.parametrize(("path", "linger"), [("/telegraph", 30), ("/wired", 0)])

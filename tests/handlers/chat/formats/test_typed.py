@@ -50,7 +50,9 @@ async def test_it_shows_the_clients_calls_as_pending() -> None:
 
 def test_a_chunk_goes_out_as_it_came() -> None:
     raw = b'{"choices": [],  "x":1.50}'
-    assert made(Typed).item(Chunk(raw, {})) == b'event: chat_completion_chunk\ndata: {"stage_id":"1","chunk":%b}\n\n' % raw
+    format = made(Typed)
+    format.item(StageBegun(1))
+    assert format.item(Chunk(raw, {})) == b'event: chat_completion_chunk\ndata: {"stage_id":"1","chunk":%b}\n\n' % raw
 
 
 def test_it_ends() -> None:
