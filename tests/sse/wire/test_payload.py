@@ -187,7 +187,7 @@ REFUSED = [
     ("a key over 64 bits", {2**70: 5}, "Dict integer key must be within 64-bit range"),
     ("an integer that Python doesn't write", 10**5000, "Exceeds the limit"),
     ("a datetime in a zone that has no offset", datetime(2024, 1, 2, tzinfo=NoZone()), "TypeError"),
-    ("a dataclass with an empty slot", Unset(), "AttributeError: 'Unset' object has no attribute 'x'"),
+    ("a dataclass with an empty slot", Unset(), "object has no attribute 'x'"),
     ("an object without a text", Raises(KeyError("no text")), "KeyError: 'no text'"),
     ("an object that would end the process", Raises(SystemExit(1)), "SystemExit: 1"),
     ("an object that would interrupt the loop", Raises(KeyboardInterrupt("now")), "KeyboardInterrupt: now"),
