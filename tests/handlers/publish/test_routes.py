@@ -15,7 +15,10 @@ from sse.stream import MAX_EVENT, State, Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, ask
 from tests.support.asgi import Connection, http_scope
+from tests.support.clock import idle, now
 from tests.support.streams import open_in
+
+pytestmark = pytest.mark.virtual_time
 
 LINES = {"content-type": "application/jsonl"}
 STREAM = {"content-type": "text/event-stream"}
@@ -52,12 +55,6 @@ async def events(sidestream: Sidestream, stream: Stream) -> list[tuple[str, str,
 
 async def close(sidestream: Sidestream, stream: Stream) -> Answer:
     return await ask(sidestream, f"/streams/{stream.id}/close", method="POST")
-
-
-async def waits_for_watcher(stream: Stream) -> None:
-    async with asyncio.timeout(5):
-        while not stream.log.waiting:
-            await asyncio.sleep(0)  # the publisher goes on as far as it may
 
 
 class Arriving:
@@ -142,11 +139,12 @@ async def test_an_idempotency_key_names_the_same_stream(sidestream: Sidestream) 
 
 
 async def test_without_a_publisher_it_fails(sidestream: Sidestream) -> None:
-    stream = await opened(sidestream, ttl=0.01)
+    stream = await opened(sidestream, ttl=30)
     await stream.closed()
+    assert now() == 30
     (error,) = await events(sidestream, stream)
     assert error[:2] == ("end", "error")
-    assert json.loads(error[2]) == {"error": "no publisher for 0.01 s", "code": "publisher_gone", "fatal": True}
+    assert json.loads(error[2]) == {"error": "no publisher for 30 s", "code": "publisher_gone", "fatal": True}
 
 
 # -- whole bodies
@@ -276,16 +274,17 @@ async def test_what_came_before_an_error_stays_and_is_told(
 async def test_a_publisher_that_vanishes_in_the_middle_leaves_the_stream_to_its_ttl(
     sidestream: Sidestream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = await opened(sidestream, ttl=0.05)
+    stream = await opened(sidestream, ttl=30)
     publishing = Arriving(sidestream, stream, STREAM)
     publishing.arrive(b"data: a\n\ndata: half")
-    await asyncio.sleep(0.1)  # longer than the ttl, which stands still
+    await asyncio.sleep(100)  # longer than the ttl, which stands still
     assert (stream.state, stream.log.last) == (State.RUNNING, 1)
     publishing.vanish()
     await publishing.answer
     await stream.closed()
     assert stream.failure is not None
     assert (stream.failure.code, publishing.connection.sent, caplog.records) == ("publisher_gone", [], [])
+    assert now() == 100 + 30
 
 
 async def test_a_publisher_faster_than_its_watchers_is_not_read(sidestream: Sidestream) -> None:
@@ -296,7 +295,8 @@ async def test_a_publisher_faster_than_its_watchers_is_not_read(sidestream: Side
         publishing = Arriving(sidestream, stream, STREAM)
         for _ in range(100):
             publishing.arrive(event)
-        await waits_for_watcher(stream)
+        await idle()  # the publisher has gone on as far as it may
+        assert stream.log.waiting
         assert stream.log.last < 50
         assert publishing.unread.qsize() > 50
         document = (await ask(sidestream, f"/streams/{stream.id}", headers=JSON)).json
@@ -348,10 +348,7 @@ async def test_an_end_stops_a_publisher_that_is_idle_in_its_body(sidestream: Sid
     stream = await opened(sidestream)
     publishing = Arriving(sidestream, stream, STREAM)
     publishing.arrive(body)
-    async with asyncio.timeout(5):
-        while body and not stream.log.last:
-            await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await idle()
     count = stream.log.last
     stream.end(trigger)
     status, document = await publishing.answered()
@@ -365,7 +362,8 @@ async def test_an_end_stops_a_publisher_that_waits_for_a_watcher(sidestream: Sid
         watched.stop_reading()
         publishing = Arriving(sidestream, stream, STREAM)
         publishing.arrive(b"data: xxxxxxxxxx\n\n" * 10_000)
-        await waits_for_watcher(stream)
+        await idle()
+        assert stream.log.waiting
         stream.end(Trigger.DELETED)
         status, document = await publishing.answered()
         assert (status, document["events"]) == (410, stream.log.last - 1)
