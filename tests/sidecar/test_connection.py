@@ -423,6 +423,7 @@ public class Post {
 """
 
 
+@pytest.mark.e2e
 async def test_javas_client_gets_its_body_through(echo_port: int, tmp_path: Path) -> None:
     require("javac")
     source = tmp_path / "Post.java"

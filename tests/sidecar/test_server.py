@@ -33,6 +33,7 @@ def test_a_wrong_setting_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatc
     assert capsys.readouterr() == ("", "sidestream: SIDESTREAM_KEEP='long': expected seconds, from 0 to 86400\n")
 
 
+@pytest.mark.e2e
 async def test_with_stderr_closed_it_serves() -> None:
     """A file that is closed must not become a socket's number either: what is written to stderr would go to a client."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -51,6 +52,7 @@ async def test_with_stderr_closed_it_serves() -> None:
     assert await process.wait() == 0
 
 
+@pytest.mark.e2e
 async def test_with_stderr_closed_a_wrong_setting_is_status_2_all_the_same() -> None:
     assert await (await started("exec {python} app.py 2>&-", SIDESTREAM_KEEP="long")).wait() == 2
 
@@ -126,6 +128,7 @@ SERVE = (
 )
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("first", "repeat", "times"),
     [("sys", 1, {2, 3}), ("sys.modules['uvloop'] = None", 60, {1})],
