@@ -99,8 +99,8 @@ class _Collector:
         states = Counter({state.value: 0 for state in State})
         states.update(stream.state.value for stream in (*store.streams.values(), *private))
         yield _gauges("streams", "Streams held, by state.", ("state",), _keyed(states))
-        yield _gauge("watchers", "Connections that watch.", store.watchers.taken)
-        yield _gauge("watchers_limit", "How many may.", store.watchers.limit)
+        yield _gauge("watchers", "Connections that watch.", store.watchers)
+        yield _gauge("watchers_limit", "How many may.", store.limits.watchers)
         yield _gauge("log_bytes", "Memory that event logs hold.", store.budget.used)
         yield _gauge("log_bytes_limit", "How much they may.", store.budget.limit)
         text = "Jobs with a thread, waiting for one, or cancelled and still holding one."

@@ -15,11 +15,10 @@ from sidecar.logs import REQUEST_ID
 from sidecar.service import Service
 from sse.asgi import Send
 from sse.errors import Full, Problem
-from sse.formats import Transliterated
 from sse.http import Headers, Request, Response, json_response
 from sse.resume import GONE_ID, Held, Verdict, decide
 from sse.sender import Followed
-from sse.store import Holder, Place
+from sse.store import Holder
 from sse.stream import Opening, State, Stream, new_id
 from sse.watch import EventStream, head
 from sse.wire.encoder import encode
@@ -67,7 +66,7 @@ class Watching(EventStream):
             await EventStream.__call__(self, request, send, headers)
         finally:
             counts.watching.discard(self)
-            self.service.store.watchers.give_back()
+            self.service.store.watchers -= 1
             if self.sender is not None and self.outcome is not None:
                 counts.unwatched(self.sender, self.outcome)
 
@@ -100,7 +99,7 @@ async def open(service: Service, request: Request, stream: Stream | None, propos
         return opened(service, request, await start(service, request, propose, body=body), 202)
     with seat(service):
         stream = await start(service, request, propose, body=body)
-    return follow(service, request, stream, None, newcomer=True, key=stream.key)
+    return follow(service, request, stream, None, key=stream.key)
 
 
 async def start(service: Service, request: Request, propose: Propose, *, body: bytes = b"") -> Stream:
@@ -117,19 +116,18 @@ async def start(service: Service, request: Request, propose: Propose, *, body: b
                 raise Problem(409, detail, headers={"retry-after": "1"}, parameter="key")
             return stream
     try:
-        with store.reserve() as place:
-            return begin(service, replace(propose(), id=stream_id, identity=identity, claim=key), place)
+        with store.reserve():
+            return begin(service, replace(propose(), id=stream_id, identity=identity, claim=key))
     except BaseException:
         if key:
             store.backend.release(key)
         raise
 
 
-def begin(service: Service, opening: Opening, place: Place) -> Stream:
-    """Open a stream for this request, in a format that transliterates where the settings ask for that."""
-    if service.settings.ascii and opening.format.transliterated:
-        opening = replace(opening, format=Transliterated(opening.format))
-    return service.store.open(replace(opening, request_id=REQUEST_ID.get()), place)
+def begin(service: Service, opening: Opening) -> Stream:
+    """Open a stream for this request, transliterated where the settings ask for that; within `Store.reserve`."""
+    ascii = service.settings.ascii and opening.format.transliterated
+    return service.store.open(replace(opening, request_id=REQUEST_ID.get(), ascii=ascii))
 
 
 def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
@@ -142,10 +140,9 @@ def private(service: Service, request: Request, opening: Opening, *, after: int 
     """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
     if request.method == "HEAD":
         return Head()
-    with service.store.reserve() as place, seat(service):
-        opening = replace(opening, linger=0, keep=0, ids="", start=after or 0, listed=False)
-        stream = begin(service, opening, place)
-    return follow(service, request, stream, after, newcomer=after is None)
+    with service.store.reserve(), seat(service):
+        stream = begin(service, replace(opening, linger=0, keep=0, ids="", start=after or 0, listed=False))
+    return follow(service, request, stream, after)
 
 
 # -- resuming and watching
@@ -177,36 +174,34 @@ def resume(service: Service, request: Request, stream: Stream | None, *, same: b
     raise Gone
 
 
-def watch(
-    service: Service, request: Request, followed: Followed, after: int | None, *, key: str | None = None, newest: bool = False
-) -> Reply:
+def watch(service: Service, request: Request, followed: Followed, after: int | None, *, newest: bool = False) -> Reply:
     """Follow a stream, or several as one, over this connection. after: the number that the client has; None: a newcomer.
 
-    key: for whoever has opened it. newest: a newcomer starts at the newest event. Raises Full.
+    newest: a newcomer starts at the newest event. Raises Full.
     """
     if request.method != "HEAD":
-        service.store.watchers.take()
-    newcomer = after is None
-    if newest and newcomer:
-        after = max(followed.position(from_now=True) - 1, followed.position(from_now=False))
-    return follow(service, request, followed, after, newcomer=newcomer, key=key)
+        service.store.seat()
+    return follow(service, request, followed, after, newest=newest)
 
 
 @contextmanager
 def seat(service: Service) -> Iterator[None]:
     """Take the place of a watcher, which is given back if the block fails; otherwise `follow` passes it on. Raises Full."""
-    service.store.watchers.take()
+    service.store.seat()
     try:
         yield
     except BaseException:
-        service.store.watchers.give_back()
+        service.store.watchers -= 1
         raise
 
 
 def follow(
-    service: Service, request: Request, followed: Followed, after: int | None, *, newcomer: bool, key: str | None = None
+    service: Service, request: Request, followed: Followed, after: int | None, *, key: str | None = None, newest: bool = False
 ) -> Reply:
-    """The event stream response, which gives the place of its watcher back; but for HEAD, that is taken."""
+    """The event stream response, which gives the place of its watcher back; but for HEAD, that is taken.
+
+    key: told to whoever has opened the stream. after, newest: as in `watch`.
+    """
     headers: Headers = ()
     if isinstance(followed, Stream):
         headers = followed.format.headers
@@ -216,8 +211,12 @@ def follow(
         headers = (*headers, (b"stream-key", key.encode()))
     if request.method == "HEAD":
         return Head(headers)
-    from_now = request.query.get("from") == "now"
-    return Watching(followed, after, from_now, newcomer, service.pace, headers, service=service)
+    position = after
+    if position is None:
+        position = followed.position(from_now=newest or request.query.get("from") == "now")
+        if newest:
+            position = max(position - 1, followed.position(from_now=False))
+    return Watching(followed, position, after is None, service.pace, headers, service=service)
 
 
 def found(stream: Stream | None) -> Stream:

@@ -7,8 +7,8 @@ from sidecar.counts import Counts
 from sidecar.settings import Settings
 from sse.errors import MissingExtra, Problem, Unwritable
 from sse.sender import Pace
-from sse.store import Backend, Store, StoreLimits
-from sse.stream import Limits, Stream
+from sse.store import Backend, Limits, Store
+from sse.stream import Stream
 from sse.wire.ascii import to_ascii
 from sse.wire.payload import dumps
 
@@ -27,11 +27,12 @@ class Service:
                 raise ValueError(f"SIDESTREAM_ASCII=on: {error}") from None
         self.settings = settings
         self.counts = Counts()
-        limits = StoreLimits(
+        limits = Limits(
             streams=settings.max_streams,
             watchers=settings.max_watchers,
             memory=settings.memory,
-            log=Limits(settings.replay_events, settings.replay_bytes),
+            events=settings.replay_events,
+            bytes=settings.replay_bytes,
         )
         self.store = Store(limits, backend=backend, on_end=self._ended)
         self.pace = Pace(settings.heartbeat, settings.send_timeout, settings.retry)

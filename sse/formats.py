@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from sse.errors import SourceFailed
-from sse.wire.ascii import to_ascii
 from sse.wire.encoder import encode_json
 from sse.wire.payload import dumps
 
@@ -35,7 +34,8 @@ class Format:
     """What a stream asks of its format. A format overrides what it writes otherwise.
 
     name: for state documents and logs. ids: whether events carry ids; without them nothing can be resumed. headers: what the
-    answers that carry it say besides their own. transliterated: whether `Transliterated` may wrap it.
+    answers that carry it say besides their own. transliterated: whether a stream
+    may say it in ASCII (`Opening.ascii`).
 
     Limit: a source that never waits, and whose items all write nothing, holds the event loop.
     """
@@ -75,46 +75,12 @@ class Format:
 
     def apology(self) -> bytes:
         """An error of ours while one watcher was served, as an event without an id: the stream itself goes on."""
-        written = self.failed(internal())
-        return written if isinstance(written, bytes) else b"".join(written)
+        return b"".join(events_of(self.failed(internal())))
 
 
-class Transliterated(Format):
-    """What another format writes, in ASCII. Raises MissingExtra where the extra `ascii` isn't installed."""
-
-    def __init__(self, format: Format) -> None:
-        to_ascii(b"")
-        self._format = format
-        self.name, self.ids, self.headers = format.name, format.ids, format.headers
-
-    def opening(self, stream_id: str) -> bytes | None:
-        event = self._format.opening(stream_id)
-        return None if event is None else to_ascii(event)
-
-    def item(self, item: Any) -> Written:
-        return _transliterated(self._format.item(item))
-
-    def item_error(self, error: str) -> bytes:
-        return to_ascii(self._format.item_error(error))
-
-    def gap(self, first: int, last: int) -> bytes:
-        return to_ascii(self._format.gap(first, last))
-
-    def done(self) -> Written:
-        return _transliterated(self._format.done())
-
-    def cancelled(self, reason: str) -> Written:
-        return _transliterated(self._format.cancelled(reason))
-
-    def failed(self, failure: SourceFailed) -> Written:
-        return _transliterated(self._format.failed(failure))
-
-    def apology(self) -> bytes:
-        return to_ascii(self._format.apology())
-
-
-def _transliterated(written: Written) -> Written:
-    return to_ascii(written) if isinstance(written, bytes) else [to_ascii(event) for event in written]
+def events_of(written: Written) -> list[bytes]:
+    """What a method of a format has returned, as a list."""
+    return [written] if isinstance(written, bytes) else [*written]
 
 
 def internal() -> SourceFailed:

@@ -3,7 +3,7 @@
 In:  whole events, as bytes, in order; each gets the next number, from 1. The terminal event is the last entry.
 Out: body messages. A watcher takes what is ready after its position, gathered up to 16 KiB; a larger event goes alone.
 
-Bounds: `max_events` and `max_bytes`; past either, the oldest events go. A watcher whose next event is gone takes a `gap`
+Bounds: the budget's events and bytes; past either, the oldest events go. A watcher whose next event is gone takes a `gap`
 event instead, once, and goes on with the oldest one held. The producer waits in `room` for the watcher that is furthest ahead
 and for nobody else; where nobody watches it only lets the loop breathe. There is no timer and no poll here: appending wakes
 the watchers that found nothing to take, and taking wakes the producer.
@@ -30,31 +30,36 @@ class Watcher(Protocol):
 
 
 class Budget:
-    """The bytes that all logs hold together, and whom to ask for room when they are too many."""
+    """What logs may hold: `events` and `bytes` each, and `limit` bytes all together; past that, `relieve` is asked for room."""
 
-    __slots__ = ("limit", "relieve", "used")
-
-    def __init__(self, limit: float = float("inf"), relieve: Callable[[], None] = lambda: None) -> None:
-        self.used = 0
-        self.limit = limit
-        self.relieve = relieve
-
-
-class EventLog:
-    """first, last: numbers of the oldest event held and of the newest (`first == last + 1` while there is none)."""
-
-    __slots__ = ("_base", "_ends", "_events", "_free", "_gap", "_idle", "_lead", "_leaders", "_producers", "_total", "budget",
-                 "closed", "first", "gaps", "last", "max_bytes", "max_events", "replay", "watchers")  # fmt: skip
+    __slots__ = ("bytes", "events", "limit", "relieve", "used")
 
     def __init__(
         self,
-        gap: Callable[[int, int], bytes],
+        limit: float = float("inf"),
+        relieve: Callable[[], None] = lambda: None,
         *,
-        start: int = 0,
-        max_events: int = 65536,
-        max_bytes: int = 16 << 20,
-        budget: Budget | None = None,
-        replay: bool = True,
+        events: int = 65536,
+        bytes: int = 16 << 20,
+    ) -> None:
+        self.used = 0
+        self.limit = limit
+        self.relieve = relieve
+        self.events = events
+        self.bytes = bytes
+
+
+class EventLog:
+    """first, last: numbers of the oldest event held and of the newest (`first == last + 1` while there is none).
+
+    written: bytes appended, ever.
+    """
+
+    __slots__ = ("_base", "_ends", "_events", "_free", "_gap", "_idle", "_lead", "_producers", "budget", "closed", "first",
+                 "gaps", "last", "replay", "watchers", "written")  # fmt: skip
+
+    def __init__(
+        self, gap: Callable[[int, int], bytes], budget: Budget | None = None, *, start: int = 0, replay: bool = True
     ) -> None:
         """gap: (first, last missing) -> the encoded event that says so. start: the number before the first event's.
 
@@ -64,38 +69,30 @@ class EventLog:
         self.last = start
         self.closed = False
         self.gaps = 0
-        self.max_events = max_events
-        self.max_bytes = max_bytes
+        self.written = 0
         self.budget = budget or Budget()
         self.replay = replay
         self.watchers: dict[Watcher, None] = {}
         self._gap = gap
         self._events: list[bytes] = []  # _events[i] is number last - len + 1 + i; those before `first` are emptied
         self._ends: list[int] = []  # bytes appended up to the end of that event: gathering is one bisection
-        self._total = 0  # bytes appended, ever
         self._base = 0  # bytes dropped, ever
         self._free = AHEAD  # appending beyond this many bytes means waiting in room()
         self._lead = -1  # the furthest position of a watcher
-        self._leaders = 0  # how many are there
         self._idle: dict[Watcher, None] = {}
         self._producers: list[asyncio.Future[None]] = []
 
     @property
     def size(self) -> int:
         """Bytes held."""
-        return self._total - self._base
-
-    @property
-    def written(self) -> int:
-        """Bytes appended, ever."""
-        return self._total
+        return self.written - self._base
 
     # -- the producer's side
 
     @property
     def full(self) -> bool:
         """Whether the producer should await `room` before it appends more."""
-        return self._total >= self._free
+        return self.written >= self._free
 
     @property
     def waiting(self) -> bool:
@@ -104,13 +101,13 @@ class EventLog:
 
     def append(self, event: bytes) -> int:
         """Add one encoded event, wake the watchers that have nothing else to do, and return its number."""
-        self.last += 1
-        self._total += len(event)
-        self._events.append(event)
-        self._ends.append(self._total)
-        if self.last - self.first >= self.max_events or self._total - self._base > self.max_bytes:
-            self._shrink()
         budget = self.budget
+        self.last += 1
+        self.written += len(event)
+        self._events.append(event)
+        self._ends.append(self.written)
+        if self.last - self.first >= budget.events or self.written - self._base > budget.bytes:
+            self._shrink()
         budget.used += len(event)
         if budget.used > budget.limit:
             budget.relieve()
@@ -129,7 +126,7 @@ class EventLog:
     async def room(self) -> None:
         """Wait until the watcher furthest ahead has taken what it was given; without watchers, let the loop breathe."""
         if not self.watchers:
-            self._free = self._total + AHEAD
+            self._free = self.written + AHEAD
             await asyncio.sleep(0)
         while self.full and not self.closed and self.watchers:
             turn = asyncio.get_running_loop().create_future()
@@ -148,8 +145,6 @@ class EventLog:
 
     def attach(self, watcher: Watcher) -> None:
         """Let `watcher` follow from its position on."""
-        if not self.watchers:
-            self._lead = -1
         self.watchers[watcher] = None
         self._moved(watcher.position)
 
@@ -158,8 +153,7 @@ class EventLog:
         self._idle.pop(watcher, None)
         if self.watchers.pop(watcher, self) is self or watcher.position < self._lead:
             return
-        self._leaders -= 1
-        if self._leaders == 0:
+        if not any(other.position == self._lead for other in self.watchers):
             self._lead = -1
             for other in self.watchers:
                 self._moved(other.position)
@@ -196,13 +190,11 @@ class EventLog:
     def _moved(self, position: int) -> None:
         """A watcher has come to `position`. The one furthest ahead sets how far the producer may go; with none, it goes on."""
         if position > self._lead:
-            self._lead, self._leaders = position, 1
+            self._lead = position
             index = position - self.last + len(self._events)
             self._free = AHEAD + (self._base if position < self.first else self._ends[index - 1])
             if self._producers and not self.full:
                 self._wake_producers()
-        elif position == self._lead:
-            self._leaders += 1
 
     # -- forgetting
 
@@ -234,14 +226,15 @@ class EventLog:
     def clear(self) -> None:
         """Forget all events, the newest too: nobody will ask for them."""
         self.budget.used -= self.size
-        self._base = self._total
+        self._base = self.written
         self._events.clear()
         self._ends.clear()
         self.first = self.last + 1
 
     def _shrink(self) -> None:
         """Drop the oldest until both bounds are kept; of many events a few more, so that not every event pays for it."""
-        excess = self._total - self.max_bytes
+        budget = self.budget
+        excess = self.written - budget.bytes
         offset = len(self._events) - self.last
         by_bytes = bisect_left(self._ends, excess, self.first - 1 + offset) + 1 - offset if excess > self._base else 0
-        self.drop(max(by_bytes, self.last - self.max_events + self.max_events // 64))
+        self.drop(max(by_bytes, self.last - budget.events + budget.events // 64))

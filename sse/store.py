@@ -1,6 +1,6 @@
 """The streams of this process: opened, found, expired, and kept within their limits; and the seam to those of other processes.
 
-In:  what a stream is opened with. Out: streams, by their ids. A place is reserved before anything is awaited, and nothing is
+In:  what a stream is opened with. Out: streams, by their ids. Room is reserved before anything is awaited, and nothing is
 awaited between finding a stream and following its log.
 
 Memory: all logs together hold `memory` bytes at the most. Over that, what nobody needs goes first: streams that have ended and
@@ -9,14 +9,17 @@ the gap. While that is not enough, nothing new is opened.
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from sse.errors import Full
 from sse.log import Budget, EventLog
-from sse.stream import DEFAULT_LIMITS, Limits, Opening, Stream, Trigger
+from sse.stream import Opening, Stream, Trigger
+
+logger = logging.getLogger("sse")
 
 CLEAN_UP = 1.0
 """Seconds that the sources of streams which a shutdown ends may take to clean up, all together."""
@@ -73,101 +76,72 @@ class Memory:
         self._keys.pop(key, None)
 
 
-class Room:
-    """Places of one kind. what: their name for whoever finds none."""
-
-    __slots__ = ("limit", "taken", "what")
-
-    def __init__(self, what: str, limit: int) -> None:
-        self.what = what
-        self.limit = limit
-        self.taken = 0
-
-    def take(self) -> None:
-        """Raises Full."""
-        if self.taken >= self.limit:
-            raise Full(self.what)
-        self.taken += 1
-
-    def give_back(self) -> None:
-        self.taken -= 1
-
-
-class Place:
-    """Room for one stream, as a context manager: given back at the end of the block, unless a stream has it by then.
-
-    A request that works towards an answer in one piece keeps its place for as long as it works.
-    """
-
-    __slots__ = ("_store", "stream")
-
-    def __init__(self, store: "Store") -> None:
-        self._store = store
-        self.stream: Stream | None = None
-
-    def __enter__(self) -> "Place":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.stream is None:
-            self._store.leave()
-
-
 @dataclass(frozen=True, slots=True)
-class StoreLimits:
-    """Streams that run at once, connections that watch, bytes of all logs; and the limits of each log."""
+class Limits:
+    """Streams that run at once, connections that watch, bytes of all logs together; events and bytes of each log."""
 
     streams: int = 1000
     watchers: int = 10000
     memory: int = 256 << 20
-    log: Limits = DEFAULT_LIMITS
+    events: int = 65536
+    bytes: int = 16 << 20
 
 
 class Store:
     """streams: all that are held and can be found, oldest first. running: those that have not ended.
 
-    places: of streams that run, and of requests that work towards one. watchers: of connections that watch.
-    gaps: of streams that are held no more.
+    watchers: how many connections watch. gaps: of streams that are held no more.
     """
 
     def __init__(
         self,
-        limits: StoreLimits | None = None,
+        limits: Limits | None = None,
         *,
         backend: Backend | None = None,
         on_end: Callable[[Stream], None] = lambda _: None,
     ) -> None:
-        self.limits = limits or StoreLimits()
+        self.limits = limits = limits or Limits()
         self.backend = backend or Memory()
         self.streams: dict[str, Stream] = {}
         self.running: dict[str, Stream] = {}
-        self.places = Room("streams", self.limits.streams)
-        self.watchers = Room("watchers", self.limits.watchers)
+        self.watchers = 0
         self.gaps = 0
         self.draining = False
-        self.budget = Budget(self.limits.memory, self._relieve)
+        self.budget = Budget(limits.memory, self._relieve, events=limits.events, bytes=limits.bytes)
         self._on_end = on_end
+        self._reserved = 0
         self._quiet: asyncio.Future[None] | None = None  # done when nothing runs any more
 
-    def reserve(self) -> Place:
-        """A place for one stream. Raises Full."""
+    @property
+    def busy(self) -> int:
+        """Streams that run, and requests that work towards one."""
+        return len(self.running) + self._reserved
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Room for the one stream that the block may open, or for an answer in one piece that it works on. Raises Full."""
         if self.draining:
             raise Full("shutting down")
         if self.budget.used > self.budget.limit:
             raise Full("memory")
-        self.places.take()
-        return Place(self)
+        if self.busy >= self.limits.streams:
+            raise Full("streams")
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+            self._rest()
 
-    def leave(self) -> None:
-        """A place is free again."""
-        self.places.give_back()
-        self._rest()
+    def seat(self) -> None:
+        """Room for one connection that watches; `watchers` is counted down when it ends. Raises Full."""
+        if self.watchers >= self.limits.watchers:
+            raise Full("watchers")
+        self.watchers += 1
 
-    def open(self, opening: Opening, place: Place) -> Stream:
-        """Open a stream, which runs at once."""
-        stream = place.stream = Stream(
-            opening, limits=self.limits.log, budget=self.budget, on_end=self._ended, on_expire=self.forget
-        )
+    def open(self, opening: Opening) -> Stream:
+        """Open a stream, which runs at once; within `reserve`."""
+        stream = Stream(opening, self.budget, on_end=self._ended, on_expire=self.forget)
         self.running[stream.id] = stream
         if opening.listed:
             self.streams[stream.id] = stream
@@ -194,24 +168,25 @@ class Store:
     async def drain(self, seconds: float) -> None:
         """Open nothing more; let what runs finish for `seconds`, then end it. The wait ends as soon as nothing runs."""
         self.draining = True
-        if self.places.taken:
+        if self.busy:
             self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._quiet,), timeout=seconds)
-        ending = [asyncio.ensure_future(stream.closed()) for stream in self.running.values()]
+        ending = {asyncio.ensure_future(stream.closed()): stream.id for stream in self.running.values()}
         for stream in list(self.running.values()):
             stream.end(Trigger.SHUTTING_DOWN)
         if ending:  # their sources may clean up, and hold up nobody
-            _, still = await asyncio.wait(ending, timeout=CLEAN_UP)
-            for waiting in still:
+            _, late = await asyncio.wait(ending, timeout=CLEAN_UP)
+            for waiting in late:
+                logger.warning("the source of stream %.8s… is still cleaning up", ending[waiting])
                 waiting.cancel()
 
     def _ended(self, stream: Stream) -> None:
         self.running.pop(stream.id, None)
-        self.leave()
+        self._rest()
         self._on_end(stream)
 
     def _rest(self) -> None:
-        if not self.places.taken and self._quiet is not None and not self._quiet.done():
+        if not self.busy and self._quiet is not None and not self._quiet.done():
             self._quiet.set_result(None)
 
     def _relieve(self) -> None:

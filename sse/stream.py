@@ -20,16 +20,14 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sse.errors import SourceFailed, describe
-from sse.formats import Format, Written, internal
+from sse.formats import Format, Written, events_of, internal
 from sse.log import Budget, EventLog, Watcher
+from sse.wire.ascii import to_ascii
 
 logger = logging.getLogger("sse")
 
 MAX_EVENT = 2 << 20
 """Bytes of one encoded event; a larger one is an `item_error`."""
-
-CLEANUP = 5.0
-"""Seconds a source may take to clean up before that is reported."""
 
 
 class State(StrEnum):
@@ -75,7 +73,7 @@ class Opening:
     identity: what opened it, with its query and body; only the same may resume it there. claim: the key that it holds, if any.
     ids: what stands before an event's number in its id; `<stream id>.` unless given. start: the number of the event before
     the first one. listed: whether it can be found again, and its events are kept for that. request_id: of the request that
-    opened it. key: what permits to cancel the stream and to publish to it; made unless given.
+    opened it. key: what permits to cancel the stream and to publish to it. ascii: what its format writes is transliterated.
     """
 
     source: AsyncIterator[Any] | None
@@ -91,37 +89,28 @@ class Opening:
     start: int = 0
     listed: bool = True
     request_id: str = ""
-    key: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Of one log: events and bytes."""
-
-    events: int = 65536
-    bytes: int = 16 << 20
-
-
-DEFAULT_LIMITS: Final = Limits()
+    key: str = field(default_factory=new_id)
+    ascii: bool = False
 
 
 class Stream:
     """One answer and its life. Built inside a running event loop, it runs at once.
 
     on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
+    ready, take: its log's. Raises MissingExtra where it is to be transliterated and the extra `ascii` isn't installed.
     """
 
     def __init__(
         self,
         opening: Opening,
-        *,
-        limits: Limits = DEFAULT_LIMITS,
         budget: Budget | None = None,
+        *,
         on_end: Callable[["Stream"], None] = lambda _: None,
         on_expire: Callable[["Stream"], None] = lambda _: None,
     ) -> None:
         self.opening = opening
         self.id = opening.id
+        self.key = opening.key
         self.format = format = opening.format
         self.source = source = opening.source
         self.state = State.RUNNING
@@ -132,37 +121,25 @@ class Stream:
         self.ended: float | None = None
         self.last_event: float | None = None
         self.discarded = False
-        self._key = opening.key
-        self._ids = (f"{self.id}." if opening.ids is None else opening.ids) if format.ids else None
-        self._head = head = b"id: %b%%d\n%%b" % self._ids.encode() if self._ids is not None else None
+        ids = f"{self.id}." if opening.ids is None else opening.ids
+        self._id = id = b"id: %b" % ids.encode() if format.ids else b""  # what an id line begins with
+        self._ascii = ascii = to_ascii if opening.ascii else None
+        if ascii is not None:
+            ascii(b"")
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._on_expire = on_expire
-        self._timer: asyncio.TimerHandle | None = None  # linger while it runs, keep afterwards
+        self._timer: asyncio.TimerHandle | None = None
         self._iterating = False
-        self._cleanup: asyncio.TimerHandle | None = None
 
         def gap(first: int, last: int) -> bytes:  # refers to no stream: what is forgotten is freed without a garbage collection
-            event = format.gap(first, last)
-            return head % (last, event) if head else event
+            event = format.gap(first, last) if ascii is None else ascii(format.gap(first, last))
+            return b"%b%d\n%b" % (id, last, event) if id else event
 
-        self.log = EventLog(
-            gap,
-            start=opening.start,
-            max_events=limits.events,
-            max_bytes=limits.bytes,
-            budget=budget,
-            replay=opening.listed,
-        )
+        self.log = EventLog(gap, budget, start=opening.start, replay=opening.listed)
+        self.ready, self.take = self.log.ready, self.log.take
         self._task = asyncio.Task(self._run(source), loop=self._loop) if source is not None else None
-        self._begin_linger()
-
-    @property
-    def key(self) -> str:
-        """What permits to cancel the stream and to publish to it; made when it is first asked for."""
-        if not self._key:
-            self._key = new_id()
-        return self._key
+        self._set_timer(opening.linger)
 
     # -- the run
 
@@ -197,9 +174,6 @@ class Stream:
                 await aclose()
         except Exception:
             logger.exception("the source of stream %.8s… failed to close", self.id)
-        finally:
-            if self._cleanup is not None:
-                self._cleanup.cancel()
 
     def emit(self, item: Any) -> int | None:
         """Write what the source yielded. Returns the number of the last event of it, None where nothing is written.
@@ -221,11 +195,17 @@ class Stream:
         return number
 
     def _append(self, event: bytes) -> int:
+        if self._ascii is not None:
+            event = self._ascii(event)
         if len(event) > MAX_EVENT:
-            event = self.format.item_error(f"an event of {len(event)} bytes is over the limit of {MAX_EVENT}")
+            event = self._said(self.format.item_error(f"an event of {len(event)} bytes is over the limit of {MAX_EVENT}"))
         self.last_event = self._loop.time()
         log = self.log
-        return log.append(self._head % (log.last + 1, event) if self._head else event)
+        return log.append(b"%b%d\n%b" % (self._id, log.last + 1, event) if self._id else event)
+
+    def _said(self, event: bytes) -> bytes:
+        """An event of the format, as it goes out."""
+        return event if self._ascii is None else self._ascii(event)
 
     def end(self, trigger: Trigger, failure: SourceFailed | None = None) -> bool:
         """Write the terminal event and stop the source, unless the stream has ended before. Returns whether this ended it."""
@@ -233,15 +213,16 @@ class Stream:
             return False
         self.state, self.reason, self.failure = ENDS[trigger], trigger.value, failure
         self.ended = time.time()
-        self._set_timer(self.opening.keep, self._expire)  # before a watcher hears of the end, and leaves
+        self._set_timer(self.opening.keep)  # before a watcher hears of the end, and leaves
         *before, terminal = self._terminal(trigger)
         for event in before:
             self._append(event)
-        self.log.close(terminal if self._ids is None else b"id: %bend\n%b" % (self._ids.encode(), terminal))
-        if self._task is not None and not self._task.done() and self._task is not asyncio.current_task(self._loop):
-            self._cleanup = self._loop.call_later(CLEANUP, self._report_cleanup)
-            if self._iterating:  # otherwise its first step sees the state: a task cancelled before that closes nothing
-                self._task.cancel()
+        terminal = self._said(terminal)
+        self.log.close(b"%bend\n%b" % (self._id, terminal) if self._id else terminal)
+        task = self._task
+        # A task cancelled before its first step would close nothing; that step sees the state.
+        if task is not None and self._iterating and task is not asyncio.current_task(self._loop):
+            task.cancel()
         self._on_end(self)
         return True
 
@@ -255,17 +236,13 @@ class Stream:
                 written = self.format.failed(self.failure)
             else:
                 written = self.format.cancelled(trigger.value)
-            events = [written] if isinstance(written, bytes) else [*written]
+            events = events_of(written)
             if all(events) and events:
                 return events
             logger.error("the format %s has written no terminal event", self.format.name)
         except Exception:  # without a terminal event its watchers would wait for ever
             logger.exception("the end of stream %.8s… could not be written", self.id)
-        written = Format().failed(internal())
-        return [written] if isinstance(written, bytes) else [*written]
-
-    def _report_cleanup(self) -> None:
-        logger.warning("the source of stream %.8s… is still cleaning up %.0f s after its end", self.id, CLEANUP)
+        return events_of(Format().failed(internal()))
 
     async def closed(self) -> None:
         """Wait until the source is closed."""
@@ -290,7 +267,7 @@ class Stream:
         if self.log.watchers:
             return
         if self.state is State.RUNNING:
-            self._begin_linger()
+            self._set_timer(self.opening.linger)
         elif self._timer is None:  # its keep ran out while it was watched
             self._on_expire(self)
 
@@ -299,11 +276,11 @@ class Stream:
 
         A block with an id and no data dispatches nothing and still moves the last event ID (HTML 9.2.6).
         """
-        fields = b"" if self._head is None else b"id: %b%d\n" % ((self._ids or "").encode(), position)
-        if retry is not None and self._head is not None:
-            fields += b"retry: %d\n" % retry
-        opening = self.format.opening(self.id) if newcomer else None
-        return fields + (opening or b"\n") if fields else opening or b":\n"
+        opening = self._said(self.format.opening(self.id) or b"") if newcomer else b""
+        if not self._id:
+            return opening or b":\n"
+        reconnection = b"" if retry is None else b"retry: %d\n" % retry
+        return b"%b%d\n%b%b" % (self._id, position, reconnection, opening or b"\n")
 
     def discard(self) -> None:
         """Give the log's memory back: the stream has ended, and nobody can find it any more."""
@@ -311,38 +288,24 @@ class Stream:
         self._set_timer(None)
         self.log.clear()
 
-    def ready(self, watcher: Watcher) -> bool:
-        """Whether there is something to take; if not, `watcher` will be woken when there is."""
-        return self.log.ready(watcher)
-
-    def take(self, watcher: Watcher) -> bytes:
-        """What is ready for `watcher`; empty when nothing is, and then it will be woken."""
-        return self.log.take(watcher)
-
     def finished(self, watcher: Watcher) -> bool:
         """Whether `watcher` has taken the terminal event."""
         return self.log.closed and watcher.position == self.log.last
 
     def apology(self) -> bytes:
         """An error of ours while a watcher was served, as an event without an id: the stream itself goes on."""
-        return self.format.apology()
+        return self._said(self.format.apology())
 
-    # -- its timers
+    # -- its timer: the linger while it runs, its keep afterwards
 
-    def _begin_linger(self) -> None:
-        if self.opening.linger is not None:
-            self._set_timer(self.opening.linger, self._abandon)
-
-    def _abandon(self) -> None:
-        self._timer = None
-        self.end(Trigger.ABANDONED)
-
-    def _expire(self) -> None:
-        self._timer = None
-        if not self.log.watchers:
-            self._on_expire(self)
-
-    def _set_timer(self, seconds: float | None, callback: Callable[[], None] = lambda: None) -> None:
+    def _set_timer(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if seconds is None else self._loop.call_later(seconds, callback)
+        self._timer = None if seconds is None else self._loop.call_later(seconds, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self.state is State.RUNNING:
+            self.end(Trigger.ABANDONED)
+        elif not self.log.watchers:
+            self._on_expire(self)

@@ -35,17 +35,14 @@ DEFAULT_PACE = Pace()
 
 @dataclass(slots=True, eq=False)
 class EventStream:
-    """An HTTP answer that follows `stream`. after: the number of the last event that the client has; None: a newcomer.
+    """An HTTP answer that follows `stream` from `position` on. newcomer: whether to say the format's opening.
 
-    from_now: start at the live end instead of the oldest event held. newcomer: whether to say the format's opening; those are
-    newcomers who say no `after`, unless told otherwise. sender: what follows it, from the first moment on. outcome: how the
-    connection ended, once it has.
+    sender: what follows it, from the first moment on. outcome: how the connection ended, once it has.
     """
 
     stream: Followed
-    after: int | None = None
-    from_now: bool = False
-    newcomer: bool | None = None
+    position: int
+    newcomer: bool = True
     pace: Pace = DEFAULT_PACE
     headers: Headers = ()
     sender: Sender | None = None
@@ -53,16 +50,14 @@ class EventStream:
 
     async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
         connection = request.scope.get("extensions", {}).get(CONNECTION, {})
-        position = self.stream.position(self.from_now) if self.after is None else self.after
-        newcomer = self.after is None if self.newcomer is None else self.newcomer
-        self.sender = sender = Sender(self.stream, position, send, self.pace, at_once=bool(connection))
+        self.sender = sender = Sender(self.stream, self.position, send, self.pace, at_once=bool(connection))
         self.outcome = Outcome.DROPPED
         if "open" in connection:
             connection["open"]()
         self.outcome = await sender.follow(
             request.receive,
             {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *headers]},
-            self.stream.preamble(position, self.pace.retry, newcomer=newcomer),
+            self.stream.preamble(self.position, self.pace.retry, newcomer=self.newcomer),
         )
         if self.outcome is Outcome.STALLED and "abort" in connection:
             connection["abort"]()
@@ -89,7 +84,7 @@ async def watch(
         return await head(send)
     stream = Stream(Opening(source, format or Format(), linger=0, keep=0, listed=False))
     try:
-        await EventStream(stream, pace=pace)(request, send)
+        await EventStream(stream, 0, pace=pace)(request, send)
     finally:
         await stream.closed()
 

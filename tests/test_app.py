@@ -92,7 +92,7 @@ async def test_head_answers_as_get_without_a_body_and_starts_nothing(sidestream:
         assert answer.body == b""
         assert answer.status in (200, 400, 404)
         store = sidestream.service.store
-        assert (store.running, store.places.taken, store.watchers.taken) == ({}, 0, 0)
+        assert (store.running, store.busy, store.watchers) == ({}, 0, 0)
 
 
 async def test_head_of_an_event_stream_says_what_get_would(sidestream: Sidestream) -> None:

@@ -86,13 +86,13 @@ class Chat:
     async def _after_status(self, service: Service, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
         try:
-            with service.store.reserve() as place:
+            with service.store.reserve():
                 if not answer.request.stream:
                     return passed_on(await attended(request.receive, _whole(answer)))
                 with answers.seat(service):
                     await attended(request.receive, answer.open())
-                    stream = answers.begin(service, self.opening(service, answer), place)
-            return answers.follow(service, request, stream, None, newcomer=True, key=stream.key)
+                    stream = answers.begin(service, self.opening(service, answer))
+            return answers.follow(service, request, stream, None, key=stream.key)
         except BaseException as error:
             await answer.aclose()
             if isinstance(error, UpstreamFailed):

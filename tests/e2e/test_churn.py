@@ -161,5 +161,5 @@ async def test_no_task_watcher_or_log_is_left_over(here: tuple[Sidestream, Runs,
     assert over == set()
     store = sidestream.service.store
     assert (store.streams, store.running, store.budget.used) == ({}, {}, 0)
-    assert (store.places.taken, store.watchers.taken) == (0, 0)
+    assert (store.busy, store.watchers) == (0, 0)
     assert runs.opened == len(runs.closed) == STREAMS + visitor.opened

@@ -59,7 +59,7 @@ async def test_it_is_not_kept(sidestream: Sidestream) -> None:
     await ask(sidestream, "/bench?events=10")
     store = sidestream.service.store
     assert (store.streams, store.running, store.budget.used) == ({}, {}, 0)
-    assert (store.places.taken, store.watchers.taken) == (0, 0)
+    assert (store.busy, store.watchers) == (0, 0)
 
 
 async def test_an_event_source_that_comes_back_after_the_end_is_told_to_stop(sidestream: Sidestream) -> None:

@@ -114,6 +114,13 @@ async def test_from_now_starts_at_the_end(sidestream: Sidestream) -> None:
         assert (await watched.next()).last_event_id == f"{stream.id}.6"
 
 
+async def test_an_id_counts_more_than_from_now(sidestream: Sidestream) -> None:
+    stream = numbered(sidestream, 5)
+    headers = OPENED | {"last-event-id": f"{stream.id}.3"}
+    async with open_stream(sidestream, f"/streams/{stream.id}?from=now", headers=headers) as watched:
+        assert (await watched.next()).last_event_id == f"{stream.id}.4"
+
+
 # -- a stream that has ended
 
 
@@ -303,7 +310,7 @@ async def test_a_stream_that_expires_while_a_body_arrives_is_gone(sidestream: Si
     scope = http_scope("/numbers", method="POST", query=b"count=3", headers=headers)
     await sidestream(scope, receive, connection.send)
     assert [event.last_event_id for event in connection.events] == ["gone.end"]
-    assert (runs.opened, sidestream.service.store.watchers.taken) == (1, 0)
+    assert (runs.opened, sidestream.service.store.watchers) == (1, 0)
 
 
 async def test_head_of_a_stream_says_what_get_would_and_watches_nothing(sidestream: Sidestream) -> None:
@@ -316,13 +323,13 @@ async def test_head_of_a_stream_says_what_get_would_and_watches_nothing(sidestre
         answer = await ask(sidestream, path, method="HEAD", headers=headers | {"last-event-id": last})
         assert (answer.status, answer.headers, answer.body) == (*got, b"")
         assert answer.headers["location"] == f"/streams/{stream.id}"
-        assert (stream.resumes, stream.log.watchers, sidestream.service.store.watchers.taken) == (before, {}, 0)
+        assert (stream.resumes, stream.log.watchers, sidestream.service.store.watchers) == (before, {}, 0)
 
 
 async def test_head_needs_no_room() -> None:
     sidestream = Sidestream(Settings(max_watchers=1, max_streams=1))
     stream = numbered(sidestream, 2)
-    sidestream.service.store.watchers.take()
+    sidestream.service.store.seat()
     for path in (f"/streams/{stream.id}", "/stream", "/chat?prompt=hi"):
         assert (await ask(sidestream, path, method="HEAD", headers=EVENT_STREAM)).status == 200
 
@@ -457,8 +464,8 @@ async def test_a_stream_is_found_by_its_key_where_no_other_could_be_opened(runs:
     store = sidestream.service.store
     match full:
         case "watchers":
-            for _ in range(store.watchers.limit):
-                store.watchers.take()
+            for _ in range(store.limits.watchers):
+                store.seat()
         case "draining":
             store.draining = True
     assert (await ask(sidestream, "/numbers", headers=EVENT_STREAM)).status == 503
@@ -485,7 +492,7 @@ async def test_a_key_is_free_again_when_its_stream_could_not_be_opened(runs: Run
         assert (await ask(sidestream, "/flaky", headers=headers)).status == 503
     assert (await ask(sidestream, "/flaky?other=1", headers=headers)).status == 202
     assert (await ask(sidestream, "/flaky", headers=headers)).status == 422
-    assert (store.places.taken, store.watchers.taken) == (1, 0)
+    assert (store.busy, store.watchers) == (1, 0)
 
 
 class Gate(Memory):
@@ -584,9 +591,9 @@ async def test_a_watcher_counts_for_as_long_as_its_connection_lasts(sidestream: 
     stream = numbered(sidestream, 1)
     async with open_stream(sidestream, f"/streams/{stream.id}", headers=OPENED):
         async with open_stream(sidestream, "/stream?interval=3600", headers=OPENED):
-            assert store.watchers.taken == 2
-        assert store.watchers.taken == 1
-    assert store.watchers.taken == 0
+            assert store.watchers == 2
+        assert store.watchers == 1
+    assert store.watchers == 0
 
 
 @pytest.mark.parametrize("path", ["/streams/{id}", "/stream?interval=3600", "/merge?streams={id}"])
@@ -604,5 +611,5 @@ async def test_a_watcher_whose_connection_fails_is_counted_no_longer(sidestream:
     with pytest.raises(RuntimeError, match="no"):
         await sidestream(scope, connection.receive, connection.send)
     service = sidestream.service
-    assert (service.store.watchers.taken, len(service.counts.watching)) == (0, 0)
+    assert (service.store.watchers, len(service.counts.watching)) == (0, 0)
     assert service.counts.outcomes["dropped"] == 1

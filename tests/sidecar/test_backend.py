@@ -125,9 +125,9 @@ async def test_its_watchers_count_where_they_watch_and_it_counts_where_it_runs(p
     here, there = processes
     stream = numbered(there, 1)
     async with watching(here, f"/streams/{stream.id}"), watching(here, f"/streams/{stream.id}"):
-        assert [process.service.store.watchers.taken for process in processes] == [2, 0]
-        assert [process.service.store.places.taken for process in processes] == [0, 1]
-    assert [process.service.store.watchers.taken for process in processes] == [0, 0]
+        assert [process.service.store.watchers for process in processes] == [2, 0]
+        assert [process.service.store.busy for process in processes] == [0, 1]
+    assert [process.service.store.watchers for process in processes] == [0, 0]
 
 
 async def test_its_state_can_be_read(processes: Processes) -> None:

@@ -1,16 +1,12 @@
-"""The plain format, to the byte; and the same, transliterated."""
+"""The plain format, to the byte."""
 
-import inspect
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
-from sse.errors import MissingExtra, SourceFailed
-from sse.formats import Format, Transliterated, Written
-from tests.support.streams import joined
+from sse.errors import SourceFailed
+from sse.formats import Format, Written, events_of
 
 CASES = [
     pytest.param(lambda plain: plain.opening("s1"), b'event: connected\ndata: {"status":"ok","stream":"s1"}\n\n', id="opening"),
@@ -49,105 +45,21 @@ def test_plain_writes(say: Callable[[Format], bytes | None], expected: bytes) ->
     assert say(Format()) == expected
 
 
-ASCII_CASES = [
-    pytest.param(lambda plain: plain.item({"Größe": ["€", 5]}), b'data: {"Grosse":["EUR",5]}\n\n', id="item"),
-    pytest.param(lambda plain: plain.item_error("ß"), b'event: item_error\ndata: {"error":"ss"}\n\n', id="item error"),
-    pytest.param(
-        lambda plain: plain.failed(SourceFailed("Überlast", "overloaded")),
-        b'event: error\ndata: {"error":"Uberlast","code":"overloaded","fatal":true}\n\n',
-        id="failed",
-    ),
-]
-
-
-@pytest.mark.parametrize(("say", "expected"), ASCII_CASES)
-def test_plain_transliterates_where_asked(say: Callable[[Format], bytes | None], expected: bytes) -> None:
-    pytest.importorskip("anyascii")
-
-    assert say(Transliterated(Format())) == expected
-
-
 def test_plain_has_a_name_and_ids() -> None:
     assert (Format.name, Format.ids, Format.headers, Format.transliterated) == ("plain", True, (), True)
 
 
-class Umlauts(Format):
-    """Writes several events wherever that is possible, and none of them in ASCII."""
-
-    name = "umlauts"
-    ids = False
-    headers = ((b"x-umlauts", b"yes"),)
-
-    def opening(self, stream_id: str) -> bytes | None:
-        return "data: ä\n\n".encode()
-
-    def item(self, item: Any) -> Written:
-        return ["data: ö\n\n".encode(), b"data: o\n\n"]
-
-    def item_error(self, error: str) -> bytes:
-        return "data: ü\n\n".encode()
-
-    def gap(self, first: int, last: int) -> bytes:
-        return "data: ß\n\n".encode()
-
-    def done(self) -> Written:
-        return ("data: Ä\n\n".encode(), b"data: [DONE]\n\n")
-
-    def cancelled(self, reason: str) -> Written:
-        return ["data: Ö\n\n".encode()]
+class Two(Format):
+    """Says a failure in two events."""
 
     def failed(self, failure: SourceFailed) -> Written:
-        return ["data: Ü\n\n".encode(), "data: é\n\n".encode()]
-
-
-EVERYTHING = {
-    "opening": lambda it: it.opening("s"),
-    "item": lambda it: it.item(1),
-    "item_error": lambda it: it.item_error("no"),
-    "gap": lambda it: it.gap(1, 2),
-    "done": lambda it: it.done(),
-    "cancelled": lambda it: it.cancelled("deleted"),
-    "failed": lambda it: it.failed(SourceFailed("no", "test")),
-    "apology": lambda it: it.apology(),
-}
-
-
-@pytest.mark.parametrize(("method", "say"), EVERYTHING.items(), ids=EVERYTHING)
-def test_whatever_a_format_writes_is_transliterated_event_by_event(method: str, say: Callable[[Format], Written]) -> None:
-    pytest.importorskip("anyascii")
-    written, plain = say(Transliterated(Umlauts())), say(Umlauts())
-
-    assert joined(written).isascii()
-    assert not joined(plain).isascii()
-    assert isinstance(written, bytes) == isinstance(plain, bytes)
-    assert isinstance(written, bytes) or len(written) == len(plain)
-
-
-def test_no_method_of_a_format_is_left_out() -> None:
-    methods = {name for name, _ in inspect.getmembers(Format, inspect.isfunction) if not name.startswith("_")}
-    assert methods == set(EVERYTHING) == {name for name in vars(Transliterated) if not name.startswith("_")}
-
-
-def test_what_else_a_format_says_of_itself_stays() -> None:
-    pytest.importorskip("anyascii")
-    format = Transliterated(Umlauts())
-    assert (format.name, format.ids, format.headers) == ("umlauts", False, ((b"x-umlauts", b"yes"),))
-
-
-def test_a_format_without_an_opening_has_none_in_ascii_either() -> None:
-    class Quiet(Format):
-        def opening(self, stream_id: str) -> bytes | None:
-            return None
-
-    pytest.importorskip("anyascii")
-    assert Transliterated(Quiet()).opening("s") is None
-
-
-def test_without_the_extra_nothing_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "anyascii", None)
-    with pytest.raises(MissingExtra):
-        Transliterated(Format())
+        return [b"data: 1\n\n", b"data: 2\n\n"]
 
 
 def test_an_apology_of_several_events_is_told_as_one() -> None:
-    assert Umlauts().apology() == "data: Ü\n\ndata: é\n\n".encode()
+    assert Two().apology() == b"data: 1\n\ndata: 2\n\n"
+
+
+@pytest.mark.parametrize("written", [b"data: 1\n\n", [b"data: 1\n\n"], (b"data: 1\n\n",)], ids=["bytes", "list", "tuple"])
+def test_what_a_method_returns_is_one_event_or_several(written: Written) -> None:
+    assert events_of(written) == [b"data: 1\n\n"]

@@ -21,11 +21,9 @@ def gap(first: int, last: int) -> bytes:
     return b"gap %d-%d" % (first, last)
 
 
-def log_of(
-    *sizes: int, start: int = 0, max_events: int = 65536, max_bytes: int = 16 << 20, budget: Budget | None = None
-) -> EventLog:
-    """A log of events with these sizes; each is filled with the last digit of its number."""
-    log = EventLog(gap, start=start, max_events=max_events, max_bytes=max_bytes, budget=budget)
+def log_of(*sizes: int, budget: Budget | None = None, **bounds: int) -> EventLog:
+    """A log of events with these sizes; each is filled with the last digit of its number. bounds: of a budget of its own."""
+    log = EventLog(gap, budget or Budget(events=bounds.get("events", 65536), bytes=bounds.get("bytes", 16 << 20)))
     for size in sizes:
         log.append(event(log.last + 1, size))
     return log
@@ -69,14 +67,14 @@ def test_events_are_numbered_from_the_one_after_the_start(start: int) -> None:
     ],
 )
 def test_the_oldest_go_when_a_bound_is_passed(max_events: int, max_bytes: int, sizes: list[int], first: int, size: int) -> None:
-    log = log_of(*sizes, max_events=max_events, max_bytes=max_bytes)
+    log = log_of(*sizes, events=max_events, bytes=max_bytes)
 
     assert (log.first, log.last, log.size) == (first, len(sizes), size)
 
 
 def test_a_long_run_needs_no_more_memory_than_a_short_one() -> None:
     """Nothing is left of an event that was dropped, not even an entry in a list."""
-    log = log_of(*[100] * 1000, max_events=100)
+    log = log_of(*[100] * 1000, events=100)
     tracemalloc.start()
     try:
         for _ in range(20_000):
@@ -169,7 +167,7 @@ def test_detaching_twice_does_nothing() -> None:
 
 
 def test_a_laggard_is_told_its_gap_once_and_goes_on_with_the_oldest_held() -> None:
-    log = log_of(*[1] * 3, max_events=5)
+    log = log_of(*[1] * 3, events=5)
     follower = attached(log)
     assert log.take(follower) == b"123"
     for number in range(4, 13):
@@ -182,13 +180,13 @@ def test_a_laggard_is_told_its_gap_once_and_goes_on_with_the_oldest_held() -> No
 
 
 def test_a_gap_of_one_event_has_the_same_first_and_last() -> None:
-    log = log_of(1, 1, 1, max_events=2)
+    log = log_of(1, 1, 1, events=2)
 
     assert log.take(attached(log, 0)) == b"gap 1-1"
 
 
 def test_falling_behind_again_is_another_gap() -> None:
-    log = log_of(*[1] * 4, max_events=2)
+    log = log_of(*[1] * 4, events=2)
     follower = attached(log)
     assert log.take(follower) == b"gap 1-2"
     for number in (5, 6, 7):
@@ -199,7 +197,7 @@ def test_falling_behind_again_is_another_gap() -> None:
 
 
 def test_a_watcher_at_the_oldest_event_is_told_no_gap() -> None:
-    log = log_of(*[1] * 9, max_events=3)
+    log = log_of(*[1] * 9, events=3)
 
     assert all_ready(log, attached(log, log.first - 1)) == [b"789"]
     assert log.gaps == 0
@@ -265,7 +263,7 @@ async def test_the_producer_waits_for_the_leader_alone() -> None:
 
 
 async def test_a_laggard_never_holds_the_producer() -> None:
-    log = EventLog(gap, max_events=50)
+    log = EventLog(gap, Budget(events=50))
     leader, laggard = attached(log), attached(log)
     for _ in range(200):
         await log.room()
@@ -315,7 +313,7 @@ async def test_a_watcher_that_comes_while_nobody_watched_holds_the_producer() ->
 
 
 async def test_a_leader_whose_events_were_dropped_does_not_hold_the_producer_for_ever() -> None:
-    log = EventLog(gap, max_bytes=AHEAD)
+    log = EventLog(gap, Budget(bytes=AHEAD))
     leader = attached(log)
     for _ in range(5):
         log.append(b"." * AHEAD)
@@ -448,8 +446,8 @@ def test_without_replay_an_event_is_forgotten_when_its_one_watcher_has_taken_it(
 
 
 def test_logs_share_a_budget_and_give_back_what_they_forget() -> None:
-    budget = Budget()
-    one, other = log_of(10, 10, budget=budget), log_of(5, 5, 5, max_events=2, budget=budget)
+    budget = Budget(events=2)
+    one, other = log_of(10, 10, budget=budget), log_of(5, 5, 5, budget=budget)
     assert budget.used == 30
 
     one.drop(1)
@@ -512,8 +510,8 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.budget = Budget()
-        self.log = EventLog(gap, max_events=self.MAX_EVENTS, max_bytes=self.MAX_BYTES, budget=self.budget)
+        self.budget = Budget(events=self.MAX_EVENTS, bytes=self.MAX_BYTES)
+        self.log = EventLog(gap, self.budget)
         self.events: list[bytes] = []
         self.alive: Counter[str] = Counter()
         self.first = 1

@@ -82,10 +82,14 @@ class Reader:
         self.answers += 1
 
 
+def response_of(stream: Stream, after: int | None) -> EventStream:
+    return EventStream(stream, after or 0, newcomer=after is None)
+
+
 async def answered(stream: Stream, after: int | None) -> Connection:
     """The whole of an answer, up to the terminal event."""
     connection = Connection()
-    await EventStream(stream, after=after)(Request(http_scope(), connection.receive), connection.send)
+    await response_of(stream, after)(Request(http_scope(), connection.receive), connection.send)
     assert connection.complete
     return connection
 
@@ -149,7 +153,7 @@ class Cut(Connection):
     def __init__(self, stream: Stream, after: int | None, length: int) -> None:
         super().__init__()
         self.left = length
-        self.response = EventStream(stream, after=after)
+        self.response = response_of(stream, after)
 
     async def send(self, message: Message) -> None:
         if self.gone.is_set():

@@ -9,8 +9,8 @@ import pytest
 from sse.errors import Full
 from sse.formats import Format, Written
 from sse.log import GATHER
-from sse.store import Holder, Memory, Room, Store, StoreLimits
-from sse.stream import Limits, Opening, State, Stream, Trigger
+from sse.store import Holder, Limits, Memory, Store
+from sse.stream import Opening, State, Stream, Trigger
 from tests.support.clock import idle, now
 from tests.support.streams import Follower, for_ever, open_in
 
@@ -48,8 +48,8 @@ async def test_an_open_stream_can_be_found_until_it_expires() -> None:
     store = Store()
     asked = Opening(None, Format(), linger=None, keep=30, metadata={"a": 1}, result=lambda: "so far")
 
-    with store.reserve() as place:
-        stream = store.open(asked, place)
+    with store.reserve():
+        stream = store.open(asked)
 
     assert await store.find(stream.id) is stream
     assert (stream.id, stream.opening) == (asked.id, asked)
@@ -72,7 +72,7 @@ async def test_streams_are_listed_oldest_first() -> None:
 
 
 async def test_an_unlisted_stream_runs_and_counts_and_cannot_be_found() -> None:
-    store = Store(StoreLimits(streams=1))
+    store = Store(Limits(streams=1))
     stream = opened(store, listed=False, ids="", start=7)
     stream.emit("x")
 
@@ -112,7 +112,7 @@ async def test_forgetting_twice_does_nothing() -> None:
 
 
 async def test_the_limits_reach_every_log() -> None:
-    store = Store(StoreLimits(log=Limits(events=3, bytes=5000)))
+    store = Store(Limits(events=3, bytes=5000))
 
     assert filled(store, 9).log.first == 7
     assert filled(store, 9, size=2500).log.first == 8
@@ -124,60 +124,60 @@ async def test_the_limits_reach_every_log() -> None:
 async def test_a_stream_has_its_place_until_it_ends() -> None:
     store = Store()
     stream = opened(store)
-    assert store.places.taken == 1
+    assert store.busy == 1
 
     stream.end(Trigger.DELETED)
 
-    assert store.places.taken == 0
+    assert store.busy == 0
 
 
 async def test_a_place_that_no_stream_got_is_given_back() -> None:
-    store = Store(StoreLimits(streams=1))
+    store = Store(Limits(streams=1))
 
     with store.reserve(), pytest.raises(Full, match="streams"):
         admit(store)
     with pytest.raises(KeyError), store.reserve():
         raise KeyError
 
-    assert store.places.taken == 0
+    assert store.busy == 0
 
 
 async def test_a_place_is_given_back_once_when_its_stream_has_ended_within_the_block() -> None:
     store = Store()
 
-    with store.reserve() as place:
-        store.open(Opening(None, Format()), place).end(Trigger.DELETED)
-    with pytest.raises(KeyError), store.reserve() as place:
-        store.open(Opening(None, Format()), place)
+    with store.reserve():
+        store.open(Opening(None, Format())).end(Trigger.DELETED)
+    with pytest.raises(KeyError), store.reserve():
+        store.open(Opening(None, Format()))
         raise KeyError
 
-    assert store.places.taken == len(store.running) == 1
+    assert store.busy == len(store.running) == 1
 
 
 async def test_so_many_places_there_are_however_long_those_wait_who_took_them() -> None:
-    store = Store(StoreLimits(streams=2))
+    store = Store(Limits(streams=2))
     admitted: list[Stream] = []
 
     async def open_slowly() -> None:
-        with store.reserve() as place:
+        with store.reserve():
             await asyncio.sleep(1)
-            admitted.append(store.open(Opening(None, Format(), linger=None), place))
+            admitted.append(store.open(Opening(None, Format(), linger=None)))
 
     results = await asyncio.gather(*[open_slowly() for _ in range(20)], return_exceptions=True)
 
     assert [type(result) for result in results] == [type(None)] * 2 + [Full] * 18
-    assert len(admitted) == store.places.taken == 2
+    assert len(admitted) == store.busy == 2
 
 
-def test_a_room_has_so_many_places_and_says_what_it_is_for() -> None:
-    room = Room("watchers", 2)
-    room.take()
-    room.take()
+def test_so_many_may_watch() -> None:
+    store = Store(Limits(watchers=2))
+    store.seat()
+    store.seat()
     with pytest.raises(Full) as full:
-        room.take()
-    assert (full.value.what, room.taken) == ("watchers", 2)
-    room.give_back()
-    room.take()
+        store.seat()
+    assert (full.value.what, store.watchers) == ("watchers", 2)
+    store.watchers -= 1
+    store.seat()
 
 
 def fill_streams(store: Store) -> None:
@@ -195,7 +195,7 @@ def drain(store: Store) -> None:
 
 @pytest.mark.parametrize(("fill", "what"), [(fill_streams, "streams"), (fill_memory, "memory"), (drain, "shutting down")])
 async def test_a_full_store_says_what_it_is_full_of(fill: Callable[[Store], None], what: str) -> None:
-    store = Store(StoreLimits(streams=2, memory=20_000))
+    store = Store(Limits(streams=2, memory=20_000))
     admit(store)
     fill(store)
     before = dict(store.streams)
@@ -216,7 +216,7 @@ async def test_a_full_store_says_what_it_is_full_of(fill: Callable[[Store], None
 
 
 async def test_streams_that_have_ended_do_not_count_as_running() -> None:
-    store = Store(StoreLimits(streams=2))
+    store = Store(Limits(streams=2))
     fill_streams(store)
 
     next(iter(store.running.values())).end(Trigger.DELETED)
@@ -225,7 +225,7 @@ async def test_streams_that_have_ended_do_not_count_as_running() -> None:
 
 
 async def test_exactly_the_memory_allowed_is_not_too_much() -> None:
-    store = Store(StoreLimits(memory=20_000))
+    store = Store(Limits(memory=20_000))
 
     filled(store, 1, size=20_000)
 
@@ -349,7 +349,7 @@ def watched(stream: Stream, position: int) -> Follower:
 
 
 async def test_streams_that_ended_unwatched_go_first_and_the_oldest_of_them() -> None:
-    store = Store(StoreLimits(memory=80_000))
+    store = Store(Limits(memory=80_000))
     running = filled(store, 20)
     oldest, second, third = (ended(filled(store, 19)) for _ in range(3))
     watched(oldest, 20)  # nothing but a watcher keeps it
@@ -363,7 +363,7 @@ async def test_streams_that_ended_unwatched_go_first_and_the_oldest_of_them() ->
 
 
 async def test_then_go_events_that_every_watcher_has_taken_from_the_largest_log_first() -> None:
-    store = Store(StoreLimits(memory=80_000))
+    store = Store(Limits(memory=80_000))
     small, large = filled(store, 30), filled(store, 40)
     unwatched = filled(store, 9)
     watched(small, 29)
@@ -381,7 +381,7 @@ async def test_then_go_events_that_every_watcher_has_taken_from_the_largest_log_
 
 
 async def test_then_go_events_that_only_laggards_want_and_all_but_the_newest_where_nobody_watches() -> None:
-    store = Store(StoreLimits(memory=80_000))
+    store = Store(Limits(memory=80_000))
     large, unwatched = filled(store, 50), filled(store, 30)
     watched(large, 45)
     laggard = watched(large, 2)
@@ -399,7 +399,7 @@ async def test_then_go_events_that_only_laggards_want_and_all_but_the_newest_whe
 
 
 async def test_room_is_made_down_to_seven_eighths() -> None:
-    store = Store(StoreLimits(memory=80_000))
+    store = Store(Limits(memory=80_000))
     for _ in range(19):
         ended(filled(store, 4, size=999))
 
@@ -409,7 +409,7 @@ async def test_room_is_made_down_to_seven_eighths() -> None:
 
 
 async def test_where_no_room_can_be_made_nothing_new_is_opened_until_there_is() -> None:
-    store = Store(StoreLimits(memory=80_000))
+    store = Store(Limits(memory=80_000))
     stream = filled(store, 1, size=100_000)
     with pytest.raises(Full, match="memory"):
         admit(store)
@@ -422,7 +422,7 @@ async def test_where_no_room_can_be_made_nothing_new_is_opened_until_there_is() 
 async def test_a_stream_may_be_forgotten_in_the_moment_of_its_own_end() -> None:
     """Its terminal event is the one too many, and nobody watches."""
     ends: list[Stream] = []
-    store = Store(StoreLimits(memory=20_000), on_end=ends.append)
+    store = Store(Limits(memory=20_000), on_end=ends.append)
     await store.backend.claim("key", HOLDER)
     stream = filled(store, 1, size=20_000, claim="key")
 
@@ -444,7 +444,7 @@ class Farewell(Format):
 
 async def test_an_end_of_several_events_may_be_forgotten_in_its_own_moment_too() -> None:
     """The first of them is the one too many already; nothing of the stream is left behind, nor counted twice."""
-    store = Store(StoreLimits(memory=20_000))
+    store = Store(Limits(memory=20_000))
     filled(store, 1, size=20_000)
     stream = opened(store, format=Farewell())
 
@@ -525,7 +525,7 @@ async def test_a_drain_waits_for_a_request_where_no_stream_runs_but_not_for_ever
     assert (now(), request.done()) == (20, False)
     request.cancel()
     await asyncio.wait([request])
-    assert store.places.taken == 0
+    assert store.busy == 0
 
 
 async def test_a_drain_where_nothing_runs_waits_for_nothing() -> None:
@@ -549,7 +549,9 @@ async def test_after_a_drain_that_was_in_time_an_end_is_an_end_as_any_other() ->
 
 
 @pytest.mark.parametrize(("cleaning", "returned"), [(0.5, 20.5), (60, 21)])
-async def test_a_drain_waits_a_moment_for_the_sources_that_it_ends(cleaning: float, returned: float) -> None:
+async def test_a_drain_waits_a_moment_for_the_sources_that_it_ends_and_reports_those_that_are_late(
+    cleaning: float, returned: float, caplog: pytest.LogCaptureFixture
+) -> None:
     closed = []
 
     async def untidy() -> AsyncIterator[int]:
@@ -565,4 +567,5 @@ async def test_a_drain_waits_a_moment_for_the_sources_that_it_ends(cleaning: flo
     await store.drain(20)
     assert now() == returned
     assert closed == ([20.5] if cleaning == 0.5 else [])
+    assert ["is still cleaning up" in record.message for record in caplog.records] == ([] if closed else [True])
     await stream.closed()

@@ -7,10 +7,10 @@ from typing import Any
 
 from sse.formats import Format, Written
 from sse.http import Request
-from sse.log import EventLog
+from sse.log import Budget, EventLog
 from sse.sender import Outcome, Pace, Sender
 from sse.store import Store
-from sse.stream import Limits, Opening, Stream
+from sse.stream import Opening, Stream
 from sse.watch import CONNECTION, EventStream
 from tests.support.asgi import Connection, http_scope
 from tests.support.clock import now
@@ -137,7 +137,11 @@ class Client(Connection):
         """ours: the server is our own, not any other that speaks ASGI."""
         own = {"open": lambda: self.opened.append(now()), "abort": lambda: self.aborted.append(now())}
         request = Request(http_scope(extensions={CONNECTION: own} if ours else None), self.receive)
-        return asyncio.create_task(self._watch(EventStream(stream, **self.watching), request))
+        watching = dict(self.watching)
+        after, from_now = watching.pop("after", None), watching.pop("from_now", False)
+        position = stream.position(from_now) if after is None else after
+        response = EventStream(stream, position, **{"newcomer": after is None, **watching})
+        return asyncio.create_task(self._watch(response, request))
 
     async def _watch(self, response: EventStream, request: Request) -> None:
         try:
@@ -155,13 +159,13 @@ def data(connection: Connection) -> list[str]:
 
 
 def stream_of(source: AsyncIterator[Any] | None, format: Format | None = None, **options: Any) -> Stream:
-    """A stream outside any store. options: of `Opening`, of `Limits` (max_events, max_bytes), and `Stream`'s own."""
-    own = {name: options.pop(name) for name in ("budget", "on_end", "on_expire") if name in options}
-    limits = Limits(options.pop("max_events", 65536), options.pop("max_bytes", 16 << 20))
-    return Stream(Opening(source, format or Format(), **{"linger": 0.0, "keep": 0.0, **options}), limits=limits, **own)
+    """A stream outside any store. options: of `Opening`, of its log (max_events, max_bytes), and `Stream`'s own."""
+    own = {name: options.pop(name) for name in ("on_end", "on_expire") if name in options}
+    budget = Budget(events=options.pop("max_events", 65536), bytes=options.pop("max_bytes", 16 << 20))
+    return Stream(Opening(source, format or Format(), **{"linger": 0.0, "keep": 0.0, **options}), budget, **own)
 
 
 def open_in(store: Store, source: AsyncIterator[Any] | None = None, format: Format | None = None, **options: Any) -> Stream:
     """A stream in `store`. options: of `Opening`. Raises Full."""
-    with store.reserve() as place:
-        return store.open(Opening(source, format or Format(), **options), place)
+    with store.reserve():
+        return store.open(Opening(source, format or Format(), **options))

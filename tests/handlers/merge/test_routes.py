@@ -241,9 +241,9 @@ async def test_going_away_lets_go_of_the_streams_and_cancels_none(sidestream: Si
     async with watch(sidestream, *streams) as watched:
         await watched.next()
         assert [len(stream.log.watchers) for stream in streams] == [1, 1]
-        assert sidestream.service.store.watchers.taken == 1
+        assert sidestream.service.store.watchers == 1
     assert [(len(stream.log.watchers), stream.state) for stream in streams] == [(0, "running")] * 2
-    assert sidestream.service.store.watchers.taken == 0
+    assert sidestream.service.store.watchers == 0
 
 
 async def test_none_can_starve_another(sidestream: Sidestream) -> None:
