@@ -9,7 +9,7 @@ Needs the extra `metrics` (prometheus-client), imported at the first request; wi
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sidecar.answers import Reply
 from sidecar.counts import Counts, Histogram
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Described: TypeAlias = tuple[str, str, Sequence[str], Mapping[Any, float]]
+"""A metric: its name, what it says, its labels, and a value for each combination of these; for one label, by itself."""
 
 
 class LagTimer:
@@ -51,7 +54,8 @@ class Metrics:
     """Measures the event loop from the start on; its registry is made when it is first asked for. threads: of the jobs."""
 
     def __init__(self, service: Service, threads: Threads) -> None:
-        self._collector = _Collector(service, threads)
+        self._service = service
+        self._threads = threads
         self._registry: CollectorRegistry | None = None
         self._lag = LagTimer(service.counts)
 
@@ -69,89 +73,66 @@ class Metrics:
             raise Problem(501, "Metrics need the extra `metrics`: pip install prometheus-client.", extra="metrics") from None
         if self._registry is None:
             self._registry = CollectorRegistry(auto_describe=False)
-            self._registry.register(self._collector)
+            self._registry.register(self)
             ProcessCollector(namespace="sidestream", registry=self._registry)  # memory, processor time, open files
         return Response(200, generate_latest(self._registry), {"content-type": CONTENT_TYPE})
 
-
-class _Collector:
-    """What prometheus-client asks for metrics."""
-
-    def __init__(self, service: Service, threads: Threads) -> None:
-        self._service = service
-        self._threads = threads
-
     def collect(self) -> Iterator["Metric"]:
-        counts = self._service.counts
-        yield from self._now()
-        yield from self._sent()
-        yield _counters("requests", "Requests answered, by status.", ("status",), _keyed(counts.requests))
-        yield _counters("watchers_ended", "Connections that watched, by how they ended.", ("outcome",), _keyed(counts.outcomes))
-        yield _counters("streams_ended", "Streams that ended, by state and reason.", ("state", "reason"), counts.ended)
-        yield _counters("failures", "Failed streams and chat requests, by code.", ("code",), _keyed(counts.failures))
-        yield _histogram("upstream_first_token_seconds", "From the request to the first chunk.", counts.first_token)
-        yield _histogram("event_loop_lag_seconds", "How late a timer is called, once a second.", counts.loop_lag)
+        """What prometheus-client calls for metrics."""
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    def _now(self) -> Iterator["Metric"]:
+        for name, text, labels, values in self._now():
+            yield _family(GaugeMetricFamily, name, text, labels, values)
+        for name, text, labels, values in (*self._sent(), *self._ended()):
+            yield _family(CounterMetricFamily, name, text, labels, values)
+        for name, text, told in self._times():
+            yield HistogramMetricFamily(f"sidestream_{name}", text, buckets=told.buckets(), sum_value=told.sum)
+
+    def _now(self) -> Iterator[Described]:
         """What goes on at this moment."""
         store = self._service.store
         private = [stream for stream in store.running.values() if stream.id not in store.streams]
         states = Counter({state.value: 0 for state in State})
         states.update(stream.state.value for stream in (*store.streams.values(), *private))
-        yield _gauges("streams", "Streams held, by state.", ("state",), _keyed(states))
-        yield _gauge("watchers", "Connections that watch.", store.watchers)
-        yield _gauge("watchers_limit", "How many may.", store.limits.watchers)
-        yield _gauge("log_bytes", "Memory that event logs hold.", store.budget.used)
-        yield _gauge("log_bytes_limit", "How much they may.", store.budget.limit)
+        yield "streams", "Streams held, by state.", ("state",), states
+        yield "watchers", "Connections that watch.", (), {(): store.watchers}
+        yield "watchers_limit", "How many may.", (), {(): store.limits.watchers}
+        yield "log_bytes", "Memory that event logs hold.", (), {(): store.budget.used}
+        yield "log_bytes_limit", "How much they may.", (), {(): store.budget.limit}
         text = "Jobs with a thread, waiting for one, or cancelled and still holding one."
-        yield _gauges("jobs", text, ("state",), _keyed(self._threads.counts()))
-        yield _gauge("draining", "1 from SIGTERM on.", int(store.draining))
+        yield "jobs", text, ("state",), self._threads.counts()
+        yield "draining", "1 from SIGTERM on.", (), {(): int(store.draining)}
 
-    def _sent(self) -> Iterator["Metric"]:
+    def _sent(self) -> Iterator[Described]:
         """Totals that live watchers are part of."""
         counts, store = self._service.counts, self._service.store
         live = counts.senders()
-        yield _counter("events_sent", "Events handed to the server for watchers.", counts.events + sum(s.events for s in live))
-        yield _counter("sent_bytes", "Bytes of event streams handed to the server.", counts.sent + sum(s.sent for s in live))
+        events = counts.events + sum(sender.events for sender in live)
+        yield "events_sent", "Events handed to the server for watchers.", (), {(): events}
+        sent = counts.sent + sum(sender.sent for sender in live)
+        yield "sent_bytes", "Bytes of event streams handed to the server.", (), {(): sent}
         waited = counts.send_time + sum(sender.send_time for sender in live)
-        yield _counter("send_seconds", "Time that sends to watchers were pending.", waited)
-        yield _counter("resumes", "Connections that came back to a stream that was held.", counts.resumes)
+        yield "send_seconds", "Time that sends to watchers were pending.", (), {(): waited}
+        yield "resumes", "Connections that came back to a stream that was held.", (), {(): counts.resumes}
         gaps = store.gaps + sum(stream.log.gaps for stream in store.streams.values())
-        yield _counter("gaps", "Times that a watcher was told of lost events.", gaps)
+        yield "gaps", "Times that a watcher was told of lost events.", (), {(): gaps}
+
+    def _ended(self) -> Iterator[Described]:
+        """Totals of what has ended."""
+        counts = self._service.counts
+        yield "requests", "Requests answered, by status.", ("status",), counts.requests
+        yield "watchers_ended", "Connections that watched, by how they ended.", ("outcome",), counts.outcomes
+        yield "streams_ended", "Streams that ended, by state and reason.", ("state", "reason"), counts.ended
+        yield "failures", "Failed streams and chat requests, by code.", ("code",), counts.failures
+
+    def _times(self) -> Iterator[tuple[str, str, Histogram]]:
+        counts = self._service.counts
+        yield "upstream_first_token_seconds", "From the request to the first chunk.", counts.first_token
+        yield "event_loop_lag_seconds", "How late a timer is called, once a second.", counts.loop_lag
 
 
-def _keyed(counts: Mapping[Any, int]) -> dict[tuple[str], int]:
-    """Values by one label."""
-    return {(str(name),): count for name, count in counts.items()}
-
-
-def _gauge(name: str, text: str, value: float) -> "Metric":
-    return _gauges(name, text, (), {(): value})
-
-
-def _counter(name: str, text: str, value: float) -> "Metric":
-    return _counters(name, text, (), {(): value})
-
-
-def _gauges(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> "Metric":
-    from prometheus_client.metrics_core import GaugeMetricFamily
-
-    family = GaugeMetricFamily(f"sidestream_{name}", text, labels=labels)
+def _family(kind: Any, name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Any:
+    family = kind(f"sidestream_{name}", text, labels=labels)
     for key, value in values.items():
-        family.add_metric(key, value)
+        family.add_metric(key if isinstance(key, tuple) else (str(key),), value)
     return family
-
-
-def _counters(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> "Metric":
-    from prometheus_client.metrics_core import CounterMetricFamily
-
-    family = CounterMetricFamily(f"sidestream_{name}", text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
-    return family
-
-
-def _histogram(name: str, text: str, histogram: Histogram) -> "Metric":
-    from prometheus_client.metrics_core import HistogramMetricFamily
-
-    return HistogramMetricFamily(f"sidestream_{name}", text, buckets=histogram.buckets(), sum_value=histogram.sum)

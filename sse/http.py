@@ -93,6 +93,11 @@ class Request:
         """Whether this is the type that the Accept header names, or prefers of those that it names (`sse.accept`)."""
         return accept.names(self.header(b"accept") or "", media_type)
 
+    @property
+    def media_type(self) -> str:
+        """The Content-Type without its parameters, in lower case; empty if there is none."""
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
     async def chunks(self, *, timeout: float = BODY_TIMEOUT) -> AsyncIterator[bytes]:
         """The body as it arrives; 415 if it is compressed. timeout: seconds to wait for the next piece; 408 after that."""
         if (self.header(b"content-encoding") or "identity").lower() != "identity":  # RFC 9110, 12.5.3 and 15.5.16
@@ -135,8 +140,7 @@ class Request:
         body = (await self.body(limit=limit, timeout=timeout)).removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: may be ignored
         if not body:
             return None
-        content_type = (self.header(b"content-type") or "").split(";")[0].strip().lower()
-        if content_type != "application/json":
+        if self.media_type != "application/json":
             raise Problem(415, "The body must be application/json.", headers={"accept": "application/json"})
         try:
             value = orjson.loads(body)

@@ -11,18 +11,16 @@ import asyncio
 import json as jsonlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
+from sse.asgi import ASGIApp, Message
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
-
-Message = MutableMapping[str, Any]
-App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class OpenedStream:
@@ -33,7 +31,7 @@ class OpenedStream:
     body, or with the app.
     """
 
-    def __init__(self, app: App, scope: Message, body: bytes, timeout: float) -> None:
+    def __init__(self, app: ASGIApp, scope: Message, body: bytes, timeout: float) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.raw = b""
@@ -126,7 +124,7 @@ class _ClientGone(OSError):
 
 @asynccontextmanager
 async def open_stream(
-    app: App,
+    app: ASGIApp,
     path: str,
     *,
     method: str = "GET",

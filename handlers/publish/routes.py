@@ -55,11 +55,10 @@ async def publish(service: Service, request: Request, stream: Stream | None) -> 
         raise ended(stream)
     number = request.integer("first", 0, minimum=1, maximum=10**15 - 1) if "first" in request.query else None
     appending = Appending(stream, number)
-    content_type = (request.header(b"content-type") or "").split(";")[0].strip().lower()
-    if content_type == "application/json":
+    if request.media_type == "application/json":
         work = appending.whole(request, service.settings.max_body)
-    elif content_type in READERS:
-        work = appending.streamed(request, READERS[content_type]())
+    elif request.media_type in READERS:
+        work = appending.streamed(request, READERS[request.media_type]())
     else:
         raise Problem(415, f"The body must be one of {ACCEPT}.", headers={"accept": ACCEPT})
     try:

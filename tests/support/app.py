@@ -25,11 +25,12 @@ from sidecar.routes import Route
 from sidecar.server import Application, Server, configuration
 from sidecar.service import Service
 from sidecar.settings import Settings
+from sse.asgi import ASGIApp
 from sse.formats import Format
 from sse.http import Request, json_response
 from sse.store import Backend
 from sse.stream import Opening, Stream
-from sse.testing import App, open_stream
+from sse.testing import open_stream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 
@@ -92,7 +93,7 @@ class Answer:
 
 
 async def ask(
-    app: App,
+    app: ASGIApp,
     path: str,
     *,
     method: str = "GET",
