@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlencode
 
 from sidecar.logs import REQUEST_ID
@@ -117,17 +117,20 @@ async def start(service: Service, request: Request, propose: Propose, *, body: b
             return stream
     try:
         with store.reserve():
-            return begin(service, replace(propose(), id=stream_id, identity=identity, claim=key))
+            return begin(service, propose(), id=stream_id, identity=identity, claim=key)
     except BaseException:
         if key:
             store.backend.release(key)
         raise
 
 
-def begin(service: Service, opening: Opening) -> Stream:
-    """Open a stream for this request, transliterated where the settings ask for that; within `Store.reserve`."""
+def begin(service: Service, opening: Opening, **changes: Any) -> Stream:
+    """Open a stream for this request, transliterated where the settings ask for that; within `Store.reserve`.
+
+    changes: members of the opening that are known here.
+    """
     ascii = service.settings.ascii and opening.format.transliterated
-    return service.store.open(replace(opening, request_id=REQUEST_ID.get(), ascii=ascii))
+    return service.store.open(replace(opening, request_id=REQUEST_ID.get(), ascii=ascii, **changes))
 
 
 def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
@@ -141,7 +144,7 @@ def private(service: Service, request: Request, opening: Opening, *, after: int 
     if request.method == "HEAD":
         return Head()
     with service.store.reserve(), seat(service):
-        stream = begin(service, replace(opening, linger=0, keep=0, ids="", start=after or 0, listed=False))
+        stream = begin(service, opening, linger=0, keep=0, ids="", start=after or 0, listed=False)
     return follow(service, request, stream, after)
 
 

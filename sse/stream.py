@@ -4,6 +4,7 @@ In:  an `Opening`: a source, or none where events are emitted from outside, and 
 
 The stream's task owns the run: it alone iterates the source, and closes it in `finally`. Whatever happens, exactly one terminal
 event is written, at the moment the stream ends; a source that is slow to clean up afterwards holds nobody.
+Limit: one that never comes to the end of that is reported by the drain (`store`), and not before.
 
     RUNNING ─► DONE        the source ended
             ─► CANCELLED   somebody asked · nobody watched for as long as the linger · the server shuts down
@@ -122,7 +123,8 @@ class Stream:
         self.last_event: float | None = None
         self.discarded = False
         ids = f"{self.id}." if opening.ids is None else opening.ids
-        self._id = id = b"id: %b" % ids.encode() if format.ids else b""  # what an id line begins with
+        self._id = b"id: %b" % ids.encode() if format.ids else b""  # what an id line begins with
+        self._numbered = numbered = self._id + b"%d\n%b" if format.ids else b""
         self._ascii = ascii = to_ascii if opening.ascii else None
         if ascii is not None:
             ascii(b"")
@@ -134,7 +136,7 @@ class Stream:
 
         def gap(first: int, last: int) -> bytes:  # refers to no stream: what is forgotten is freed without a garbage collection
             event = format.gap(first, last) if ascii is None else ascii(format.gap(first, last))
-            return b"%b%d\n%b" % (id, last, event) if id else event
+            return numbered % (last, event) if numbered else event
 
         self.log = EventLog(gap, budget, start=opening.start, replay=opening.listed)
         self.ready, self.take = self.log.ready, self.log.take
@@ -201,7 +203,7 @@ class Stream:
             event = self._said(self.format.item_error(f"an event of {len(event)} bytes is over the limit of {MAX_EVENT}"))
         self.last_event = self._loop.time()
         log = self.log
-        return log.append(b"%b%d\n%b" % (self._id, log.last + 1, event) if self._id else event)
+        return log.append(self._numbered % (log.last + 1, event) if self._numbered else event)
 
     def _said(self, event: bytes) -> bytes:
         """An event of the format, as it goes out."""
