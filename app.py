@@ -15,6 +15,8 @@ from handlers.chat.routes import Chat
 from handlers.jobs.routes import Jobs
 from handlers.merge import routes as merge
 from handlers.metrics import Metrics
+from handlers.page import front, state
+from handlers.page.lessons import Lessons
 from handlers.publish import routes as publish
 from sidecar import access, answers, logs
 from sidecar.access import Right
@@ -39,12 +41,13 @@ class Features:
     chat: Chat
     jobs: Jobs
     metrics: Metrics
+    lessons: Lessons
 
     @classmethod
     def of(cls, service: Service) -> "Features":
         """Raises ValueError for a setting that can't be used."""
         jobs = Jobs(service.settings)
-        return cls(Chat(service.settings), jobs, Metrics(service, jobs.threads))
+        return cls(Chat(service.settings), jobs, Metrics(service, jobs.threads), Lessons())
 
     def start(self) -> None:
         self.chat.start()
@@ -71,6 +74,7 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("GET", "/streams", streams.index, Right.TOKEN, "curl {url}/streams"),
         Route("GET", "/streams/{id}", streams.watch, Right.CAPABILITY, "curl -N {url}/streams/ID"),
         Route("DELETE", "/streams/{id}", streams.cancel, Right.KEY, "curl -X DELETE {url}/streams/ID"),
+        Route("DELETE", "/streams/{id}/watchers", streams.drop, Right.KEY, "curl -X DELETE {url}/streams/ID/watchers"),
         Route("POST", "/jobs", jobs.create, Right.TOKEN, "curl -X POST {url}/jobs"),
         Route("GET", "/jobs", jobs.index, Right.TOKEN, "curl {url}/jobs"),
         Route("GET", "/jobs/{id}", jobs.show, Right.KEY, "curl {url}/jobs/ID"),
@@ -82,11 +86,15 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("PUT", "/streams/{id}/events", publish.publish, Right.KEY),
         Route("POST", "/streams/{id}/close", publish.close, Right.KEY, "curl -X POST {url}/streams/ID/close"),
         Route("GET", "/bench", bench.load, Right.TOKEN, "curl -N '{url}/bench?events=1000&size=190&interval=0&burst=1'"),
+        Route("GET", "/page/{file}", front.file, Right.OPEN),
+        Route("GET", "/lab/state", state.watch(chat.upstream_name), Right.TOKEN),
+        Route("GET", "/lab/{lesson}", features.lessons.play, Right.CAPABILITY, "curl -N {url}/lab/reconnect"),
         Route("GET", "/healthz", health.alive, Right.OPEN, "curl {url}/healthz"),
         Route("GET", "/readyz", health.ready, Right.OPEN, "curl {url}/readyz"),
         Route("GET", "/metrics", features.metrics.show, Right.TOKEN, "curl {url}/metrics"),
     )
-    return (Route("GET", "/", index.of([route.about for route in table if route.about]), Right.OPEN), *table)
+    front_page = front.front(index.of([route.about for route in table if route.about]))
+    return (Route("GET", "/", front_page, Right.OPEN), *table)
 
 
 class Sidestream:

@@ -1,4 +1,4 @@
-"""Any stream: watch or resume it, read its state, cancel it, list all."""
+"""Any stream: watch or resume it, read its state, let go of its watchers, cancel it, list all."""
 
 import asyncio
 import time
@@ -20,6 +20,18 @@ async def watch(service: Service, request: Request, stream: Stream | None) -> Re
 async def cancel(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     """`DELETE /streams/{id}`: end it, unless it has ended."""
     await service.store.end(found(stream), Trigger.DELETED)
+    return Response(204)
+
+
+async def drop(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+    """`DELETE /streams/{id}/watchers`: let go of all connections that watch it. It goes on; who comes back misses nothing.
+
+    Limit: a connection that watches several streams as one stays.
+    """
+    dropped = found(stream)
+    for watching in list(service.counts.watching):
+        if watching.stream is dropped and watching.sender is not None:
+            watching.sender.drop()
     return Response(204)
 
 

@@ -60,7 +60,7 @@ class Outcome(Enum):
     GONE = "gone"  # the client went away
     STALLED = "stalled"  # one send was pending for the send timeout
     FAILED = "failed"  # a defect of ours
-    DROPPED = "dropped"  # the server cancelled the request
+    DROPPED = "dropped"  # the server cancelled the request, or was asked to let the client go
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class Pace:
 class Sender:
     """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
-    __slots__ = ("_at_once", "_attendance", "_begin", "_loop", "_outcome", "_pace", "_pending", "_send", "_sender", "_stamp",
-                 "_timer", "position", "send_time", "sent", "stream")  # fmt: skip
+    __slots__ = ("_at_once", "_attendance", "_begin", "_dropped", "_loop", "_outcome", "_pace", "_pending", "_send", "_sender",
+                 "_stamp", "_timer", "position", "send_time", "sent", "stream")  # fmt: skip
 
     def __init__(self, stream: Followed, position: int, send: Send, pace: Pace, *, at_once: bool = False) -> None:
         self.stream = stream
@@ -91,6 +91,7 @@ class Sender:
         self._sender: asyncio.Task[None] | None = None
         self._stamp = self._loop.time()  # when the pending send began, or the last one ended
         self._pending = False
+        self._dropped = False
         self._outcome: Outcome | None = None
 
     @property
@@ -122,14 +123,20 @@ class Sender:
         if self._sender is None and self._outcome is None:
             self._put()
 
+    def drop(self) -> None:
+        """End this connection's body after what is ready; the client may come back for the rest."""
+        self._dropped = True
+        self._go_on()
+
     def _go_on(self) -> None:
         """Send what has gathered since the last message; without any, the log will wake us."""
-        if self._sender is None and self._outcome is None and self.stream.ready(self):
+        if self._sender is None and self._outcome is None and (self._dropped or self.stream.ready(self)):
             self._put()
 
     def _take(self) -> tuple[Message, ...]:
-        body = self.stream.take(self)
-        return ({"type": "http.response.body", "body": body, "more_body": not self.stream.finished(self)},) if body else ()
+        body, dropped = self.stream.take(self), self._dropped
+        more = not dropped and not self.stream.finished(self)
+        return ({"type": "http.response.body", "body": body, "more_body": more},) if body or dropped else ()
 
     def _put(self, *messages: Message) -> None:
         work = self._flush(messages)
@@ -144,7 +151,7 @@ class Sender:
                 await self._send_one(message)
                 more = message.get("more_body", True)
             if not more:
-                self._finish(Outcome.COMPLETE)
+                self._finish(Outcome.COMPLETE if self.stream.finished(self) else Outcome.DROPPED)
             self._loop.call_soon(self._go_on)  # what comes in this turn of the loop gathers; and others have their turn
         except OSError:  # "send should raise a server-specific subclass of OSError" (asgiref specs/www.rst, since 2.4)
             self._finish(Outcome.GONE)

@@ -48,6 +48,11 @@ class Chat:
             logger.info("no upstream: the model `demo` answers; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one")
             self.upstream = DemoUpstream(settings.demo_interval)
 
+    @property
+    def upstream_name(self) -> str:
+        """Who answers, for people."""
+        return "demo" if isinstance(self.upstream, DemoUpstream) else "openai"
+
     def start(self) -> None:
         """Make the upstream ready, while we serve already."""
         self.upstream.start()

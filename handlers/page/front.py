@@ -1,0 +1,61 @@
+"""`GET /` for a browser, and `GET /page/{file}`: the wire lab, a page that shows the protocol at work.
+
+In:  the files of `static/`, as they are: no build step, nothing from elsewhere. Out: whole answers. Anybody may have them: they
+hold nothing but what is in the repository, and what the page then asks for is guarded where it is asked for.
+
+The page can do nothing but talk to the server that it came from (Content Security Policy, Level 3), and be framed by nobody.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from sidecar.answers import Reply
+from sidecar.routes import Handler
+from sidecar.service import Service
+from sse.errors import Problem
+from sse.http import Request, Response
+from sse.stream import Stream
+
+STATIC: Final = Path(__file__).parent / "static"
+FILES: Final = frozenset(path.name for path in STATIC.iterdir())
+TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def front(index: Handler) -> Handler:
+    """`GET /`: the page, if the Accept header names HTML as a browser's does; else what `index` answers, as for curl."""
+
+    async def show(service: Service, request: Request, stream: Stream | None) -> Reply:
+        if not request.accepts("text/html"):
+            return await index(service, request, stream)
+        if not str(request.scope["path"]).endswith("/"):  # mounted, and asked for without its slash: its URLs are relative
+            return Response(308, headers={"location": f"{service.base(request)}/", "vary": "Accept"})
+        return Response(200, (STATIC / "index.html").read_bytes(), _headers("index.html") | {"vary": "Accept"})
+
+    return show
+
+
+async def file(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+    """`GET /page/{file}`."""
+    name = request.params["file"]
+    if name not in FILES:
+        raise Problem(404, "There is no such file.")
+    return Response(200, (STATIC / name).read_bytes(), _headers(name))
+
+
+def _headers(name: str) -> dict[str, str]:
+    return {
+        "content-type": TYPES[Path(name).suffix],
+        "content-security-policy": POLICY,
+        "cross-origin-resource-policy": "same-origin",
+        "referrer-policy": "no-referrer",
+    }

@@ -1,0 +1,54 @@
+"""`GET /lab/state`: what goes on in this sidecar, as an event stream: an event at once, and one at each difference.
+
+Limit: it is looked at once a second, for as long as somebody watches; nothing is told of what comes and goes in between.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sidecar import access, answers
+from sidecar.answers import Reply
+from sidecar.routes import Handler
+from sidecar.service import Service
+from sse import __version__
+from sse.formats import Format
+from sse.http import Request
+from sse.stream import Opening, Stream
+
+INTERVAL = 1.0
+"""Seconds."""
+
+
+def watch(upstream: str) -> Handler:
+    """The handler. upstream: who answers, for people."""
+
+    async def state(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+        return answers.private(service, request, Opening(_states(service, upstream), Format()))
+
+    return state
+
+
+async def _states(service: Service, upstream: str) -> AsyncIterator[dict[str, Any]]:
+    """Ends when the server drains, so that no shutdown waits for it."""
+    before = None
+    while not service.store.draining:
+        now = describe(service, upstream)
+        if now != before:
+            yield now
+        before = now
+        await asyncio.sleep(INTERVAL)
+
+
+def describe(service: Service, upstream: str) -> dict[str, Any]:
+    """running, held: streams that can be found; watchers: connections, this one included; memory: bytes of all event logs."""
+    store = service.store
+    return {
+        "version": __version__,
+        "upstream": upstream,
+        "token": access.guarded(service.settings),
+        "running": sum(1 for stream_id in store.running if stream_id in store.streams),
+        "held": len(store.streams),
+        "watchers": store.watchers.taken,
+        "memory": store.budget.used,
+    }

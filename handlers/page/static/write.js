@@ -1,0 +1,75 @@
+// Write your own: bytes with escapes, parsed as one types; a link to them; a case for tests/vectors.json.
+
+import { $, h } from "./dom.js"
+import { url } from "./api.js"
+import { escaped, hex, parsed } from "./bytes.js"
+import { copy } from "./snippet.js"
+import { Parser } from "./parser.js"
+import { Recording } from "./recording.js"
+
+const FIRST = "id: a.1\\n\nevent: price\\n\ndata: 12.5\\n\n\\n\ndata: the same id still\\n\n\\n\n"
+
+export function write(wire, go) {
+  const editor = $("#editor"), says = $("#editor-says"), out = $("#written"), example = $("#example")
+  let bytes = new Uint8Array()
+
+  fetch(url("page/lessons.json")).then((answer) => answer.json()).then(({ lessons }) => {
+    example.append(new Option("…", ""), ...lessons.filter(({ plays }) => plays["*"].length).map(({ title, plays }) => new Option(title, plays["*"].map(([, text]) => text).join("\n"))))
+  })
+  example.addEventListener("change", () => { if (example.value) { editor.value = example.value; read() } })
+  editor.addEventListener("input", read)
+  $("#permalink").addEventListener("click", ({ target }) => {
+    go(encodeURIComponent(editor.value))
+    copy(location.href, target)
+  })
+  $("#vector").addEventListener("click", ({ target }) => copy(vector(bytes), target))
+
+  function read() {
+    try {
+      bytes = parsed(editor.value)
+    } catch (error) {
+      says.replaceChildren(h("span.bad", {}, error.message))
+      return
+    }
+    let now = 0
+    const recording = new Recording("Your own bytes", new Parser(), () => now)
+    recording.begun = 0
+    recording.connections.push({ begun: 0, opened: 0 })
+    if (bytes.length) recording.chunk(bytes)
+    recording.end("the end of your bytes")
+    wire.show(recording, { follow: false })
+    says.textContent = `${bytes.length} bytes, ${recording.events.length} events; cut at any place: ${everywhere(bytes, recording) ? "the same" : "something else"}`
+    out.replaceChildren(h("h3", {}, "As a test vector"), h("pre.card", { tabIndex: 0 }, vector(bytes)))
+  }
+
+  return (rest) => {
+    if (rest) editor.value = rest
+    else if (!editor.value) editor.value = FIRST
+    read()
+  }
+}
+
+const outcome = (parser, steps) => [steps.filter(({ event }) => event).map(({ event }) => [event.type, event.data, event.lastEventId]),
+  parser.lastEventId, parser.reconnectionTime]
+
+function run(...chunks) {
+  const parser = new Parser()
+  return outcome(parser, chunks.flatMap((chunk) => parser.feed(chunk)))
+}
+
+/** Whether the outcome is the same wherever the bytes are cut in two. Limit: of long ones, only the first 2000 places are tried. */
+function everywhere(bytes) {
+  const whole = JSON.stringify(run(bytes))
+  for (let at = 0; at < Math.min(bytes.length, 2000); at++)
+    if (JSON.stringify(run(bytes.subarray(0, at), bytes.subarray(at))) !== whole) return false
+  return true
+}
+
+/** A case of tests/vectors.json. */
+export function vector(bytes) {
+  const [events, last, time] = run(bytes)
+  let text = null
+  try { text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes) } catch { /* its bytes, then */ }
+  const body = text === null ? `"hex": "${[...bytes].map(hex).join(" ")}"` : `"text": ${JSON.stringify(text)}`
+  return `{"section": "9.2.6", "name": "…",\n "${body.slice(1)},\n "events": ${JSON.stringify(events)}, "last_event_id": ${JSON.stringify(last)}, "reconnection_time": ${time}}`
+}
