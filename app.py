@@ -16,7 +16,7 @@ from handlers.jobs.routes import Jobs
 from handlers.merge import routes as merge
 from handlers.metrics import Metrics
 from handlers.page import front, state
-from handlers.page.lessons import Lessons
+from handlers.page.lab import Lab
 from handlers.publish import routes as publish
 from sidecar import access, answers, logs
 from sidecar.access import Right
@@ -41,13 +41,13 @@ class Features:
     chat: Chat
     jobs: Jobs
     metrics: Metrics
-    lessons: Lessons
+    lab: Lab
 
     @classmethod
     def of(cls, service: Service) -> "Features":
         """Raises ValueError for a setting that can't be used."""
         jobs = Jobs(service.settings)
-        return cls(Chat(service.settings), jobs, Metrics(service, jobs.threads), Lessons())
+        return cls(Chat(service.settings), jobs, Metrics(service, jobs.threads), Lab())
 
     def start(self) -> None:
         self.chat.start()
@@ -88,7 +88,9 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("GET", "/bench", bench.load, Right.TOKEN, "curl -N '{url}/bench?events=1000&size=190&interval=0&burst=1'"),
         Route("GET", "/page/{file}", front.file, Right.OPEN),
         Route("GET", "/lab/state", state.watch(chat.upstream_name), Right.TOKEN),
-        Route("GET", "/lab/{lesson}", features.lessons.play, Right.CAPABILITY, "curl -N {url}/lab/reconnect"),
+        Route("GET", "/lab/probe", features.lab.probe, Right.CAPABILITY, "curl -N {url}/lab/probe"),
+        Route("POST", "/lab/probe", features.lab.judge, Right.CAPABILITY),
+        Route("GET", "/lab/{lesson}", features.lab.lesson, Right.CAPABILITY, "curl -N {url}/lab/reconnect"),
         Route("GET", "/healthz", health.alive, Right.OPEN, "curl {url}/healthz"),
         Route("GET", "/readyz", health.ready, Right.OPEN, "curl {url}/readyz"),
         Route("GET", "/metrics", features.metrics.show, Right.TOKEN, "curl {url}/metrics"),

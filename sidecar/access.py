@@ -1,7 +1,8 @@
 """Who may do what: one table of rights, the Host and Origin that a request may have, and CORS.
 
     open         anybody                                                    /, /healthz, /readyz, OPTIONS
-    capability   whoever knows the URL: 128 random bits                     one stream, its state, one job's progress, a merge
+    capability   whoever knows the URL: 128 random bits                     one stream, its state, one job's progress, a merge;
+                                                                            and what is the same for all, the lab's lessons
     key          `Stream-Key: <key>` of that very stream, or a token        cancelling, publishing to, closing one stream
     token        `Authorization: Bearer <token>`                            everything else
 

@@ -1,10 +1,12 @@
-r"""The command line: `python -m sse tail URL` prints the events of a stream as they come.
+r"""The command line: `python -m sse tail URL` prints the events of a stream as they come; `python -m sse probe URL` says what
+stands between here and a sidecar (`sse.probe`).
 
 In: the options. Out: on a terminal each event as text, its last event ID, type and data; elsewhere as a line of JSON
 (`sse.client.write_lines`). Standard error says what becomes of the connection. A character that a terminal would obey
 is written as an escape, `\u001b`, wherever it comes from.
 
-Exit status: 0 the stream ended, or nobody reads the output any more; 1 it failed; 2 misuse; 130 Ctrl-C.
+Exit status: 0 the stream ended, or nobody reads the output any more, or the way is clear; 1 it failed, or the way isn't clear;
+2 misuse; 130 Ctrl-C.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import httpx2
 
 from sse.client import EventSource, ReadyState, until, visible, write_lines
 from sse.errors import ConnectionFailed, SSEError
+from sse.probe import SILENCE, judge, measure
 from sse.wire.event import MessageEvent
 
 IDENTIFY = "say who you are with --header 'Authorization: Bearer TOKEN'"
@@ -34,13 +37,17 @@ HINTS = {
 """What to try, by the status that the connection failed with."""
 
 
+MARKS = {"good": "✓", "note": "·", "bad": "✗"}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say (those of the process if None) and return the exit status."""
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal whose encoding lacks a character
     try:
-        asyncio.run(tail(options))
+        status: int = asyncio.run(options.command(options))
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read the output has left, and what is still buffered has nowhere to go
@@ -56,14 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def tail(options: argparse.Namespace) -> None:
+def _url(text: str) -> str:
+    return text if "://" in text else f"http://{text}"
+
+
+async def probe(options: argparse.Namespace) -> int:
+    """Print what stands between here and the sidecar; the exit status. Raises ProbeFailed."""
+    findings = judge(await measure(_url(options.url), headers=dict(options.header), silence=options.silence))
+    for finding in findings:
+        print(f"{MARKS[finding.level]} {finding.name}: {visible(finding.says)}")
+        for line in finding.mend.splitlines():
+            print(f"    {line}")
+    return int(any(finding.level == "bad" for finding in findings))
+
+
+async def tail(options: argparse.Namespace) -> int:
     """Print the stream that the options name, up to its end. Raises what EventSource does."""
 
     def changed(state: ReadyState, why: str) -> None:
         _notice(f"connected to {source.url}" if state is ReadyState.OPEN else why)
 
     source = EventSource(
-        options.url if "://" in options.url else f"http://{options.url}",
+        _url(options.url),
         method="GET" if options.post is None else "POST",
         headers=dict(options.header),
         json=options.post,
@@ -88,6 +109,7 @@ async def tail(options: argparse.Namespace) -> None:
         if failure.status in HINTS:
             _notice(HINTS[failure.status])
         raise
+    return 0
 
 
 def _text(event: MessageEvent) -> str:
@@ -103,12 +125,25 @@ def _notice(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sse", description="Tools for server-sent events.")
-    command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "probe",
+        help="say what stands between here and a sidecar",
+        description="Ask a sidecar for events at a known pace, and say from their arrival whether something on the way "
+        "buffers, compresses, strips or cuts idle streams, and which line of nginx's configuration mends it.",
+    )
+    command.set_defaults(command=probe)
+    add = command.add_argument
+    add("url", metavar="URL", help="of the sidecar, as its clients reach it; http:// may be left out")
+    add("--header", metavar="'NAME: VALUE'", type=header, action="append", default=[], help="add it; may be repeated")
+    add("--silence", metavar="S", type=float, default=SILENCE, help=f"seconds without an event to sit through ({SILENCE:g})")
+    command = commands.add_parser(
         "tail",
         help="print the events of a stream as they come",
         description="Print the events of a stream as they come: text on a terminal, lines of JSON in a pipe or a file. "
         "Comes back by itself when the connection breaks, and goes on after the last event ID.",
     )
+    command.set_defaults(command=tail)
     add = command.add_argument
     add("url", metavar="URL", help="of an event stream; http:// may be left out")
     add("--header", metavar="'NAME: VALUE'", type=header, action="append", default=[], help="add it; may be repeated")

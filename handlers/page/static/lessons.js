@@ -99,11 +99,13 @@ async function ended({ plays, type }, client, watched) {
 const essence = ({ type, data, lastEventId }) => [type, data, lastEventId]
 const item = ({ type, data, lastEventId }) => h("li", {}, h("span.type", {}, type), h("code", {}, JSON.stringify(data)), lastEventId ? ` id ${lastEventId}` : "")
 
-function table(lesson, { clients, lessons }) {
+function table(lesson, { clients, vectors, lessons }) {
   const found = lessons[lesson.name]
-  const rows = clients.map(({ name, title, version }) => h("tr", {}, h("th", { scope: "row" }, title, version ? h("span.aside", {}, ` ${version}`) : ""), outcome(found, name)))
+  const rows = clients.map(({ name, title, version, right }) => h("tr", {},
+    h("th", { scope: "row" }, title, version ? h("span.aside", {}, ` ${version}`) : ""), outcome(found, name), h("td.aside", {}, `${right} of ${vectors}`)))
   return h(".scroll", { tabIndex: 0, role: "region", "aria-label": "What clients make of it" }, h("table", {},
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Client"), h("th", { scope: "col" }, "Dispatches"))), h("tbody", {}, ...rows)))
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Client"), h("th", { scope: "col" }, "Dispatches"),
+      h("th", { scope: "col", title: "Cases of tests/vectors.json that it gets right" }, "Vectors right"))), h("tbody", {}, ...rows)))
 }
 
 /** What a client makes of a lesson: clients.json has it only where that isn't what the standard says. */

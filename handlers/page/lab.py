@@ -1,0 +1,95 @@
+"""The wire lab's streams: `GET /lab/{lesson}` plays a lesson, `GET /lab/probe` sends events at a known pace, and
+`POST /lab/probe` judges how they arrived.
+
+Anybody may ask for them, as for a file: they say nothing that isn't in the repository or in the request, start no work, hold a
+few hundred bytes, and last for `MAX_SILENCE` at the most. So that no watcher loses a place to them they take none of those;
+`MAX_PLAYING` at once are played.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Final
+
+from handlers.page.lessons import Play, lessons
+from sidecar.answers import Reply, last_event_id
+from sidecar.service import Service
+from sse.errors import Full, Problem
+from sse.http import Chunks, Request, Response, json_response
+from sse.probe import COMMENT, Passage, Passages, judge
+from sse.stream import Stream
+from sse.wire.encoder import encode
+from sse.wire.event import Event
+from sse.wire.payload import dumps
+
+MAX_PLAYING: Final = 100
+MAX_SILENCE: Final = 120.0
+MAX_PASSAGES: Final = 64 * 1024
+"""Bytes of what was measured."""
+
+
+class Lab:
+    """Its methods are the handlers. playing: how many streams are."""
+
+    def __init__(self) -> None:
+        self.playing = 0
+
+    async def lesson(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /lab/{lesson}`. EventSource comes back after a body that ends: the next part, or 204, is for that (9.2.3)."""
+        lesson = lessons().get(request.params["lesson"])
+        if lesson is None:
+            raise Problem(404, f"There is no such lesson; there are {', '.join(lessons())}.")
+        play = lesson.plays.get(last_event_id(request) or "*")
+        if lesson.status == 204 or play is None:
+            return Response(204)
+        return self._played(_chunks(play), {"content-type": lesson.type, "x-accel-buffering": "no"})
+
+    async def probe(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /lab/probe?count=&interval=&silence=&plain=`: as streams are sent; `plain`: without X-Accel-Buffering."""
+        count = request.integer("count", 12, minimum=1, maximum=50)
+        interval = request.number("interval", 0.1, minimum=0.01, maximum=1)
+        silence = request.number("silence", 0, minimum=0, maximum=MAX_SILENCE)
+        headers = {"content-type": "text/event-stream"} | ({} if "plain" in request.query else {"x-accel-buffering": "no"})
+        return self._played(_paced(request, count, interval, silence), headers)
+
+    async def judge(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`POST /lab/probe` {"paced", "plain", "silent"}, each a `sse.probe.Passage` as JSON."""
+        body = await request.json(limit=MAX_PASSAGES)
+        try:
+            passages = Passages(*(Passage.read((body or {}).get(name)) for name in ("paced", "plain", "silent")))
+        except (ValueError, AttributeError) as error:
+            raise Problem(422, f"That is no measurement: {error}.") from None
+        return json_response({"findings": [asdict(finding) for finding in judge(passages)]})
+
+    def _played(self, source: AsyncGenerator[bytes, None], headers: dict[str, str]) -> Reply:
+        if self.playing >= MAX_PLAYING:
+            raise Full("lessons")
+        return Chunks(self._counted(source), headers)
+
+    async def _counted(self, source: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        self.playing += 1
+        try:
+            async with aclosing(source):
+                async for chunk in source:
+                    yield chunk
+        finally:
+            self.playing -= 1
+
+
+async def _chunks(play: Play) -> AsyncGenerator[bytes, None]:
+    for pause, chunk in play:
+        await asyncio.sleep(pause)
+        yield chunk
+
+
+async def _paced(request: Request, count: int, interval: float, silence: float) -> AsyncGenerator[bytes, None]:
+    """A comment and an event at each interval, the first with what was seen of the request; after the silence one more."""
+    seen = {"http_version": request.scope.get("http_version"), "last_event_id": request.header(b"last-event-id")}
+    begin = time.monotonic()
+    for number in range(1, count + 1 + bool(silence)):
+        due = begin + (number - 1) * interval + (silence if number > count else 0)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        document = {"number": number, "sent": time.monotonic() - begin} | ({"seen": seen} if number == 1 else {})
+        yield COMMENT + encode(Event(dumps(document), id=str(number)))

@@ -1,0 +1,252 @@
+"""What stands between a client and a sidecar: events at a known pace, and what their arrival and the headers give away.
+
+In:  passages, each an event stream of a known pace (`handlers/page/probe.py` sends it) as a client saw it: what arrived when,
+the headers, how it ended. Out: findings, each with the line of configuration that mends it. `judge` is sans-IO; `measure` is
+the little I/O around it, for the command line. The page measures with its own fetch and has the server judge.
+
+    passage   X-Accel-Buffering: no    then silence    what only it can show
+    paced     yes, as every stream     no              buffering that no header turns off, compression, what is stripped
+    plain     no                       no              buffering that only this header turns off
+    silent    yes                      yes             that idle connections are cut
+
+Limit: a time span that a proxy needs to notice something (a daily limit, a full buffer) is longer than this looks.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx2
+import orjson
+
+from sse.errors import SSEError
+from sse.wire.parser import Parser
+
+PATH: Final = "/lab/probe"
+EVENTS: Final = 12
+INTERVAL: Final = 0.1
+SILENCE: Final = 16.0
+"""Seconds: a little more than the heartbeat's interval, which is what an idle stream has to survive."""
+
+HELD: Final = 0.35
+"""Seconds by which some events were later than others: more than a busy machine's jitter, less than a passage takes."""
+
+LAST_EVENT_ID: Final = "probe"
+COMMENT: Final = b": probe\n"
+"""Before each event."""
+
+
+class ProbeFailed(SSEError):
+    """Nothing answered at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One stream as it arrived.
+
+    arrivals: (number, sent, arrived), seconds by the server's and by the client's clock. events: how many were to come.
+    silence: seconds without any, before one more. seen: what the server saw of the request. lasted: seconds to its end.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    arrivals: Sequence[tuple[int, float, float]] = ()
+    comments: int = 0
+    lasted: float = 0.0
+    seen: Mapping[str, Any] | None = None
+    events: int = EVENTS
+    silence: float = 0.0
+
+    @classmethod
+    def read(cls, document: Any) -> "Passage":
+        """From JSON of the same fields. Raises ValueError."""
+        try:
+            arrivals = [(int(number), float(sent), float(arrived)) for number, sent, arrived in document["arrivals"]]
+            headers = {str(name).lower(): str(value) for name, value in document["headers"].items()}
+            status, comments, events = int(document["status"]), int(document["comments"]), int(document["events"])
+            lasted, silence, seen = float(document["lasted"]), float(document["silence"]), document["seen"]
+            return cls(status, headers, arrivals, comments, lasted, None if seen is None else dict(seen), events, silence)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a passage: {error!r}") from None
+
+    @property
+    def complete(self) -> bool:
+        return len(self.arrivals) == self.events + bool(self.silence)
+
+    @property
+    def held(self) -> float:
+        """Seconds by which the latest event was later than the quickest."""
+        late = [arrived - sent for _, sent, arrived in self.arrivals[: self.events]]
+        return max(late) - min(late) if late else 0.0
+
+    @property
+    def is_stream(self) -> bool:
+        return self.status == 200 and self.headers.get("content-type", "").startswith("text/event-stream")
+
+    @property
+    def times(self) -> int:
+        """How many events of the pace have arrived."""
+        return min(len(self.arrivals), self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    paced: Passage
+    plain: Passage
+    silent: Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """level: good, note, bad. says: a sentence or two. mend: lines of nginx's configuration, or what to do instead."""
+
+    name: str
+    level: str
+    says: str
+    mend: str = ""
+
+
+# -- verdicts
+
+
+def _refused(passages: Passages) -> Finding | None:
+    for passage in (passages.paced, passages.plain, passages.silent):
+        if not passage.is_stream:
+            kind = passage.headers.get("content-type", "no type")
+            says = f"The answer was {passage.status} with {kind}: no event stream comes through here."
+            return Finding("refused", "bad", says, f"Let {PATH} pass to the sidecar, as its streams do.")
+    return None
+
+
+def _compresses(passages: Passages) -> Finding | None:
+    encoding = passages.paced.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return None
+    held = passages.paced.held
+    says = f"The stream arrives compressed ({encoding}), which gathers: events were held back for up to {held:.2f} s."
+    return Finding("compresses", "bad", says, "gzip off;")
+
+
+def _buffers(passages: Passages) -> Finding | None:
+    if passages.paced.held < HELD or _compresses(passages):
+        return None
+    says = f"Events were held back for up to {passages.paced.held:.2f} s and arrived together."
+    return Finding("buffers", "bad", says, "proxy_buffering off;\nproxy_cache off;")
+
+
+def _buffers_unless_told(passages: Passages) -> Finding | None:
+    if passages.plain.held < HELD or passages.paced.held >= HELD:
+        return None
+    says = (
+        f"Events without the header X-Accel-Buffering: no are held back for up to {passages.plain.held:.2f} s. "
+        "The sidecar's streams have it and pass at once; others that take this way may not."
+    )
+    return Finding("buffers unless told", "note", says, "proxy_buffering off;")
+
+
+def _cuts_idle(passages: Passages) -> Finding | None:
+    silent = passages.silent
+    if silent.complete or silent.times < silent.events:
+        return None
+    quiet = silent.lasted - silent.arrivals[-1][2]
+    says = f"The connection was cut after {quiet:.1f} s without an event."
+    mend = "proxy_read_timeout 60s;\n# or a heartbeat at less than half of that: SIDESTREAM_HEARTBEAT"
+    return Finding("cuts idle streams", "bad", says, mend)
+
+
+def _breaks(passages: Passages) -> Finding | None:
+    for passage in (passages.paced, passages.plain, passages.silent):
+        if passage.times < passage.events:
+            says = f"A stream ended after {passage.times} of {passage.events} events, while they still came."
+            return Finding("breaks", "bad", says, "proxy_read_timeout 60s;\nproxy_http_version 1.1;")
+    return None
+
+
+def _strips(passages: Passages) -> Finding | None:
+    paced, lost = passages.paced, []
+    if paced.seen is not None and paced.seen.get("last_event_id") != LAST_EVENT_ID:
+        lost.append("the request's Last-Event-ID")
+    if paced.comments < len(paced.arrivals):
+        lost.append("comments, which heartbeats are")
+    if "no-transform" not in paced.headers.get("cache-control", ""):
+        lost.append("Cache-Control: no-transform")
+    if not lost:
+        return None
+    mend = "proxy_set_header Last-Event-ID $http_last_event_id;\n# and no proxy_hide_header, no expires, no body filter"
+    return Finding("strips", "bad", f"On the way these are lost: {'; '.join(lost)}.", mend)
+
+
+def _speaks_http_1_0(passages: Passages) -> Finding | None:
+    if passages.paced.seen is None or passages.paced.seen.get("http_version") != "1.0":
+        return None
+    says = "The sidecar is asked with HTTP/1.0: a stream that is complete can't be told from one that was cut."
+    return Finding("speaks HTTP/1.0", "bad", says, 'proxy_http_version 1.1;\nproxy_set_header Connection "";')
+
+
+RULES: Final[Sequence[Callable[[Passages], Finding | None]]] = (
+    _compresses,
+    _buffers,
+    _buffers_unless_told,
+    _cuts_idle,
+    _breaks,
+    _strips,
+    _speaks_http_1_0,
+)
+
+
+def judge(passages: Passages) -> list[Finding]:
+    """What was found: the worst first, and at last what is well."""
+    if (refused := _refused(passages)) is not None:
+        return [refused]
+    found = [finding for rule in RULES if (finding := rule(passages)) is not None]
+    if not any(finding.level == "bad" for finding in found):
+        held, silence = 1000 * passages.paced.held, passages.silent.silence
+        says = (
+            f"Nothing buffers: no event was held back for longer than {held:.0f} ms. "
+            f"Nothing compresses or strips, and {silence:g} s of silence cut nothing."
+        )
+        found.append(Finding("clear", "good", says))
+    return sorted(found, key=lambda finding: ("bad", "note", "good").index(finding.level))
+
+
+# -- measuring
+
+
+async def measure(url: str, *, headers: Mapping[str, str] | None = None, silence: float = SILENCE) -> Passages:
+    """Ask the sidecar at `url` for all passages. Raises httpx2.InvalidURL; ProbeFailed where nothing answers."""
+    base = url.rstrip("/").removesuffix(PATH) + PATH
+    timeout = httpx2.Timeout(10.0, read=silence + 20.0)
+    pace = f"{base}?interval={INTERVAL}&count="
+    async with httpx2.AsyncClient(headers=headers, timeout=timeout) as client:
+        return Passages(
+            *await asyncio.gather(
+                _passage(client, f"{pace}{EVENTS}"),
+                _passage(client, f"{pace}{EVENTS}&plain=1"),
+                _passage(client, f"{pace}1&silence={silence:g}", events=1, silence=silence),
+            )
+        )
+
+
+async def _passage(client: httpx2.AsyncClient, url: str, *, events: int = EVENTS, silence: float = 0.0) -> Passage:
+    wanted = {"accept": "text/event-stream", "last-event-id": LAST_EVENT_ID}
+    arrivals: list[tuple[int, float, float]] = []
+    seen, status, told, body = None, 0, {}, b""
+    parser, begin = Parser(), time.monotonic()
+    try:
+        async with client.stream("GET", url, headers=wanted) as response:
+            status, told = response.status_code, {name.lower(): value for name, value in response.headers.items()}
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                for event in parser.feed(chunk):
+                    document = orjson.loads(event.data)
+                    seen = document.get("seen", seen)
+                    arrivals.append((document["number"], document["sent"], time.monotonic() - begin))
+    except httpx2.TransportError as error:
+        if not status:
+            raise ProbeFailed(f"{url}: {error or type(error).__name__}") from error
+    except (orjson.JSONDecodeError, AttributeError, KeyError) as error:
+        raise ProbeFailed(f"{url} is an event stream, but not the sidecar's probe") from error
+    lasted = time.monotonic() - begin
+    return Passage(status, told, arrivals, body.count(COMMENT), lasted, seen, events, silence)
