@@ -133,7 +133,7 @@ def _buffers(passages: Passages) -> Finding | None:
     if passages.paced.held < HELD or _compresses(passages):
         return None
     says = f"Events were held back for up to {passages.paced.held:.2f} s and arrived together."
-    return Finding("buffers", "bad", says, "proxy_buffering off;\nproxy_cache off;")
+    return Finding("buffers", "bad", says, "proxy_buffering off;\nproxy_http_version 1.1;")
 
 
 def _buffers_unless_told(passages: Passages) -> Finding | None:

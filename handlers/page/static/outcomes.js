@@ -1,7 +1,7 @@
 // What streams say, for people: a chat with its stages and tools, a job's progress, merged sources, any events. Each part of it is
 // linked to the event that brought it: pointing at one shows its bytes.
 
-import { h } from "./dom.js"
+import { coalesced, h } from "./dom.js"
 
 class Outcome {
   element = h("div")
@@ -129,6 +129,7 @@ export class Merged extends Outcome {
 export class Events extends Outcome {
   #list = h("ol.log")
   #says = h("p.state")
+  #toEnd = coalesced(() => { this.#list.scrollTop = this.#list.scrollHeight })
 
   constructor() {
     super()
@@ -139,7 +140,7 @@ export class Events extends Outcome {
     const button = h("li", {}, h("time", {}, (event.at / 1000).toFixed(2)), h("span", {}, event.type === "message" ? "" : h("strong", {}, `${event.type} `), event.data.slice(0, 400)))
     this.#list.append(this.link(event, button))
     if (this.#list.children.length > 500) this.#list.firstChild.remove()
-    this.#list.scrollTop = this.#list.scrollHeight
+    this.#toEnd()
   }
 
   state(state) { this.#says.textContent = state }

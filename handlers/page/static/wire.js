@@ -23,7 +23,8 @@ export class WireView {
   #cursor = -1
   #following = true
   #hex = false
-  #render = coalesced(() => this.#draw())
+  #render = coalesced(() => this.#draw())          // the rows in view
+  #refresh = coalesced(() => this.#drawAround())   // and what stands around them
 
   constructor(root) {
     this.id = `wire${++views}`
@@ -37,7 +38,7 @@ export class WireView {
     this.#listening = new AbortController()
     const { signal } = this.#listening
     this.recording = recording
-    recording.addEventListener("change", this.#render, { signal })
+    recording.addEventListener("change", this.#refresh, { signal })
     recording.addEventListener("light", () => this.#light(), { signal })
     this.#clear()
     this.#following = follow
@@ -79,8 +80,8 @@ export class WireView {
         step("→", "One step forward", () => Math.min(last(), this.#cursor + 1)), step("⇥", "Last line", last),
         this.hexButton, this.followButton)),
       this.timeline.canvas, h(".body", {}, this.empty, this.list), this.inspector)
-    new ResizeObserver(([entry]) => { this.#height = entry.contentRect.height; this.#render() }).observe(this.list)
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.#render)
+    new ResizeObserver(([entry]) => { this.#height = entry.contentRect.height; this.#refresh() }).observe(this.list)
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.#refresh)
   }
 
   // -- what is drawn
@@ -88,7 +89,7 @@ export class WireView {
   #clear() {
     for (const element of this.#shown.values()) element.remove()
     this.#shown.clear()
-    this.#render()
+    this.#refresh()
   }
 
   #draw() {
@@ -106,10 +107,14 @@ export class WireView {
     for (let index = first; index < last; index++) if (!this.#shown.has(index)) added.append(this.#element(index, total))
     if (this.#cursor >= 0 && this.#cursor < total && !this.#shown.has(this.#cursor)) added.append(this.#element(this.#cursor, total))
     this.space.append(added)
+    this.followButton.setAttribute("aria-pressed", this.#following)
+  }
+
+  #drawAround() {
+    this.#draw()
     this.#describe()
     if (this.#cursor < 0) this.#inspect()
-    this.timeline.draw(recording, rows[this.#cursor])
-    this.followButton.setAttribute("aria-pressed", this.#following)
+    this.timeline.draw(this.recording, this.recording.rows[this.#cursor])
   }
 
   #describe() {
@@ -123,7 +128,7 @@ export class WireView {
     const row = this.recording.rows[index] ?? pendingRow(this.recording, index)
     const element = h(`.row.${row.kind}`, { role: "option", id: `${this.id}-${index}`, "aria-selected": index === this.#cursor,
       "aria-setsize": total, "aria-posinset": index + 1 }, ...this.#cells(row))
-    element.style.transform = `translateY(${index * ROW}px)`
+    element.style.top = `${index * ROW}px`
     element.dataset.index = index
     element.classList.toggle("odd", row.chunk % 2 === 1)
     element.classList.toggle("lit", row.block === this.recording.lit && hasBytes(row))
@@ -179,9 +184,9 @@ export class WireView {
     before?.setAttribute("aria-selected", "false")
     this.#cursor = index
     this.#inspect()
-    if (index < 0) { this.list.removeAttribute("aria-activedescendant"); return this.#render() }
+    if (index < 0) { this.list.removeAttribute("aria-activedescendant"); return this.#refresh() }
     this.#bring(index)
-    this.#draw()
+    this.#drawAround()
     this.#shown.get(index)?.setAttribute("aria-selected", "true")
     this.list.setAttribute("aria-activedescendant", `${this.id}-${index}`)
     const row = this.recording.rows[index]

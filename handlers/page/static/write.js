@@ -1,6 +1,6 @@
 // Write your own: bytes with escapes, parsed as one types; a link to them; a case for tests/vectors.json.
 
-import { $, h } from "./dom.js"
+import { $, count, h } from "./dom.js"
 import { url } from "./api.js"
 import { escaped, hex, parsed } from "./bytes.js"
 import { copy } from "./snippet.js"
@@ -38,7 +38,7 @@ export function write(wire, go) {
     if (bytes.length) recording.chunk(bytes)
     recording.end("the end of your bytes")
     wire.show(recording, { follow: false })
-    says.textContent = `${bytes.length} bytes, ${recording.events.length} events; cut at any place: ${everywhere(bytes, recording) ? "the same" : "something else"}`
+    says.textContent = `${count(bytes.length, "byte")}, ${count(recording.events.length, "event")}; cut anywhere, it comes out ${everywhere(bytes) ? "the same" : "otherwise"}`
     out.replaceChildren(h("h3", {}, "As a test vector"), h("pre.card", { tabIndex: 0 }, vector(bytes)))
   }
 
