@@ -91,5 +91,5 @@ async def _paced(request: Request, count: int, interval: float, silence: float) 
     for number in range(1, count + 1 + bool(silence)):
         due = begin + (number - 1) * interval + (silence if number > count else 0)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        document = {"number": number, "sent": time.monotonic() - begin} | ({"seen": seen} if number == 1 else {})
+        document = {"number": number, "sent": round(time.monotonic() - begin, 4)} | ({"seen": seen} if number == 1 else {})
         yield COMMENT + encode(Event(dumps(document), id=str(number)))

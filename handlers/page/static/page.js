@@ -17,26 +17,24 @@ const wire = new WireView($("#wire"))
 // Each is shown with what the fragment says after its name, and says where it is with go(rest).
 const sections = { try: tryIt, lessons, break: breakIt, formats, write, between }
 const shows = Object.fromEntries(Object.entries(sections).map(([name, make]) => [name, make(wire, (rest) => go(name, rest))]))
-const list = tabs($("#sections"), (tab) => { if (current() !== tab.id) go(tab.id) })
-
-function current() { return location.hash.slice(1).split("/")[0] }
+const list = tabs($("#sections"), ({ id }) => { if (shown.name !== id.slice(3)) go(id.slice(3)) })
+const shown = { name: "", rest: "" }
 
 function go(name, rest = "") {
   history.replaceState(null, "", `#${name}${rest && "/"}${rest}`)
   show()
 }
 
-let shown = ""
+/** What the fragment says; one that names no section is a link within the page. */
 function show() {
-  const [, name, rest = ""] = /^#?([a-z]*)\/?(.*)$/s.exec(location.hash)
-  if (location.hash === shown) return
-  shown = location.hash
-  const known = name in shows ? name : "try"
-  list.choose(known)
-  shows[known](decodeURIComponent(rest))
+  const [, name, rest] = /^#?([^/]*)\/?(.*)$/s.exec(location.hash)
+  if (!(name in shows) || name === shown.name && rest === shown.rest) return
+  Object.assign(shown, { name, rest })
+  list.choose(`to-${name}`)
+  shows[name](decodeURIComponent(rest))
 }
 
 addEventListener("hashchange", show)
-if (current() in shows) show()
-else go("try")
+show()
+if (!shown.name) go("try")
 strip($("#strip"))

@@ -332,7 +332,7 @@ function headersOf({ kind, headers }) {
 function messageEvent({ type, data, lastEventId }) {
   let shown = data
   try { shown = JSON.stringify(JSON.parse(data), null, 2) } catch { /* not JSON: as it is */ }
-  return h(".message", {}, definitions([["type", type], ["lastEventId", lastEventId || "(none)"]]), h("pre", {}, shown))
+  return h(".message", {}, definitions([["type", type], ["lastEventId", lastEventId || "(none)"]]), h("pre", { tabIndex: 0 }, shown))
 }
 
 function definitions(pairs, kind = "") {
