@@ -16,13 +16,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import httpx2
 import orjson
 
 from sse.errors import SSEError
 from sse.wire.parser import Parser
+
+if TYPE_CHECKING:
+    import httpx2
 
 PATH: Final = "/lab/probe"
 EVENTS: Final = 12
@@ -216,6 +218,8 @@ def judge(passages: Passages) -> list[Finding]:
 
 async def measure(url: str, *, headers: Mapping[str, str] | None = None, silence: float = SILENCE) -> Passages:
     """Ask the sidecar at `url` for all passages. Raises httpx2.InvalidURL; ProbeFailed where nothing answers."""
+    import httpx2  # here, because the server judges without it
+
     base = url.rstrip("/").removesuffix(PATH) + PATH
     timeout = httpx2.Timeout(10.0, read=silence + 20.0)
     pace = f"{base}?interval={INTERVAL}&count="
@@ -229,7 +233,9 @@ async def measure(url: str, *, headers: Mapping[str, str] | None = None, silence
         )
 
 
-async def _passage(client: httpx2.AsyncClient, url: str, *, events: int = EVENTS, silence: float = 0.0) -> Passage:
+async def _passage(client: "httpx2.AsyncClient", url: str, *, events: int = EVENTS, silence: float = 0.0) -> Passage:
+    import httpx2
+
     wanted = {"accept": "text/event-stream", "last-event-id": LAST_EVENT_ID}
     arrivals: list[tuple[int, float, float]] = []
     seen, status, told, body = None, 0, {}, b""

@@ -9,7 +9,7 @@ The page can do nothing but talk to the server that it came from (Content Securi
 from pathlib import Path
 from typing import Final
 
-from sidecar.answers import Reply
+from sidecar.answers import Reply, base
 from sidecar.routes import Handler
 from sidecar.service import Service
 from sse.errors import Problem
@@ -38,7 +38,7 @@ def front(index: Handler) -> Handler:
         if not request.accepts("text/html"):
             return await index(service, request, stream)
         if not str(request.scope["path"]).endswith("/"):  # mounted, and asked for without its slash: its URLs are relative
-            return Response(308, headers={"location": f"{service.base(request)}/", "vary": "Accept"})
+            return Response(308, headers={"location": f"{base(service, request)}/", "vary": "Accept"})
         return Response(200, (STATIC / "index.html").read_bytes(), _headers("index.html") | {"vary": "Accept"})
 
     return show

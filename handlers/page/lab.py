@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Final
 
 from handlers.page.lessons import Play, lessons
-from sidecar.answers import Reply, last_event_id
+from sidecar.answers import Reply
 from sidecar.service import Service
 from sse.errors import Full, Problem
 from sse.http import Chunks, Request, Response, json_response
@@ -41,7 +41,7 @@ class Lab:
         lesson = lessons().get(request.params["lesson"])
         if lesson is None:
             raise Problem(404, f"There is no such lesson; there are {', '.join(lessons())}.")
-        play = lesson.plays.get(last_event_id(request) or "*")
+        play = lesson.plays.get(request.last_event_id or "*")
         if lesson.status == 204 or play is None:
             return Response(204)
         return self._played(_chunks(play), {"content-type": lesson.type, "x-accel-buffering": "no"})

@@ -71,5 +71,6 @@ function shown({ name, level, says, mend }) {
 function protocol() {
   const entry = performance.getEntriesByType("resource").findLast(({ name }) => name.includes("lab/probe"))
   if (entry?.nextHopProtocol !== "http/1.1") return []
-  return [shown({ name: "HTTP/1.1", level: "note", says: "Over HTTP/1.1 a browser opens six connections to a host at the most: the seventh tab with a stream hangs. With TLS and HTTP/2 at the proxy they share one.", mend: "listen 443 ssl;\nhttp2 on;" })]
+  return [shown({ name: "HTTP/1.1", level: "note", mend: "listen 443 ssl;\nhttp2 on;",
+    says: "With HTTP/1.1 a browser opens six connections to a host at the most: the seventh tab with a stream hangs. With HTTP/2 they share one." })]
 }

@@ -40,7 +40,7 @@ export class Client {
     while (true) {
       const ended = await this.#connect(request)
       if (ended || this.closed || !this.resume) break
-      request = { path: typeof this.resume === "function" ? this.resume(this.headers) : this.resume }
+      request = { path: typeof this.resume === "string" ? this.resume : this.resume(this.headers) }
       if (!await this.#wait()) break
     }
     this.#become("closed")
@@ -56,7 +56,7 @@ export class Client {
     try {
       const response = await authorized(url(path), { method, headers: sent, body, signal: this.#abort.signal, cache: "no-store" })
       this.headers = response.headers
-      this.recording.response(response.status, response.headers)
+      this.recording.response(response.status, Object.fromEntries(response.headers))
       const type = (response.headers.get("content-type") ?? "").split(";")[0].trim()
       if (response.status !== 200 || type !== "text/event-stream") return await this.#refused(response, type)
       this.#become("open")

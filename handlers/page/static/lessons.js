@@ -72,9 +72,10 @@ export function lessons(wire, go) {
       onevent: () => ours.replaceChildren(...recording.events.map(item)) })
     const watched = new Watched(path, { types: TYPES, onchange: ({ events, states }) =>
       theirs.replaceChildren(...events.map(item), h("li.state", {}, states.at(-1)[1])) })
-    playing = { stop() { client.close(); watched.close() } }
+    const mine = playing = { stop() { client.close(); watched.close() } }
     wire.show(recording)
     await ended(lesson, client, watched)
+    mine.stop()
     const same = JSON.stringify(recording.events.map(essence)) === JSON.stringify(watched.events.map(essence))
     verdict.replaceChildren(h(`span.${same ? "good" : "bad"}`, {}, same ? `✓ The same, event for event: ${watched.events.length}.` : "✗ They differ."))
     article.dataset.same = same
@@ -83,17 +84,13 @@ export function lessons(wire, go) {
   return show
 }
 
-/** A lesson with an end comes to it; one whose body only ends would be played again and again, and is left when both have it. */
-async function ended({ plays, type }, client, watched) {
-  const comesBack = Object.keys(plays).length > 1
-  const once = new Promise((resolve) => {
-    const look = () => { if (client.recording.connections.every(({ ended }) => ended) && watched.states.some(([, what]) => what.startsWith("error"))) resolve() }
-    client.recording.addEventListener("change", look)
-    watched.source.addEventListener("error", look)
+/** A lesson with an end comes to it; one whose body only ends would be played for ever, and is left when both have it. */
+async function ended({ plays, type }, { done, recording }, { closed, source }) {
+  const once = (target, name) => new Promise((resolve) => {
+    const look = () => { if (target === source || recording.connections[0]?.ended) resolve() }
+    target.addEventListener(name, look)
   })
-  await (comesBack || type ? Promise.all([client.done, watched.closed]) : once)
-  client.close()
-  watched.close()
+  await Promise.all(Object.keys(plays).length > 1 || type ? [done, closed] : [once(recording, "change"), once(source, "error")])
 }
 
 const essence = ({ type, data, lastEventId }) => [type, data, lastEventId]

@@ -15,7 +15,6 @@ class Outcome {
     this.#parts.get(event.block).push(element)
     element.classList.add("link")
     element.addEventListener("pointerenter", () => wire.reveal(event))
-    element.addEventListener("focus", () => wire.reveal(event))
     element.addEventListener("pointerleave", () => recording.light(-1))
     element.addEventListener("click", () => wire.select(event.row))
     return element
@@ -41,11 +40,15 @@ export class Chat extends Outcome {
 
   event(event) {
     const payload = JSON.parse(event.data)
-    const act = { chat_completion_chunk: () => this.#chunk(event, payload.chunk), tool_summary: () => this.#tools(event, payload),
-      done: () => this.#done(event, payload), cancel: () => this.#say("warn", `cancelled: ${payload.reason}`),
-      error: () => this.#say("bad", `failed: ${payload.error}`), gap: () => this.#say("warn", `events ${payload.first} to ${payload.last} are lost`) }
     this.stage = this.#stage(payload.stage_id)
-    act[event.type]?.()
+    switch (event.type) {
+      case "chat_completion_chunk": return this.#chunk(event, payload.chunk)
+      case "tool_summary": return this.#tools(event, payload.tool_summary)
+      case "cancel": return this.#say("warn", `cancelled: ${payload.reason}`)
+      case "error": return this.#say("bad", `failed: ${payload.error}`)
+      case "gap": return this.#say("warn", `events ${payload.first} to ${payload.last} are lost`)
+      case "done": if (payload.final) this.#say("good", `done: ${payload.finish_reason}, ${payload.usage?.total_tokens ?? "?"} tokens`)
+    }
   }
 
   #stage(id) {
@@ -64,21 +67,17 @@ export class Chat extends Outcome {
     if (reasoning) this.stage.reasoning.append(this.link(event, h("span", {}, reasoning)))
     if (delta.content) this.stage.text.append(this.link(event, h("span", {}, delta.content)))
     for (const { index = 0, function: called = {} } of delta.tool_calls ?? []) {
-      if (called.name) this.stage.calls.append(h(".call", {}, h("span.name", {}, called.name), h("span.arguments"), h("span.result.dim", {}, "…")))
+      if (called.name) this.stage.calls.append(h(".call", {}, h("span.name", {}, called.name), h("span"), h("span", {}, "…")))
       const call = this.stage.calls.children[index]
       if (called.arguments && call) call.children[1].append(this.link(event, h("span", {}, called.arguments)))
     }
   }
 
-  #tools(event, { tool_summary: { calls } }) {
+  #tools(event, { calls }) {
     calls.forEach(({ ok, result, error, duration_ms: time }, index) => {
       const place = this.stage.calls.children[index]?.children[2]
       place?.replaceChildren(this.link(event, h(`span${ok ? ".good" : ".bad"}`, {}, `→ ${ok ? JSON.stringify(result) : error}`)), ` ${time} ms`)
     })
-  }
-
-  #done(event, { final, finish_reason: reason, usage }) {
-    if (final) this.#say("good", `done: ${reason}${usage ? `, ${usage.total_tokens} tokens` : ""}`)
   }
 
   #say(kind, text) { this.#end.replaceChildren(h(`span${kind && `.${kind}`}`, {}, text)) }

@@ -8,14 +8,15 @@
 import { Parser } from "./parser.js"
 
 export class Recording extends EventTarget {
-  rows = []          // {kind: "request" | "response" | "step" | "event" | "note", at, block, …}
-  events = []        // {type, data, lastEventId, at, block, row, number}
+  rows = []          // {kind: "request" | "response" | "step" | "event" | "note", at, block, buffers after it, …}
+  events = []        // {type, data, lastEventId, at, block, row}
   chunks = []        // {at, start, end, connection, row}: row: the first that it completes
   connections = []   // {begun, opened, ended}
   size = 0           // bytes
   lit = -1           // the block that is pointed at
   #bytes = new Uint8Array(4096)
   #block = 0         // the lines up to an empty one, and what they dispatch
+  #buffers = { data: "", type: "", id: "", lastEventId: "", reconnectionTime: null }
   #base = 0          // where this connection's bytes begin
 
   /** title: what is recorded. parser: to go on with, if a client comes back. */
@@ -91,18 +92,20 @@ export class Recording extends EventTarget {
 
   #step(step) {
     const { event } = step
-    this.#row({ kind: "step", step, start: this.#base + step.start, end: this.#base + step.end })
+    const before = this.#buffers
+    this.#buffers = step.buffers
+    this.#row({ kind: "step", step, before, start: this.#base + step.start, end: this.#base + step.end })
     if (event) {
-      const number = this.events.push({ ...event, at: this.now, block: this.#block, row: this.rows.length }) - 1
-      this.events[number].number = number
-      this.#row({ kind: "event", event: this.events[number] })
+      this.events.push({ ...event, at: this.now, block: this.#block, row: this.rows.length })
+      this.#row({ kind: "event", event: this.events.at(-1) })
     }
     if (["dispatch", "no data", "unfinished"].includes(step.rule)) this.#block++
     return event && this.events.at(-1)
   }
 
   #row(row) {
-    this.rows.push({ at: this.now, block: this.#block, chunk: this.chunks.length - 1, index: this.rows.length, ...row })
+    const { rows, chunks } = this
+    rows.push({ at: this.now, block: this.#block, chunk: chunks.length - 1, index: rows.length, buffers: this.#buffers, ...row })
   }
 
   #changed() { this.dispatchEvent(new Event("change")) }

@@ -16,14 +16,14 @@ const LANGUAGES = {
   browser({ method = "GET", path, body }) {
     if (method === "GET") return `const source = new EventSource(${JSON.stringify(url(path))})\nsource.onmessage = ({ data, lastEventId }) => console.log(lastEventId, data)`
     const token = hasToken() ? `,\n             Authorization: \`Bearer \${token}\`` : ""
-    return `// In your backend: start it, hand the URL to the page. The key stays with you; it permits cancelling.
+    return `// In the backend, which keeps the key: it permits cancelling.
 const { url, key } = await fetch(${JSON.stringify(url(path))}, {
   method: "POST",
   headers: { "Content-Type": "application/json", Accept: "application/json"${token} },
   body: JSON.stringify(${body}),
 }).then((answer) => answer.json())
 
-// In the page: comes back by itself when the connection breaks.
+// In the page
 const source = new EventSource(url)`
   },
   python({ method = "GET", path, body }) {

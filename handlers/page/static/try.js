@@ -7,7 +7,7 @@ import { Recording } from "./recording.js"
 import { snippet } from "./snippet.js"
 import { Chat, Events, Job, Merged } from "./outcomes.js"
 
-const streamOf = (headers) => headers.get("location")?.split("/").pop()
+const streamOf = (headers) => headers?.get("location")?.split("/").pop()
 const keyed = (key) => ({ "Stream-Key": key })
 
 export function tryIt(wire, go) {

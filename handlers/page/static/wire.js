@@ -14,6 +14,7 @@ const MARGIN = 6     // rows above and below those in view
 const STANDARD = "https://html.spec.whatwg.org/multipage/server-sent-events.html"
 const ANCHORS = { "9.2.5": "#parsing-an-event-stream", "9.2.6": "#event-stream-interpretation" }
 const LONGEST = 600  // bytes of one line that are shown in its row; the inspector has more
+const NAMES = { data: "data buffer", type: "event type buffer", id: "last event ID buffer", lastEventId: "last event ID", reconnectionTime: "reconnection time" }
 const NOTHING = { data: "", type: "", id: "", lastEventId: "", reconnectionTime: null }
 let views = 0
 
@@ -59,26 +60,24 @@ export class WireView {
   #listening = null
 
   #build(root) {
-    const press = (name, label, act, title) => h("button.small", { type: "button", onclick: act, "aria-pressed": "false", title }, label)
-    const step = (label, title, to) => h("button.small.step", { type: "button", title, "aria-label": title, onclick: () => this.select(to()) }, label)
-    const last = () => this.recording.rows.length - 1
+    const button = (label, title, onclick, more) => h("button.small", { type: "button", title, onclick, ...more }, label)
+    const step = (label, title, by) => button(label, title, () => this.#step(by), { "aria-label": title })
     this.title = h("h2", { id: `${this.id}-title` }, "The wire")
     this.figures = h("p.figures", { role: "status" })
-    this.hexButton = press("hex", "Hex", () => this.#toggleHex(), "Show bytes as hexadecimal numbers")
-    this.followButton = press("follow", "Follow", () => this.#follow(), "Keep the newest line in view")
+    this.hexButton = button("Hex", "Show bytes as hexadecimal numbers", () => this.#toggleHex(), { "aria-pressed": "false" })
+    this.followButton = button("Follow", "Keep the newest line in view", () => this.#follow(), { "aria-pressed": "true" })
     this.list = h(".rows", { role: "listbox", tabIndex: 0, "aria-labelledby": `${this.id}-title`, onscroll: () => this.#scrolled(),
       onkeydown: (event) => this.#key(event), onclick: (event) => this.#picked(event),
       onpointerover: (event) => this.#pointed(event), onpointerleave: () => this.recording.light(-1) })
     this.empty = h("p.empty", {}, "Nothing has come yet. What you start on this page shows its bytes here.")
     this.space = h(".space", { role: "presentation" })
     this.list.append(this.space)
-    this.inspector = h(".inspector", { "aria-live": "off", role: "region", "aria-label": "The selected line", tabIndex: 0 })
+    this.inspector = h(".inspector", { role: "region", "aria-label": "The selected line", tabIndex: 0 })
     this.timeline = new Timeline((index) => this.select(index))
     root.append(
       h(".bar", {}, h(".heading", {}, this.title, this.figures), h(".tools", { role: "toolbar", "aria-label": "The wire" },
-        step("⇤", "First line", () => 0), step("←", "One step back", () => Math.max(0, this.#cursor - 1)),
-        step("→", "One step forward", () => Math.min(last(), this.#cursor + 1)), step("⇥", "Last line", last),
-        this.hexButton, this.followButton)),
+        step("⇤", "First line", -Infinity), step("←", "One step back", -1), step("→", "One step forward", 1),
+        step("⇥", "Last line", Infinity), this.hexButton, this.followButton)),
       this.timeline.canvas, h(".body", {}, this.empty, this.list), this.inspector)
     new ResizeObserver(([entry]) => { this.#height = entry.contentRect.height; this.#refresh() }).observe(this.list)
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.#refresh)
@@ -201,16 +200,21 @@ export class WireView {
   }
 
   #key(event) {
-    const page = Math.floor(this.#height / ROW) - 1, last = this.recording.rows.length - 1
+    const page = Math.floor(this.#height / ROW) - 1
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }
-    if (!(event.key in steps) || last < 0) return
+    if (!(event.key in steps)) return
     event.preventDefault()
-    this.select(Math.min(last, Math.max(0, this.#cursor + steps[event.key])))
+    this.#step(steps[event.key])
+  }
+
+  #step(by) {
+    const last = this.recording.rows.length - 1
+    if (last >= 0) this.select(Math.min(last, Math.max(0, this.#cursor + by)))
   }
 
   #picked({ target }) {
-    const element = target.closest(".row")
-    if (element && Number(element.dataset.index) < this.recording.rows.length) this.select(Number(element.dataset.index))
+    const index = Number(target.closest(".row")?.dataset.index)
+    if (index < this.recording.rows.length) this.select(index)
   }
 
   #pointed({ target }) {
@@ -245,21 +249,15 @@ export class WireView {
 
   #inspect() {
     const { rows } = this.recording, row = rows[this.#cursor]
-    if (!row) return this.#inspectNewest()
+    if (!row) {
+      const hint = h("p.rule.hint", {}, "Choose a line to see its rule and the buffers after it; the arrow keys step through the stream. After the newest line:")
+      return this.inspector.replaceChildren(hint, registers(rows.at(-1)))
+    }
     const parts = [h("p.rule", {}, ...this.#rule(row))]
     if (row.kind === "event") parts.push(messageEvent(row.event))
-    if (row.headers) parts.push(definitions(Object.entries(headersOf(row)), "headers"))
+    if (row.headers) parts.push(definitions(Object.entries(row.headers), "headers"))
     if (row.kind === "step" && row.end - row.start > 60) parts.push(h("p.whole", {}, ...this.#bytes(row, 4096)))
-    const after = stepUpTo(rows, this.#cursor)
-    if (after) parts.push(registers(after.step.buffers, before(rows, after)))
-    this.inspector.replaceChildren(...parts)
-  }
-
-  /** Nothing is chosen: the buffers as they are now. */
-  #inspectNewest() {
-    const { rows } = this.recording, newest = stepUpTo(rows, rows.length - 1)
-    const hint = h("p.rule.hint", {}, "Choose a line to see its rule and the buffers after it; the arrow keys step through the stream. After the newest line:")
-    this.inspector.replaceChildren(hint, newest ? registers(newest.step.buffers, before(rows, newest)) : registers(NOTHING, NOTHING))
+    this.inspector.replaceChildren(...parts, registers(row))
   }
 
   #rule(row) {
@@ -321,12 +319,8 @@ function summary({ kind, method, path, headers, status, text }) {
     const last = headers["Last-Event-ID"]
     return [h("span.arrow", {}, "→ "), `${method} ${path}`, ...last ? [h("span.last", {}, `Last-Event-ID: ${last}`)] : []]
   }
-  if (kind === "response") return [h("span.arrow", {}, "← "), `${status} `, headers.get("content-type") ?? "without a type"]
+  if (kind === "response") return [h("span.arrow", {}, "← "), `${status} `, headers["content-type"] ?? "without a type"]
   return [text]
-}
-
-function headersOf({ kind, headers }) {
-  return kind === "request" ? headers : Object.fromEntries(headers)
 }
 
 function messageEvent({ type, data, lastEventId }) {
@@ -339,22 +333,10 @@ function definitions(pairs, kind = "") {
   return h(`dl${kind && `.${kind}`}`, {}, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))
 }
 
-function before(rows, row) {
-  const earlier = stepUpTo(rows, row.index - 1)
-  return earlier?.step.buffers ?? NOTHING
-}
-
-/** The step in the last row up to this one that has one. */
-function stepUpTo(rows, index) {
-  while (index >= 0 && rows[index].kind !== "step") index--
-  return rows[index]
-}
-
-/** The buffers after a line; those that it changed are marked. */
-function registers(now, then) {
-  const names = { data: "data buffer", type: "event type buffer", id: "last event ID buffer", lastEventId: "last event ID", reconnectionTime: "reconnection time" }
-  return h("dl.registers", {}, ...Object.entries(names).map(([key, name]) => {
-    const value = key === "reconnectionTime" ? now[key] === null ? "not set" : `${now[key]} ms` : JSON.stringify(now[key])
-    return h(`div${now[key] !== then[key] ? ".changed" : ""}`, {}, h("dt", {}, name), h("dd", {}, value.length > 300 ? value.slice(0, 300) + "…" : value))
+/** The buffers after a row; those that it changed are marked. */
+function registers({ buffers, before = buffers } = { buffers: NOTHING }) {
+  return h("dl.registers", {}, ...Object.entries(NAMES).map(([key, name]) => {
+    const now = buffers[key], value = typeof now === "string" ? JSON.stringify(now) : now === null ? "not set" : `${now} ms`
+    return h(`div${now !== before[key] ? ".changed" : ""}`, {}, h("dt", {}, name), h("dd", {}, value.length > 300 ? value.slice(0, 300) + "…" : value))
   }))
 }
