@@ -11,7 +11,7 @@ const LANGUAGES = {
     if (hasToken()) parts.push(`-H "Authorization: Bearer $SIDESTREAM_TOKEN"`)
     if (body) parts.push(`-H 'Content-Type: application/json' -d ${quoted(body)}`)
     else if (method !== "GET") parts.push(`-X ${method}`)
-    return [...parts, quoted(url(path))].join(" \\\n     ")
+    return [...parts, quoted(url(path))].join(parts.length > 1 ? " \\\n     " : " ")
   },
   browser({ method = "GET", path, body }) {
     if (method === "GET") return `const source = new EventSource(${JSON.stringify(url(path))})\nsource.onmessage = ({ data, lastEventId }) => console.log(lastEventId, data)`

@@ -16,8 +16,8 @@ export function strip(root) {
   function tell({ type, data }) {
     if (type !== "message") return
     const { upstream, running, watchers, version, token } = JSON.parse(data)
-    const more = h("span.more-says", {}, ` · ${version}${token ? " · token set" : ""}`)
-    says.replaceChildren(upstream === "demo" ? "demo model" : upstream, ` · ${count(running, "stream")} · ${count(watchers, "watcher")}`, more)
+    const more = h("span.more-says", {}, ` · ${count(watchers, "watcher")} · ${version}${token ? " · token set" : ""}`)
+    says.replaceChildren(upstream === "demo" ? "demo model" : upstream, ` · ${count(running, "stream")}`, more)
     root.title = "Streams that run, and connections that watch; this strip is one of them."
   }
 

@@ -173,7 +173,7 @@ export class WireView {
 
   #written(bytes) {
     if (this.#hex) return [[...bytes].map(hex).join(" ") + " "]
-    return visible(bytes).map(({ text, control }) => control ? h("b", {}, text) : text)
+    return seen(bytes)
   }
 
   // -- the cursor
@@ -270,6 +270,8 @@ export class WireView {
   }
 }
 
+const encoder = new TextEncoder()
+const seen = (bytes) => visible(bytes).map(({ text, control }) => control ? h("b", {}, text) : text)
 const hasBytes = (row) => row.kind === "step" || row.kind === "event"
 
 function pendingRow({ size, parser, chunks }, index) {
@@ -310,7 +312,7 @@ export function effect({ rule, name, value, buffers }) {
 }
 
 function eventCells({ type, data, lastEventId }) {
-  return [h("span.bytes", {}, h("span.type", {}, type), h("span.data", {}, data.slice(0, LONGEST) || "(empty)")),
+  return [h("span.bytes", {}, h("span.type", {}, type), h("span.data", {}, ...data ? seen(encoder.encode(data.slice(0, LONGEST))) : ["(empty)"])),
     h("span.effect.id", { title: "lastEventId" }, lastEventId), h("span.section")]
 }
 
