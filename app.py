@@ -68,6 +68,8 @@ def routes(features: Features) -> tuple[Route, ...]:
     table = (
         Route("GET", "/chat", chat.answering(Asked), Right.TOKEN, "curl -N '{url}/chat?prompt=Hello'"),
         Route("POST", "/chat", chat.answering(Typed, Plain), Right.TOKEN, ASK),
+        Route("GET", "/chat/formats", chat.samples.index, Right.TOKEN, "curl {url}/chat/formats"),
+        Route("GET", "/chat/formats/{name}", chat.samples.show, Right.TOKEN, "curl -N {url}/chat/formats/typed"),
         Route("POST", "/v1/chat/completions", chat.answering(OpenAI), Right.TOKEN, errors=OpenAI.problem),
         Route("GET", "/v1/models", chat.models, Right.TOKEN, "curl {url}/v1/models", errors=OpenAI.problem),
         Route("GET", "/stream", basic.stream, Right.TOKEN, "curl -N '{url}/stream?count=10&interval=0.5'"),

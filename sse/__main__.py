@@ -16,14 +16,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
 
 from sse.client import EventSource, ReadyState, until, visible, write_lines
 from sse.errors import ConnectionFailed, SSEError
-from sse.probe import SILENCE, judge, measure
+from sse.probe import SILENCE, report
 from sse.wire.event import MessageEvent
 
 IDENTIFY = "say who you are with --header 'Authorization: Bearer TOKEN'"
@@ -35,9 +35,6 @@ HINTS = {
     405: "does it take a GET, or a POST (--post JSON)?",
 }
 """What to try, by the status that the connection failed with."""
-
-
-MARKS = {"good": "✓", "note": "·", "bad": "✗"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,13 +65,10 @@ def _url(text: str) -> str:
 
 
 async def probe(options: argparse.Namespace) -> int:
-    """Print what stands between here and the sidecar; the exit status. Raises ProbeFailed."""
-    findings = judge(await measure(_url(options.url), headers=dict(options.header), silence=options.silence))
-    for finding in findings:
-        print(f"{MARKS[finding.level]} {finding.name}: {visible(finding.says)}")
-        for line in finding.mend.splitlines():
-            print(f"    {line}")
-    return int(any(finding.level == "bad" for finding in findings))
+    """Print what stands between here and the sidecar that the options name. Raises ProbeFailed."""
+    lines, clear = await report(_url(options.url), dict(options.header), options.silence)
+    print(*map(visible, lines), sep="\n")
+    return int(not clear)
 
 
 async def tail(options: argparse.Namespace) -> int:
@@ -127,32 +121,35 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sse", description="Tools for server-sent events.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
-        "probe",
-        help="say what stands between here and a sidecar",
-        description="Ask a sidecar for events at a known pace, and say from their arrival whether something on the way "
-        "buffers, compresses, strips or cuts idle streams, and which line of nginx's configuration mends it.",
-    )
-    command.set_defaults(command=probe)
-    add = command.add_argument
-    add("url", metavar="URL", help="of the sidecar, as its clients reach it; http:// may be left out")
-    add("--header", metavar="'NAME: VALUE'", type=header, action="append", default=[], help="add it; may be repeated")
-    add("--silence", metavar="S", type=float, default=SILENCE, help=f"seconds without an event to sit through ({SILENCE:g})")
-    command = commands.add_parser(
         "tail",
         help="print the events of a stream as they come",
         description="Print the events of a stream as they come: text on a terminal, lines of JSON in a pipe or a file. "
         "Comes back by itself when the connection breaks, and goes on after the last event ID.",
     )
-    command.set_defaults(command=tail)
-    add = command.add_argument
-    add("url", metavar="URL", help="of an event stream; http:// may be left out")
-    add("--header", metavar="'NAME: VALUE'", type=header, action="append", default=[], help="add it; may be repeated")
+    add = _addressed(command, tail, "of an event stream")
     add("--post", metavar="JSON", type=JSON, help="POST this instead of a GET; it is sent once, and resumed by GET")
     add("--last-event-id", metavar="ID", default="", help="go on after this event")
     add("--until", metavar="END", action="append", default=[], help="stop at this event type or data; may be repeated")
     add("--max-retries", metavar="N", type=int, default=10, help="tries in a row that bring no event, then give up (10)")
     add("--idle-timeout", metavar="S", type=float, default=60.0, help="seconds of silence that count as broken (60)")
+    command = commands.add_parser(
+        "probe",
+        help="say what stands between here and a sidecar",
+        description="Ask a sidecar for events at a known pace, and say from their arrival whether something on the way "
+        "buffers, compresses, strips or cuts idle streams, and which line of nginx's configuration mends it.",
+    )
+    add = _addressed(command, probe, "of the sidecar, as its clients reach it")
+    add("--silence", metavar="S", type=float, default=SILENCE, help=f"seconds without an event to sit through ({SILENCE:g})")
     return parser
+
+
+def _addressed(command: argparse.ArgumentParser, run: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """A command with a URL and headers; what adds more arguments to it."""
+    command.set_defaults(command=run)
+    command.add_argument("url", metavar="URL", help=f"{what}; http:// may be left out")
+    about = "add it; may be repeated"
+    command.add_argument("--header", metavar="'NAME: VALUE'", type=header, action="append", default=[], help=about)
+    return command.add_argument
 
 
 def header(text: str) -> tuple[str, str]:

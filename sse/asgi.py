@@ -1,7 +1,7 @@
 """ASGI, as much of it as the rest needs: its types, the lifespan, and waiting for a client to go.
 
 In:  receive and send (asgiref `specs/main.rst`, `specs/www.rst`, `specs/lifespan.rst`). Out: what became of them. Only this
-module, `http`, `sender` and `watch` await them.
+module, `http`, `chunks`, `sender` and `watch` await them.
 """
 
 import asyncio

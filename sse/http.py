@@ -6,8 +6,7 @@ In:  scope and receive (asgiref `specs/www.rst`). Out: messages to send.
 import asyncio
 import codecs
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,7 +14,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from sse import accept
-from sse.asgi import Receive, Scope, Send, attended
+from sse.asgi import Receive, Scope, Send
 from sse.errors import Disconnected, Problem, Unwritable
 from sse.wire.payload import dumps
 
@@ -170,32 +169,6 @@ class Response:
         await send({"type": "http.response.start", "status": self.status, "headers": told})
         # RFC 9110, 9.3.2: HEAD is GET without the content
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else self.body})
-
-
-class Chunks:
-    """An answer that is sent as it is made: a body message for each chunk that `source` yields, while the client is there.
-
-    headers: names in lower case. Whether the source comes to its end or the client goes, it is closed.
-    Limit: a client that takes nothing is waited for; this is for bodies smaller than a socket's buffer.
-    """
-
-    status = 200
-
-    def __init__(self, source: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
-        self._source = source
-        self.headers = dict(headers)
-
-    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
-        own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
-        await send({"type": "http.response.start", "status": self.status, "headers": [*own, *ALWAYS, *headers]})
-        async with aclosing(self._source):
-            if request.method != "HEAD":
-                await attended(request.receive, self._send(send))
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _send(self, send: Send) -> None:
-        async for chunk in self._source:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
 
 def json_response(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -35,6 +35,8 @@ SILENCE: Final = 16.0
 HELD: Final = 0.35
 """Seconds by which some events were later than others: more than a busy machine's jitter, less than a passage takes."""
 
+MARKS: Final = {"good": "✓", "note": "·", "bad": "✗"}
+
 LAST_EVENT_ID: Final = "probe"
 COMMENT: Final = b": probe\n"
 """Before each event."""
@@ -214,6 +216,15 @@ def judge(passages: Passages) -> list[Finding]:
 
 
 # -- measuring
+
+
+async def report(url: str, headers: Mapping[str, str], silence: float) -> tuple[list[str], bool]:
+    """What was found, in lines for a terminal; and whether the way is clear. Raises as `measure` does."""
+    findings, lines = judge(await measure(url, headers=headers, silence=silence)), []
+    for finding in findings:
+        lines.append(f"{MARKS[finding.level]} {finding.name}: {finding.says}")
+        lines += [f"    {line}" for line in finding.mend.splitlines()]
+    return lines, all(finding.level != "bad" for finding in findings)
 
 
 async def measure(url: str, *, headers: Mapping[str, str] | None = None, silence: float = SILENCE) -> Passages:

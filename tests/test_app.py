@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -32,7 +33,7 @@ def sidestream() -> Sidestream:
 
 
 def filled(path: str) -> str:
-    return path.replace("{id}", "some-id")
+    return re.sub(r"{\w+}", "some-id", path)
 
 
 def allow(path: str) -> str:
@@ -47,7 +48,7 @@ def allow(path: str) -> str:
 def test_every_route_is_found_by_its_method_and_path(route: Route) -> None:
     request = Request(http_scope(filled(route.path), method=route.method), Connection().receive)
     assert Routes(TABLE).find(request) is route
-    assert request.params == ({"id": "some-id"} if "{id}" in route.path else {})
+    assert request.params == dict.fromkeys(re.findall(r"{(\w+)}", route.path), "some-id")
 
 
 def test_no_two_routes_answer_the_same_request() -> None:

@@ -64,7 +64,7 @@ SANS_IO = ("asyncio", "time", "socket", "threading", "random")
 IMPORTED_BY = {"uvicorn": {"sidecar.server", "sidecar.connection"}, "openai": {"handlers.chat.upstream"}}
 """A library, and the modules that alone know it."""
 
-AWAITS_ASGI = {"sse.asgi", "sse.http", "sse.sender", "sse.watch", "sse.testing"}
+AWAITS_ASGI = {"sse.asgi", "sse.chunks", "sse.http", "sse.sender", "sse.watch", "sse.testing"}
 """Who may await receive or send; testing is the other side."""
 
 LONGEST_MODULE = 400

@@ -16,6 +16,7 @@ from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI, passed_on
 from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.request import Offer
+from handlers.chat.samples import Samples
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
@@ -41,6 +42,7 @@ class Chat:
             logging.getLogger(name).setLevel(logging.WARNING)
         self.toolbox = Toolbox(load("SIDESTREAM_TOOLS", ("handlers.chat.builtin", *settings.tools)).values())
         self.offer = Offer(self.toolbox.tools, settings.system, settings.max_stages)
+        self.samples = Samples(self.offer, self.toolbox)
         self.upstream: OpenAIUpstream | DemoUpstream
         if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
             self.upstream = OpenAIUpstream(settings.model, settings.first_token_timeout, settings.upstream_timeout)
@@ -63,6 +65,7 @@ class Chat:
 
     def answering(self, first: type[ChatFormat], *others: type[ChatFormat]) -> Handler:
         """A handler that answers in a format; of several, in the one that the body's `format` names, or else in the first."""
+        self.samples.add(first, *others)
 
         async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
             format, body = await first.asked(request, self.offer, service.settings.max_body, *others)

@@ -16,8 +16,9 @@ from typing import Final
 from handlers.page.lessons import Play, lessons
 from sidecar.answers import Reply
 from sidecar.service import Service
+from sse.chunks import Chunks
 from sse.errors import Full, Problem
-from sse.http import Chunks, Request, Response, json_response
+from sse.http import Request, Response, json_response
 from sse.probe import COMMENT, Passage, Passages, judge
 from sse.stream import Stream
 from sse.wire.encoder import encode

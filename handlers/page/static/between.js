@@ -26,20 +26,14 @@ export function between(wire) {
 
   async function measure(silence) {
     const path = `lab/probe?interval=${INTERVAL}&count=`
-    const bar = h("progress", { max: COUNT * INTERVAL + silence, value: 0, "aria-label": "Measuring" })
-    out.replaceChildren(bar)
+    out.replaceChildren(h("progress", { "aria-label": "Measuring" }))
     recording = new Recording(`GET /${path}${COUNT}`)
     wire.show(recording)
-    const begun = performance.now(), timer = setInterval(() => { bar.value = (performance.now() - begun) / 1000 }, 200)
-    try {
-      const [paced, plain, silent] = await Promise.all([
-        passage(path + COUNT, COUNT, 0, recording), passage(`${path}${COUNT}&plain=1`, COUNT, 0),
-        passage(`${path}1&silence=${silence}`, 1, silence)])
-      const { findings } = await json("lab/probe", { method: "POST", body: { paced, plain, silent } })
-      out.replaceChildren(...findings.map(shown), ...protocol())
-    } finally {
-      clearInterval(timer)
-    }
+    const [paced, plain, silent] = await Promise.all([
+      passage(path + COUNT, COUNT, 0, recording), passage(`${path}${COUNT}&plain=1`, COUNT, 0),
+      passage(`${path}1&silence=${silence}`, 1, silence)])
+    const { findings } = await json("lab/probe", { method: "POST", body: { paced, plain, silent } })
+    out.replaceChildren(...findings.map(shown), ...protocol())
   }
 
   return () => { if (recording) wire.show(recording) }

@@ -46,9 +46,9 @@ class Run {
   #watch(path, lane, say) {
     let told = 0, taken = 0
     lane.connection++
-    return new Watched(path, { types: TYPES, onchange: ({ events, states }) => {
+    return new Watched(path, TYPES, ({ events, states }) => {
       for (const event of events.slice(taken)) taken++, lane.take(event)
-      for (const [, what] of states.slice(told)) {
+      for (const what of states.slice(told)) {
         told++
         if (what.endsWith("again")) {
           lane.connection++
@@ -56,7 +56,7 @@ class Run {
         } else if (what === "OPEN" && lane.last) say(`OPEN again, and goes on after ${lane.last}`)
         else say(lane.last.endsWith(".end") ? "204: CLOSED, for good" : what)
       }
-    } })
+    })
   }
 
   #say(text) {

@@ -14,7 +14,6 @@ import { Recording } from "./recording.js"
 const RECONNECTION_TIME = 3000   // until the server says one; "a few seconds" (9.2.2)
 
 export class Client {
-  state = "connecting"
   headers = null                 // of the newest response
   #abort = new AbortController()
   #wake = () => {}
@@ -43,13 +42,13 @@ export class Client {
       request = { path: typeof this.resume === "string" ? this.resume : this.resume(this.headers) }
       if (!await this.#wait()) break
     }
-    this.#become("closed")
+    this.onstate("closed")
     return this.recording
   }
 
   /** One connection; whether it was the last. */
   async #connect({ path, method = "GET", headers = {}, body }) {
-    this.#become("connecting")
+    this.onstate("connecting")
     const { parser } = this.recording, last = parser.lastEventId
     const sent = { Accept: "text/event-stream", ...headers, ...last && { "Last-Event-ID": last } }
     this.recording.request(method, path, sent)
@@ -59,7 +58,7 @@ export class Client {
       this.recording.response(response.status, Object.fromEntries(response.headers))
       const type = (response.headers.get("content-type") ?? "").split(";")[0].trim()
       if (response.status !== 200 || type !== "text/event-stream") return await this.#refused(response, type)
-      this.#become("open")
+      this.onstate("open")
       return await this.#read(response.body.getReader())
     } catch (error) {
       this.recording.end(this.closed ? "closed by this page" : `the connection broke: ${error.message}`)
@@ -92,17 +91,12 @@ export class Client {
   /** The reconnection time; false if it was closed meanwhile. */
   async #wait() {
     const time = this.recording.parser.reconnectionTime ?? RECONNECTION_TIME
-    this.#become("connecting")
+    this.onstate("connecting")
     this.recording.note(`wait ${time} ms, then come back`)
     await new Promise((resolve) => { this.#wake = resolve; setTimeout(resolve, time) })
     return !this.closed
   }
-
-  #become(state) {
-    this.state = state
-    this.onstate(state)
-  }
 }
 
 /** The sidecar's terminal events have an id that says so; where there are no ids, [DONE] does. */
-export const isEnd = ({ lastEventId, data }) => /(^|\.)end(-end)*$/.test(lastEventId) || data === "[DONE]"
+const isEnd = ({ lastEventId, data }) => /(^|\.)end(-end)*$/.test(lastEventId) || data === "[DONE]"

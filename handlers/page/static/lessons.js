@@ -11,11 +11,10 @@ const data = Promise.all(["lessons", "clients"].map((name) => fetch(url(`page/${
 /** An EventSource, and all that it fires. types: those beside message that are listened for. */
 export class Watched {
   events = []
-  states = []    // [milliseconds, what]
+  states = []    // in words
 
-  constructor(path, { types = [], onchange = () => {} } = {}) {
-    const begun = performance.now()
-    const state = (what) => { this.states.push([performance.now() - begun, what]); onchange(this) }
+  constructor(path, types, onchange) {
+    const state = (what) => { this.states.push(what); onchange(this) }
     this.source = new EventSource(url(path))
     state("CONNECTING")
     this.source.onopen = () => state("OPEN")
@@ -45,7 +44,7 @@ export function lessons(wire, go) {
   let playing = null
 
   data.then(([{ lessons }]) => list.replaceChildren(...lessons.map(({ name, title }, index) =>
-    h("button", { type: "button", onclick: () => go(name), id: `lesson-${name}` }, h("span.number", {}, `${index + 1}`), title))))
+    h("button", { onclick: () => go(name), id: `lesson-${name}` }, h("span.number", {}, `${index + 1}`), title))))
 
   async function show(name) {
     const [{ lessons }, clients] = await data
@@ -53,11 +52,12 @@ export function lessons(wire, go) {
     for (const button of list.children) button.setAttribute("aria-current", button.id === `lesson-${lesson.name}`)
     playing?.stop()
     playing = null
-    const results = h(".results", { "aria-live": "polite" })
-    const play = h("button.primary", { type: "button", onclick: () => start(lesson, results) }, "Play")
+    const results = h(".results", { role: "status" })
+    const play = h("button.primary", { onclick: () => start(lesson, results) }, "Play")
+    const text = encodeURIComponent(lesson.plays["*"].map(([, bytes]) => bytes).join("\n"))
     article.replaceChildren(
       h("h3", {}, lesson.title), h("p", {}, lesson.before), h("p", {}, h("strong", {}, "Look at this. "), lesson.look),
-      h(".buttons", {}, play), results, h("h3", {}, "What well-known clients make of it"), table(lesson, clients))
+      h(".buttons", {}, play, text && h("a", { href: `#write/${text}` }, "Edit these bytes")), results, h("h3", {}, "What well-known clients make of it"), table(lesson, clients))
   }
 
   /** Play it. results: the element that says what came. */
@@ -70,8 +70,7 @@ export function lessons(wire, go) {
     const recording = new Recording(`GET /${path}`)
     const client = new Client({ path }, { recording, resume: path, over: () => false,
       onevent: () => ours.replaceChildren(...recording.events.map(item)) })
-    const watched = new Watched(path, { types: TYPES, onchange: ({ events, states }) =>
-      theirs.replaceChildren(...events.map(item), h("li.state", {}, states.at(-1)[1])) })
+    const watched = new Watched(path, TYPES, ({ events, states }) => theirs.replaceChildren(...events.map(item), h("li.state", {}, states.at(-1))))
     const mine = playing = { stop() { client.close(); watched.close() } }
     wire.show(recording)
     await ended(lesson, client, watched)

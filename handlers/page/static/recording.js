@@ -10,7 +10,7 @@ import { Parser } from "./parser.js"
 export class Recording extends EventTarget {
   rows = []          // {kind: "request" | "response" | "step" | "event" | "note", at, block, buffers after it, …}
   events = []        // {type, data, lastEventId, at, block, row}
-  chunks = []        // {at, start, end, connection, row}: row: the first that it completes
+  chunks = []        // {at, start, end, row}: row: the first that it completes
   connections = []   // {begun, opened, ended}
   size = 0           // bytes
   lit = -1           // the block that is pointed at
@@ -19,16 +19,15 @@ export class Recording extends EventTarget {
   #buffers = { data: "", type: "", id: "", lastEventId: "", reconnectionTime: null }
   #base = 0          // where this connection's bytes begin
 
-  /** title: what is recorded. parser: to go on with, if a client comes back. */
-  constructor(title = "", parser = new Parser(), clock = () => performance.now()) {
+  parser = new Parser()
+  #begun = performance.now()
+
+  constructor(title = "") {
     super()
     this.title = title
-    this.parser = parser
-    this.clock = clock
-    this.begun = clock()
   }
 
-  get now() { return this.clock() - this.begun }
+  get now() { return performance.now() - this.#begun }
 
   /** Seconds from the first moment to the last thing that happened. */
   get duration() { return Math.max(...this.connections.map(({ begun, ended }) => ended ?? begun), this.chunks.at(-1)?.at ?? 0, 1) }
@@ -53,8 +52,7 @@ export class Recording extends EventTarget {
   /** Bytes have come. The events that they complete. */
   chunk(bytes) {
     this.#keep(bytes)
-    this.chunks.push({ at: this.now, start: this.size - bytes.length, end: this.size,
-      connection: this.connections.length - 1, row: this.rows.length })
+    this.chunks.push({ at: this.now, start: this.size - bytes.length, end: this.size, row: this.rows.length })
     const found = this.parser.feed(bytes).map((step) => this.#step(step)).filter(Boolean)
     this.#changed()
     return found
@@ -91,8 +89,7 @@ export class Recording extends EventTarget {
   }
 
   #step(step) {
-    const { event } = step
-    const before = this.#buffers
+    const { event } = step, before = this.#buffers
     this.#buffers = step.buffers
     this.#row({ kind: "step", step, before, start: this.#base + step.start, end: this.#base + step.end })
     if (event) {

@@ -1,6 +1,6 @@
 // The request on screen, as one would write it elsewhere: curl, a browser, Python.
 
-import { $, h, tabs } from "./dom.js"
+import { $, tabs } from "./dom.js"
 import { hasToken, url } from "./api.js"
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`
@@ -27,7 +27,7 @@ const { url, key } = await fetch(${JSON.stringify(url(path))}, {
 const source = new EventSource(url)`
   },
   python({ method = "GET", path, body }) {
-    const more = [...body ? [`json=${pythonic(JSON.parse(body))}`] : [], ...hasToken() ? [`headers={"Authorization": f"Bearer {token}"}`] : []]
+    const more = [...body ? [`json=${body}`] : [], ...hasToken() ? [`headers={"Authorization": f"Bearer {token}"}`] : []]
     return `from sse.client import EventSource
 
 async with EventSource(${[JSON.stringify(url(path)), ...method === "POST" ? [`method="POST"`] : [], ...more].join(", ")}) as source:
@@ -35,9 +35,6 @@ async with EventSource(${[JSON.stringify(url(path)), ...method === "POST" ? [`me
         print(event.last_event_id, event.type, event.data)`
   },
 }
-
-const pythonic = (value) => JSON.stringify(value).replace(/("(?:[^"\\]|\\.)*")|\btrue\b|\bfalse\b|\bnull\b/g,
-  (token, text) => text ?? { true: "True", false: "False", null: "None" }[token])
 
 export function snippet(root) {
   let request = null, language = "curl"

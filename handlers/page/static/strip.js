@@ -23,7 +23,7 @@ export function strip(root) {
 
   function become(state) {
     lamp.className = `lamp ${state}`
-    if (state === "closed" && client?.headers) says.replaceChildren(h("button", { type: "button", onclick: ask }, "Give the token"))
+    if (state === "closed" && client?.headers) says.replaceChildren(h("button", { onclick: ask }, "Give the token"))
     else if (state !== "open") says.textContent = "connecting"
   }
 

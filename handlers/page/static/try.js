@@ -29,16 +29,16 @@ export function tryIt(wire, go) {
     run?.client.close()
     outcome.replaceChildren()
     try {
-      run = await start(form)
+      run = { form, ...await start(form) }
     } catch (error) {
       return tell(error)
     }
-    const mine = run, { client } = run
-    for (const button of $$(".stop, .post", form)) button.disabled = false
+    const { client } = run, buttons = $$(".stop, .post", form)
+    for (const button of buttons) button.disabled = false
     wire.show(client.recording)
     await client.done
     if (client.failure) tell(new Error(client.failure))
-    if (mine === run || !run) for (const button of $$(".stop, .post", form)) button.disabled = true
+    if (run.form !== form || run.client === client) for (const button of buttons) button.disabled = true
   }
 
   function tell(error) {

@@ -16,7 +16,6 @@ const ANCHORS = { "9.2.5": "#parsing-an-event-stream", "9.2.6": "#event-stream-i
 const LONGEST = 600  // bytes of one line that are shown in its row; the inspector has more
 const NAMES = { data: "data buffer", type: "event type buffer", id: "last event ID buffer", lastEventId: "last event ID", reconnectionTime: "reconnection time" }
 const NOTHING = { data: "", type: "", id: "", lastEventId: "", reconnectionTime: null }
-let views = 0
 
 export class WireView {
   #shown = new Map()   // index -> element
@@ -28,7 +27,6 @@ export class WireView {
   #refresh = coalesced(() => this.#drawAround())   // and what stands around them
 
   constructor(root) {
-    this.id = `wire${++views}`
     this.#build(root)
     this.show(new Recording())
   }
@@ -60,13 +58,13 @@ export class WireView {
   #listening = null
 
   #build(root) {
-    const button = (label, title, onclick, more) => h("button.small", { type: "button", title, onclick, ...more }, label)
+    const button = (label, title, onclick, more) => h("button.small", { title, onclick, ...more }, label)
     const step = (label, title, by) => button(label, title, () => this.#step(by), { "aria-label": title })
-    this.title = h("h2", { id: `${this.id}-title` }, "The wire")
-    this.figures = h("p.figures", { role: "status" })
+    this.title = h("h2", { id: "wire-title" }, "The wire")
+    this.figures = h("p.figures")
     this.hexButton = button("Hex", "Show bytes as hexadecimal numbers", () => this.#toggleHex(), { "aria-pressed": "false" })
     this.followButton = button("Follow", "Keep the newest line in view", () => this.#follow(), { "aria-pressed": "true" })
-    this.list = h(".rows", { role: "listbox", tabIndex: 0, "aria-labelledby": `${this.id}-title`, onscroll: () => this.#scrolled(),
+    this.list = h(".rows", { role: "listbox", tabIndex: 0, "aria-labelledby": "wire-title", onscroll: () => this.#scrolled(),
       onkeydown: (event) => this.#key(event), onclick: (event) => this.#picked(event),
       onpointerover: (event) => this.#pointed(event), onpointerleave: () => this.recording.light(-1) })
     this.empty = h("p.empty", {}, "Nothing has come yet. What you start on this page shows its bytes here.")
@@ -125,7 +123,7 @@ export class WireView {
 
   #element(index, total) {
     const row = this.recording.rows[index] ?? pendingRow(this.recording, index)
-    const element = h(`.row.${row.kind}`, { role: "option", id: `${this.id}-${index}`, "aria-selected": index === this.#cursor,
+    const element = h(`.row.${row.kind}`, { role: "option", id: `wire-${index}`, "aria-selected": index === this.#cursor,
       "aria-setsize": total, "aria-posinset": index + 1 }, ...this.#cells(row))
     element.style.top = `${index * ROW}px`
     element.dataset.index = index
@@ -187,7 +185,7 @@ export class WireView {
     this.#bring(index)
     this.#drawAround()
     this.#shown.get(index)?.setAttribute("aria-selected", "true")
-    this.list.setAttribute("aria-activedescendant", `${this.id}-${index}`)
+    this.list.setAttribute("aria-activedescendant", `wire-${index}`)
     const row = this.recording.rows[index]
     if (row) this.recording.light(hasBytes(row) ? row.block : -1)
   }
@@ -292,7 +290,7 @@ function boundaries(chunks, start, end) {
 }
 
 /** What a line does, in a few words. */
-export function effect({ rule, name, value, buffers }) {
+function effect({ rule, name, value, buffers }) {
   const quoted = (text) => JSON.stringify(text.length > 80 ? text.slice(0, 80) + "…" : text)
   switch (rule) {
     case "data": return value.length > 24 ? `appended to the data buffer` : `data buffer += ${quoted(value + "\n")}`

@@ -1,8 +1,7 @@
 // Write your own: bytes with escapes, parsed as one types; a link to them; a case for tests/vectors.json.
 
 import { $, count, h } from "./dom.js"
-import { url } from "./api.js"
-import { escaped, hex, parsed } from "./bytes.js"
+import { hex, parsed } from "./bytes.js"
 import { copy } from "./snippet.js"
 import { Parser } from "./parser.js"
 import { Recording } from "./recording.js"
@@ -10,13 +9,9 @@ import { Recording } from "./recording.js"
 const FIRST = "id: a.1\\n\nevent: price\\n\ndata: 12.5\\n\n\\n\ndata: the same id still\\n\n\\n\n"
 
 export function write(wire, go) {
-  const editor = $("#editor"), says = $("#editor-says"), out = $("#written"), example = $("#example")
+  const editor = $("#editor"), says = $("#editor-says")
   let bytes = new Uint8Array()
 
-  fetch(url("page/lessons.json")).then((answer) => answer.json()).then(({ lessons }) => {
-    example.append(new Option("…", ""), ...lessons.filter(({ plays }) => plays["*"].length).map(({ title, plays }) => new Option(title, plays["*"].map(([, text]) => text).join("\n"))))
-  })
-  example.addEventListener("change", () => { if (example.value) { editor.value = example.value; read() } })
   editor.addEventListener("input", read)
   $("#permalink").addEventListener("click", ({ target }) => {
     go(encodeURIComponent(editor.value))
@@ -31,15 +26,11 @@ export function write(wire, go) {
       says.replaceChildren(h("span.bad", {}, error.message))
       return
     }
-    let now = 0
-    const recording = new Recording("Your own bytes", new Parser(), () => now)
-    recording.begun = 0
-    recording.connections.push({ begun: 0, opened: 0 })
+    const recording = new Recording("Your own bytes")
     if (bytes.length) recording.chunk(bytes)
     recording.end("the end of your bytes")
     wire.show(recording, { follow: false })
     says.textContent = `${count(bytes.length, "byte")}, ${count(recording.events.length, "event")}; cut anywhere, it comes out ${everywhere(bytes) ? "the same" : "otherwise"}`
-    out.replaceChildren(h("h3", {}, "As a test vector"), h("pre.card", { tabIndex: 0 }, vector(bytes)))
   }
 
   return (rest) => {
@@ -63,7 +54,7 @@ function everywhere(bytes) {
 }
 
 /** A case of tests/vectors.json. */
-export function vector(bytes) {
+function vector(bytes) {
   const [events, last, time] = run(bytes)
   let text = null
   try { text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes) } catch { /* its bytes, then */ }

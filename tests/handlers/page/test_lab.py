@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app import Sidestream
-from handlers.page import lab, state
+from handlers.page import lab
 from handlers.page.lessons import FILE, lessons
 from sidecar.settings import Settings
 from sse.testing import open_stream
@@ -132,7 +132,7 @@ async def test_the_state_comes_at_once_and_at_each_difference_and_ends_with_the_
         await anext(events)  # connected
         first = json.loads((await anext(events)).data)
         assert (first["upstream"], first["running"], first["watchers"], first["token"]) == ("demo", 0, 1, False)
-        open_in(sidestream.service.store, None, state.Opening(None, state.Format()))
+        open_in(sidestream.service.store)
         assert json.loads((await anext(events)).data)["running"] == 1
         sidestream.service.store.draining = True
         async for _ in events:

@@ -1,0 +1,92 @@
+"""`GET /chat/formats` lists the formats, `GET /chat/formats/{name}` writes one recorded answer in one of them.
+
+In:  the formats that there are routes of, so that a new one is here by itself. Out: an event stream of this one connection.
+
+The answer is the demonstration model's: a tool call, its result, and a second stage that speaks of it. It is run once through
+the engine, when it is first asked for, and no upstream is asked. The formats differ in nothing but how they write it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+from handlers.chat.engine import Answer
+from handlers.chat.formats.base import ChatFormat
+from handlers.chat.formats.plain import Plain
+from handlers.chat.items import Item
+from handlers.chat.request import Offer
+from handlers.chat.tools import Toolbox
+from handlers.chat.upstream.demo import DemoUpstream
+from sidecar import answers
+from sidecar.answers import Reply
+from sidecar.service import Service
+from sse.errors import Problem
+from sse.http import Request, json_response
+from sse.stream import Opening, Stream
+
+PROMPT: Final = "calculate (2 + 3) * 4"
+MESSAGE: Final = {"id": "m", "role": "user", "content": PROMPT, "parts": [{"type": "text", "text": PROMPT}]}
+OWN: Final = {"tools": ["calculate"]}
+BODIES: Final[Sequence[Mapping[str, Any]]] = (
+    {"prompt": PROMPT, **OWN},
+    {"messages": [{"role": "user", "content": PROMPT}], "stream": True, **OWN},
+    {"input": PROMPT, "stream": True, **OWN},
+    {"id": "chat", "messages": [MESSAGE], "trigger": "submit-message", **OWN},
+    {
+        "threadId": "thread",
+        "runId": "run",
+        "messages": [MESSAGE],
+        "tools": [],
+        "state": {},
+        "context": [],
+        "forwardedProps": OWN,
+    },
+)
+"""The same request as clients write it. Each format understands one of them; the first that it does is its own."""
+
+
+class Samples:
+    """Its methods are the handlers. formats: by name, in the order of their routes."""
+
+    def __init__(self, offer: Offer, toolbox: Toolbox) -> None:
+        self.formats: dict[str, type[ChatFormat]] = {}
+        self._offer = offer
+        self._toolbox = toolbox
+        self._items: list[Item] = []
+
+    def add(self, *kinds: type[ChatFormat]) -> None:
+        """There is a route of these."""
+        for kind in kinds:
+            self.formats.setdefault(kind.name, kind)
+
+    async def index(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /chat/formats`."""
+        return json_response({"formats": list(self.formats)})
+
+    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /chat/formats/{name}`."""
+        kind = self.formats.get(request.params["name"])
+        if kind is None:
+            raise Problem(404, f"There is no such format; there are {', '.join(self.formats)}.")
+        source = _again(self._items or await self._record())
+        return answers.private(service, request, Opening(source, self.made(kind)))
+
+    def made(self, kind: type[ChatFormat]) -> ChatFormat:
+        """The format, of the body that asks for it. Raises Problem where it understands none of them."""
+        refused = None
+        for body in BODIES:
+            try:
+                return kind(body, self._offer)
+            except Problem as problem:
+                refused = problem
+        assert refused is not None
+        raise refused
+
+    async def _record(self) -> list[Item]:
+        items = [item async for item in Answer(self.made(Plain), DemoUpstream(0), self._toolbox)]
+        self._items = items
+        return items
+
+
+async def _again(items: Sequence[Item]) -> AsyncIterator[Item]:
+    for item in items:
+        yield item

@@ -1,0 +1,36 @@
+"""A body that is sent as it is made, chunk for chunk: for answers that are no stream of events that is kept.
+
+In:  an async generator of bytes. Out: a body message for each (asgiref `specs/www.rst`), with the server's backpressure.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from sse.asgi import Send, attended
+from sse.http import ALWAYS, Headers, Request
+
+
+class Chunks:
+    """An answer that is sent as it is made: a body message for each chunk that `source` yields, while the client is there.
+
+    headers: names in lower case. Whether the source comes to its end or the client goes, it is closed.
+    Limit: a client that takes nothing is waited for; this is for bodies smaller than a socket's buffer.
+    """
+
+    status = 200
+
+    def __init__(self, source: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        self._source = source
+        self.headers = dict(headers)
+
+    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+        own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": [*own, *ALWAYS, *headers]})
+        async with aclosing(self._source):
+            if request.method != "HEAD":
+                await attended(request.receive, self._send(send))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send(self, send: Send) -> None:
+        async for chunk in self._source:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
