@@ -11,7 +11,7 @@ from sse.errors import SourceFailed
 from sse.stream import Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, ask
-from tests.support.streams import open_in
+from tests.support.streams import emit, open_in
 
 
 @pytest.fixture
@@ -155,6 +155,42 @@ async def test_the_state_is_never_said_to_hold_the_key(sidestream: Sidestream) -
     stream = opened(sidestream)
     answer = await ask(sidestream, f"/streams/{stream.id}", headers=JSON)
     assert stream.key.encode() not in answer.body
+
+
+# -- letting go of watchers
+
+
+async def test_its_watchers_are_let_go_and_a_client_that_comes_back_misses_nothing(sidestream: Sidestream) -> None:
+    stream, other = opened(sidestream), opened(sidestream)
+    path = f"/streams/{stream.id}"
+    async with (
+        open_stream(sidestream, path, headers={"host": HOST}) as first,
+        open_stream(sidestream, path, headers={"host": HOST}) as second,
+        open_stream(sidestream, f"/streams/{other.id}", headers={"host": HOST}) as elsewhere,
+    ):
+        emit(stream, 1)
+        for watched in (first, second):
+            await watched.next()
+            assert (await watched.next()).data == "1"
+        assert (await ask(sidestream, f"{path}/watchers", method="DELETE")).status == 204
+        await first.until(lambda: first.complete and second.complete, "end of both")
+        assert not elsewhere.complete
+    assert (stream.state, stream.log.watchers) == ("running", {})
+    emit(stream, 2)
+    async with open_stream(sidestream, path, headers={"host": HOST, "last-event-id": f"{stream.id}.1"}) as back:
+        assert (await back.next()).data == "2"
+    assert sidestream.service.counts.outcomes["dropped"] == 2
+    stream.end(Trigger.DELETED)
+    other.end(Trigger.DELETED)
+
+
+async def test_letting_go_takes_the_streams_key_or_a_token() -> None:
+    sidestream = Sidestream(Settings(token=("secret",), hosts=(HOST,)))
+    stream = opened(sidestream)
+    path = f"/streams/{stream.id}/watchers"
+    assert (await ask(sidestream, path, method="DELETE")).status == 401
+    assert (await ask(sidestream, path, method="DELETE", headers={"stream-key": stream.key})).status == 204
+    stream.end(Trigger.DELETED)
 
 
 # -- DELETE

@@ -8,7 +8,7 @@ from sse.asgi import Message
 from sse.errors import SourceFailed
 from sse.formats import Format
 from sse.log import GATHER
-from sse.sender import Outcome, Pace
+from sse.sender import Outcome, Pace, Sender
 from sse.stream import State, Stream, Trigger
 from sse.wire.event import MessageEvent
 from tests.support.clock import idle, now
@@ -380,3 +380,54 @@ async def test_a_send_with_a_defect_ends_the_answer(caplog: pytest.LogCaptureFix
     assert client.outcomes == [Outcome.FAILED]
     assert stream.log.watchers == {}
     assert len(caplog.records) == 2
+
+
+# -- the server lets go
+
+
+def let_go(stream: Stream) -> None:
+    for watcher in list(stream.log.watchers):
+        assert isinstance(watcher, Sender)
+        watcher.drop()
+
+
+async def test_one_that_is_dropped_gets_what_is_ready_and_its_body_ends() -> None:
+    stream, client = published(), Client()
+    task = client.watch(stream)
+    await idle()
+    emit(stream, 1)
+    let_go(stream)
+    await task
+
+    assert client.complete
+    assert [event.data for event in client.events][-1:] == ["1"]
+    assert client.outcomes == [Outcome.DROPPED]
+    assert stream.state is State.RUNNING
+
+
+async def test_one_that_is_dropped_in_the_middle_of_a_send_ends_after_it() -> None:
+    stream, client = published(), Client()
+    task = client.watch(stream)
+    await idle()
+    client.stop_reading()
+    emit(stream, 1)
+    await idle()
+    let_go(stream)
+    emit(stream, 2)
+    client.go_on_reading()
+    await task
+
+    assert client.complete
+    assert [event.data for event in client.events][-2:] == ["1", "2"]
+    assert client.outcomes == [Outcome.DROPPED]
+
+
+async def test_one_that_is_dropped_and_takes_nothing_has_stalled() -> None:
+    stream, client = published(), Client()
+    task = client.watch(stream)
+    await idle()
+    client.stop_reading()
+    let_go(stream)
+    await task
+
+    assert client.outcomes == [Outcome.STALLED]
