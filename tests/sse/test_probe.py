@@ -10,7 +10,7 @@ import pytest
 
 from sse import __main__ as command
 from sse.probe import LAST_EVENT_ID, Finding, Passage, Passages, ProbeFailed, judge, measure
-from tests.support.servers import serving, sidecar
+from tests.support.servers import serving
 
 HEADERS = {"content-type": "text/event-stream", "cache-control": "no-store, no-transform"}
 SEEN = {"http_version": "1.1", "last_event_id": LAST_EVENT_ID}
@@ -99,13 +99,6 @@ async def answered(status: int, kind: bytes, body: bytes) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.mark.e2e
-async def test_nothing_stands_between_on_this_machine() -> None:
-    async with sidecar() as server:
-        findings = judge(await measure(server.url, silence=1))
-    assert [finding.name for finding in findings] == ["clear"], findings
-
-
 async def test_what_is_no_event_stream_is_refused() -> None:
     async with answered(404, b"text/html", b"nothing") as url:
         [finding] = judge(await measure(url))
@@ -124,12 +117,7 @@ async def test_where_nothing_answers_nothing_is_measured() -> None:
         await measure("http://127.0.0.1:1")
 
 
-@pytest.mark.e2e
-async def test_the_command_says_what_it_finds_and_fails_unless_the_way_is_clear(capsys: pytest.CaptureFixture[str]) -> None:
-    async with sidecar() as server:
-        status = await asyncio.to_thread(command.main, ["probe", f"127.0.0.1:{server.port}", "--silence", "0.5"])
-    assert status == 0
-    assert capsys.readouterr().out.startswith("✓ clear: Nothing buffers")
+async def test_the_command_names_what_it_finds_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     async with answered(502, b"text/html", b"") as url:
         assert await asyncio.to_thread(command.main, ["probe", url]) == 1
     assert capsys.readouterr().out.startswith("✗ refused: The answer was 502")

@@ -1,9 +1,11 @@
 """What a probe finds behind a real nginx: nothing with our configuration, and each thing that goes wrong by its name."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from sse import __main__ as command
 from sse.probe import judge, measure
 from tests.support.nginx import CONFIGURATION, free_ports, nginx
 from tests.support.servers import sidecar
@@ -58,3 +60,10 @@ async def test_each_is_named(case: str, tmp_path: Path) -> None:
     async with sidecar() as server, nginx(tmp_path, sidecar=server.port, configuration=configuration) as proxy:
         findings = judge(await measure(f"http://127.0.0.1:{proxy.private}", silence=2.5))
     assert [finding.name for finding in findings] == names, findings
+
+
+async def test_the_command_says_that_the_way_is_clear(capsys: pytest.CaptureFixture[str]) -> None:
+    async with sidecar() as server:
+        status = await asyncio.to_thread(command.main, ["probe", f"127.0.0.1:{server.port}", "--silence", "0.5"])
+    assert status == 0
+    assert capsys.readouterr().out.startswith("✓ clear: Nothing buffers")
