@@ -191,9 +191,8 @@ export class WireView {
   }
 
   #bring(index) {
-    const top = index * ROW, { list } = this
-    if (top < list.scrollTop) list.scrollTop = top - 2 * ROW
-    else if (top + ROW > list.scrollTop + this.#height) list.scrollTop = top + 3 * ROW - this.#height
+    const top = index * ROW, { list } = this, seen = top - list.scrollTop
+    if (seen < 0 || seen + ROW > this.#height) list.scrollTop = top - this.#height / 2
     this.#render()
   }
 
