@@ -49,6 +49,6 @@ def describe(service: Service, upstream: str) -> dict[str, Any]:
         "token": access.guarded(service.settings),
         "running": sum(1 for stream_id in store.running if stream_id in store.streams),
         "held": len(store.streams),
-        "watchers": store.watchers.taken,
+        "watchers": store.watchers,
         "memory": store.budget.used,
     }

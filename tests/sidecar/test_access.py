@@ -19,10 +19,18 @@ from tests.support.app import EVENT_STREAM, HOST, ask
 from tests.support.app import ROUTES as TABLE
 from tests.support.streams import open_in
 
-OPEN = {("GET", "/"), ("GET", "/healthz"), ("GET", "/readyz")}
-CAPABILITY = {("GET", "/streams/{id}"), ("GET", "/jobs/{id}/progress"), ("GET", "/merge")}
+OPEN = {("GET", "/"), ("GET", "/page/{file}"), ("GET", "/healthz"), ("GET", "/readyz")}
+CAPABILITY = {
+    ("GET", "/streams/{id}"),
+    ("GET", "/jobs/{id}/progress"),
+    ("GET", "/merge"),
+    ("GET", "/lab/{lesson}"),
+    ("GET", "/lab/probe"),
+    ("POST", "/lab/probe"),
+}
 KEY = {
     ("DELETE", "/streams/{id}"),
+    ("DELETE", "/streams/{id}/watchers"),
     ("POST", "/streams/{id}/events"),
     ("PUT", "/streams/{id}/events"),
     ("POST", "/streams/{id}/close"),
