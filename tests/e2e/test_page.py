@@ -17,8 +17,6 @@ from tests.support.axe import violations
 from tests.support.browser import Problems, browser
 from tests.support.servers import Server, sidecar
 
-pytestmark = pytest.mark.e2e
-
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 SECTIONS = ("try", "lessons", "break", "formats", "write", "between")
 WRONG_TYPE = 'EventSource\'s response has a MIME type ("text/plain")'

@@ -3,11 +3,7 @@
 import json
 from typing import Any
 
-import pytest
-
 from tests.support import clients
-
-pytestmark = pytest.mark.e2e
 
 
 def without_versions(table: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from sse.probe import judge, measure
 from tests.support.nginx import CONFIGURATION, free_ports, nginx
 from tests.support.servers import sidecar
 
-pytestmark = pytest.mark.e2e
-
 OURS = CONFIGURATION.read_text()
 PRIVATE = "listen 127.0.0.1:8091;"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from handlers.page.front import STATIC
 from tests.support.require import require
 
-VECTORS = Path(__file__).parents[2] / "vectors.json"
+VECTORS = Path(__file__).parents[1] / "vectors.json"
 
 
 def test_every_vector_comes_out_however_it_is_cut_and_every_byte_belongs_to_a_step() -> None:
