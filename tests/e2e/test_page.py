@@ -16,6 +16,7 @@ from sse.wire.parser import Parser
 from tests.support.axe import violations
 from tests.support.browser import Problems, browser
 from tests.support.servers import Server, sidecar
+from tests.support.upstream import BREAK, chunk, chunk_object, event, reply, serve
 
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 SECTIONS = ("try", "lessons", "break", "formats", "write", "between")
@@ -75,6 +76,21 @@ async def test_a_chat_to_its_end_with_a_tool_stage() -> None:
         await expect(page.locator("#snippet pre")).to_contain_text("curl -N")
         await page.click("#python")
         await expect(page.locator("#snippet pre")).to_contain_text('json={"prompt":"calculate 6*7","tools":["calculate"]}')
+
+
+async def test_reasoning_is_shown_as_it_comes_and_a_failure_upstream_is_told() -> None:
+    thinks = event(chunk_object({"reasoning_content": "Six times "})), event(chunk_object({"reasoning_content": "seven."}))
+    script = reply(*thinks, chunk("42"), BREAK)
+    async with (
+        serve(script) as upstream,
+        opened(OPENAI_BASE_URL=upstream.url, OPENAI_API_KEY="none", SIDESTREAM_MODEL="test") as lab,
+    ):
+        page = lab.page
+        await expect(page.locator("#strip")).to_contain_text("openai · ")
+        await page.click("#chat-form .start")
+        await expect(page.locator("#outcome .reasoning")).to_have_text("Six times seven.")
+        await expect(page.locator("#outcome .answer")).to_have_text("42")
+        await expect(page.locator("#outcome .state")).to_contain_text("failed: ")
 
 
 async def test_the_stop_button_stops_the_answer_on_the_server() -> None:
