@@ -72,6 +72,7 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("GET", "/chat/formats/{name}", chat.samples.show, Right.TOKEN, "curl -N {url}/chat/formats/typed"),
         Route("POST", "/v1/chat/completions", chat.answering(OpenAI), Right.TOKEN, errors=OpenAI.problem),
         Route("GET", "/v1/models", chat.models, Right.TOKEN, "curl {url}/v1/models", errors=OpenAI.problem),
+        Route("GET", "/v1/models/{model*}", chat.models, Right.TOKEN, errors=OpenAI.problem),
         Route("GET", "/stream", basic.stream, Right.TOKEN, "curl -N '{url}/stream?count=10&interval=0.5'"),
         Route("GET", "/streams", streams.index, Right.TOKEN, "curl {url}/streams"),
         Route("GET", "/streams/{id}", streams.watch, Right.CAPABILITY, "curl -N {url}/streams/ID"),

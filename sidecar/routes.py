@@ -23,7 +23,10 @@ Errors = Callable[[Problem], Response]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """method, path (`{name}` matches one segment), handler, the right it takes; what the index says to try; how errors look."""
+    """method, path (`{name}` matches one segment, `{name*}` at the end all that follow), handler, the right it takes.
+
+    about: what the index says to try. errors: how errors look.
+    """
 
     method: str
     path: str
@@ -35,12 +38,14 @@ class Route:
     def match(self, parts: list[str]) -> dict[str, str] | None:
         """The parameters, if these are the segments of a path of this route."""
         pattern = self.path.split("/")
+        if pattern[-1].endswith("*}") and len(parts) > len(pattern):
+            parts = [*parts[: len(pattern) - 1], "/".join(parts[len(pattern) - 1 :])]
         if len(pattern) != len(parts):
             return None
         params: dict[str, str] = {}
         for expected, part in zip(pattern, parts, strict=True):
             if expected.startswith("{"):
-                params[expected[1:-1]] = part
+                params[expected.strip("{*}")] = part
             elif expected != part:
                 return None
         return params

@@ -33,7 +33,7 @@ def sidestream() -> Sidestream:
 
 
 def filled(path: str) -> str:
-    return re.sub(r"{\w+}", "some-id", path)
+    return re.sub(r"{\w+\*?}", "some-id", path)
 
 
 def allow(path: str) -> str:
@@ -48,7 +48,7 @@ def allow(path: str) -> str:
 def test_every_route_is_found_by_its_method_and_path(route: Route) -> None:
     request = Request(http_scope(filled(route.path), method=route.method), Connection().receive)
     assert Routes(TABLE).find(request) is route
-    assert request.params == dict.fromkeys(re.findall(r"{(\w+)}", route.path), "some-id")
+    assert request.params == dict.fromkeys(re.findall(r"{(\w+)\*?}", route.path), "some-id")
 
 
 def test_no_two_routes_answer_the_same_request() -> None:

@@ -8,25 +8,31 @@ A stage is one request to the model. Its end decides what follows:
     tools of the client            the end, these calls pending            the end, these calls pending
     both                           run the sidecar's, then as above        as above, the sidecar's not run
 
-Calls are not run after a finish_reason that says that the answer was broken off (length, content_filter), nor in the last stage
-that `max_stages` allows. That is the end too; its finish_reason is then "length", since the answer is not complete.
+Calls are not run after a finish_reason that says that the answer was broken off, nor in the last stage that `max_stages`
+allows. That is the end too; its finish_reason is then "length", since the answer is not complete.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import reduce
 from typing import Any, Final, Protocol
 
+from handlers.chat.fields import Fields, Numbered
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.items import Call, Chunk, Completion, Item, StageBegun, StageDone, ToolResult, ToolsDone, Whole, add_usage
-from handlers.chat.stage import Stage, message
+from handlers.chat.stage import Stage
 from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
 
-_CALLS_MEANT: Final = (None, "tool_calls", "function_call", "stop")
-"""finish_reasons after which calls are whole; some servers say "stop" after them."""
+_BROKEN_OFF: Final = re.compile(
+    r"length|max_?\w*tokens|limit|exceed|filter|safety|block|prohibit|recitation|spii|guardrail|refus|toxic|error|fail"
+    r"|malformed|abort|cancel|interrupt|incomplete|insufficient|timeout|overload",
+    re.IGNORECASE,
+)
+"""finish_reasons after which calls may be incomplete, or are not meant. Any other word, and none, means that they are."""
 
 
 class ChunkStream(Protocol):
@@ -37,18 +43,21 @@ class ChunkStream(Protocol):
 
 
 class Upstream(Protocol):
-    """What the engine needs of a model's server. All of it raises UpstreamFailed."""
+    """What the engine needs of a model's server. A body may name no model (""). headers: sent too. It raises UpstreamFailed."""
 
-    async def default_model(self) -> str: ...
-    async def models(self) -> Whole: ...
-    async def complete(self, body: Mapping[str, Any]) -> Whole: ...
-    async def open(self, body: Mapping[str, Any], *, retry: bool) -> ChunkStream: ...
+    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str]) -> Whole: ...
+
+    async def open(
+        self, body: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str]
+    ) -> tuple[ChunkStream, Mapping[str, str]]:
+        """The answer, and what the server says of its limits, as headers."""
 
 
 class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
-    format: what asks for it. first_token: called for each stage with the seconds from asking to its first chunk.
+    format: what asks for it. headers: sent to the upstream with every request. first_token: called for each stage with the
+    seconds from asking to its first chunk. limits: what the upstream says of its limits, as headers, once it has been asked.
     """
 
     def __init__(
@@ -57,15 +66,20 @@ class Answer:
         upstream: Upstream,
         toolbox: Toolbox,
         first_token: Callable[[float], None] = lambda _: None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.format = format
         self.request = request = format.request
+        self.limits: Mapping[str, str] = {}
+        self._headers = headers or {}
         self._upstream = upstream
         self._toolbox = toolbox
         self._first_token = first_token
         self._stages: list[Stage] = []
         self._asked = 0.0
         self._messages = list(request.messages)
+        self._clients = {name for tool in request.client_tools if isinstance(name := _name(tool), str)}
+        self._call_ids: set[str] = set()
         self._pending: tuple[Call, ...] = ()
         self._finish_reason: str | None = None
         self._chunks: ChunkStream | None = None
@@ -89,26 +103,31 @@ class Answer:
 
         Raises UpstreamFailed.
         """
-        body = await self._body() | {"stream": True}
+        body = self._body() | {"stream": True}
         self._asked = time.monotonic()
-        self._chunks = await self._upstream.open(body, retry=self.format.retry)
+        self._chunks, self.limits = await self._upstream.open(body, retry=self.format.retry, headers=self._headers)
         return self._chunks
 
     async def whole(self) -> Whole:
         """The upstream's answer in one piece, untouched, instead of an iteration. Raises UpstreamFailed."""
-        return await self._upstream.complete(await self._body())
+        return await self._upstream.complete(self._body(), headers=self._headers)
 
     async def complete(self) -> Completion:
         """Run the answer to its end. Raises UpstreamFailed. Cancelling it closes the upstream's connection."""
         async with aclosing(self):
             async for _ in self:
                 pass
-        return Completion(self._stages[0].head, message(self._texts(), self._pending), self._finish_reason, self._usage())
+        fields, numbered = Fields(), Numbered()
+        for stage in self._stages:
+            fields.add(numbered.fields(stage.message.fields.whole()))
+            numbered.end()
+        calls = {"tool_calls": [call.message() for call in self._pending]} if self._pending else {}
+        said = {"role": "assistant", "content": joined(self._texts()) or None, **fields.whole(), **calls}
+        return Completion(self._stages[0].message.head, said, self._finish_reason, self._usage())
 
-    async def _body(self) -> dict[str, Any]:
+    def _body(self) -> dict[str, Any]:
         request = self.request
-        model = request.model or await self._upstream.default_model()
-        body: dict[str, Any] = {"model": model, "messages": self._messages, **request.parameters}
+        body: dict[str, Any] = {"model": request.model, "messages": self._messages, **request.parameters}
         if self._stages and body.get("tool_choice") not in ("auto", "none"):
             body.pop("tool_choice", None)  # a choice that forces a call would force it in every stage
         if tools := [*(self._toolbox.schema(name) for name in request.own_tools), *request.client_tools]:
@@ -127,15 +146,15 @@ class Answer:
         }
 
     def _texts(self) -> list[str]:
-        return [text for stage in self._stages for text in stage.texts]
+        return [text for stage in self._stages for text in stage.message.texts]
 
     def _usage(self) -> Any:
-        return reduce(add_usage, (stage.usage for stage in self._stages), None)
+        return reduce(add_usage, (stage.message.usage for stage in self._stages), None)
 
     async def _run(self) -> AsyncGenerator[Item, None]:
         final = False
         while not final:
-            stage = Stage(len(self._stages) + 1)
+            stage = Stage(len(self._stages) + 1, self._clients.union(self.request.own_tools), self._call_ids)
             yield StageBegun(stage.number)
             stream = self._chunks or await self.open()
             self._stages.append(stage)
@@ -158,21 +177,22 @@ class Answer:
                         yield result
                 yield ToolsDone(stage.results)
             final = not run or bool(pending)
-            left_over = own and not run and not pending and stage.finish_reason in _CALLS_MEANT
-            stage.finish_reason = "length" if left_over else stage.finish_reason or ("tool_calls" if stage.calls else "stop")
+            said = stage.message.finish_reason
+            left_over = own and not run and not pending and not _broken_off(said)
+            stage.finish_reason = "length" if left_over else said or ("tool_calls" if stage.calls else "stop")
             if final:
                 self._pending, self._finish_reason = tuple(pending), stage.finish_reason
-            yield StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
+            yield StageDone(stage.finish_reason, stage.message.usage, final, tuple(pending))
 
     def _sorted(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
         """The calls of the sidecar's tools, and the client's. A name that nobody knows is answered by the sidecar."""
         if not self.request.own_tools:
             return [], calls
-        clients = {tool["function"]["name"] for tool in self.request.client_tools if "function" in tool}
+        clients = self._clients
         return [call for call in calls if call.name not in clients], [call for call in calls if call.name in clients]
 
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
-        if stage.finish_reason not in _CALLS_MEANT:
+        if _broken_off(stage.message.finish_reason):
             return False
         return self.format.beside_pending if pending else stage.number < self.request.max_stages
 
@@ -180,7 +200,8 @@ class Answer:
         """Run all at once; yields each as it finishes, and leaves the next stage's messages behind."""
 
         async def run(call: Call) -> ToolResult:
-            return ToolResult(stage.head, call, await self._toolbox.call(call.name, call.arguments, self.request.own_tools))
+            outcome = await self._toolbox.call(call.name, call.arguments, self.request.own_tools)
+            return ToolResult(stage.message.head, call, outcome)
 
         tasks = [asyncio.create_task(run(call)) for call in calls]
         try:
@@ -197,3 +218,13 @@ class Answer:
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
             await chunks.aclose()
+
+
+def _name(tool: Mapping[str, Any]) -> Any:
+    """The name of a tool of the client's, if it is a function."""
+    function = tool.get("function")
+    return function.get("name") if isinstance(function, dict) else None
+
+
+def _broken_off(finish_reason: str | None) -> bool:
+    return finish_reason is not None and _BROKEN_OFF.search(finish_reason) is not None

@@ -14,6 +14,8 @@ Each stage, in this order:
 A tool call is known by its index in the stage: which call a fragment belongs to is decided before (`upstream.calls`).
 """
 
+import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,8 +34,9 @@ class StageBegun(NamedTuple):
 class Chunk(NamedTuple):
     """One `chat.completion.chunk`. A NamedTuple and not a frozen dataclass: many are built, and this takes half the time.
 
-    json: as it came, without CR or LF. value: the same, parsed. The rest is what the first choice says:
+    json: as it came, without CR or LF. value: the same, parsed. The rest is what the choice says that counts:
     text, reasoning, refusal: "" if none. fragments: of tool calls. finish_reason, usage: None until the upstream gives them.
+    parts: the content, where that is a list. fields: all else that its message holds.
     """
 
     json: bytes
@@ -41,9 +44,11 @@ class Chunk(NamedTuple):
     text: str = ""
     fragments: list[dict[str, Any]] | None = None
     finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
     reasoning: str = ""
     refusal: str = ""
+    parts: list[Any] | None = None
+    fields: Mapping[str, Any] | None = None
 
 
 class Reasoning(NamedTuple):
@@ -60,7 +65,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CallBegun:
-    """index: of the call in its stage, from 0. id: unique in the stage. name: the function's."""
+    """index: of the call in its stage, from 0. id: unique in the answer. name: the function's."""
 
     index: int
     id: str
@@ -77,17 +82,18 @@ class CallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call, whole. arguments: JSON text, if the model got it right."""
+    """A tool call, whole. arguments: JSON text, if the model got it right. fields: what else the upstream sent with it."""
 
     index: int
     id: str
     name: str
     arguments: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def message(self) -> dict[str, Any]:
         """The call as an element of an assistant message's `tool_calls`."""
-        function = {"name": self.name, "arguments": joined((self.arguments,))}
-        return {"id": self.id, "type": "function", "function": function}
+        function = {"name": self.name, "arguments": joined((self.arguments,)), **self.fields.get("function", {})}
+        return {"id": self.id, "type": "function", **self.fields, "function": function}
 
 
 class CallEnded(NamedTuple):
@@ -127,7 +133,7 @@ class StageDone:
     """final: no stage follows. pending: calls of the client's tools, which it has to run before it asks again."""
 
     finish_reason: str
-    usage: dict[str, Any] | None
+    usage: Any
     final: bool
     pending: tuple[Call, ...] = ()
 
@@ -142,7 +148,7 @@ class Completion:
     head: Mapping[str, Any]
     message: Mapping[str, Any]
     finish_reason: str | None
-    usage: dict[str, Any] | None
+    usage: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,20 @@ class UpstreamFailed(SourceFailed):
 
 
 def add_usage(total: Any, usage: Any) -> Any:
-    """The sum of two usage objects, details included; None counts for nothing, and so does what is no number."""
-    if isinstance(usage, Mapping):
-        return {**(total or {}), **{name: add_usage((total or {}).get(name), value) for name, value in usage.items()}}
-    return (total or 0) + usage if isinstance(usage, int | float) else total
+    """The sum of two usage objects, details included: of what are numbers in both. Of anything else the later one counts."""
+    if usage is None or total is None:
+        return total if usage is None else usage
+    if isinstance(total, dict) and isinstance(usage, dict):
+        return {**total, **{name: add_usage(total.get(name), value) for name, value in usage.items()}}
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (total, usage))
+    return total + usage if numbers else usage
+
+
+def head_of(chunk: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chunk says of its answer; where it says nothing that a client can read, what stands for that."""
+    id, created, model = chunk.get("id"), chunk.get("created"), chunk.get("model")
+    return {
+        "id": id if isinstance(id, str) and id else f"chatcmpl-{secrets.token_hex(12)}",
+        "created": created if isinstance(created, int) else int(time.time()),
+        "model": model if isinstance(model, str) else "",
+    }

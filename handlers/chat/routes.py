@@ -3,13 +3,12 @@
     POST /chat                    typed events, or plain ones; 200 at once, what fails upstream is an event
     GET /chat?prompt=&model=      plain, for a bare EventSource
     POST /v1/chat/completions     OpenAI's own shape, streamed or not; the status is the upstream's
-    GET /v1/models                what the upstream lists
+    GET /v1/models                what the upstream lists; /v1/models/{model}: one of them
 
 Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 """
 
 import logging
-import os
 
 from handlers.chat.engine import Answer
 from handlers.chat.formats.base import ChatFormat
@@ -19,6 +18,7 @@ from handlers.chat.request import Offer
 from handlers.chat.samples import Samples
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
+from handlers.chat.upstream.models import listed
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sidecar import answers
 from sidecar.answers import Reply
@@ -27,7 +27,8 @@ from sidecar.routes import Handler
 from sidecar.service import Service, check_metadata
 from sidecar.settings import Settings
 from sse.asgi import attended
-from sse.http import Request
+from sse.errors import Problem
+from sse.http import Request, json_response
 from sse.stream import Opening, Stream
 
 logger = logging.getLogger("sidestream")
@@ -43,12 +44,12 @@ class Chat:
         self.toolbox = Toolbox(load("SIDESTREAM_TOOLS", ("handlers.chat.builtin", *settings.tools)).values())
         self.offer = Offer(self.toolbox.tools, settings.system, settings.max_stages)
         self.samples = Samples(self.offer, self.toolbox)
-        self.upstream: OpenAIUpstream | DemoUpstream
-        if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
-            self.upstream = OpenAIUpstream(settings.model, settings.first_token_timeout, settings.upstream_timeout)
-        else:
+        upstream = OpenAIUpstream.from_environment(
+            model=settings.model, first_token_timeout=settings.first_token_timeout, timeout=settings.upstream_timeout
+        )
+        if upstream is None:
             logger.info("no upstream: the model `demo` answers; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one")
-            self.upstream = DemoUpstream(settings.demo_interval)
+        self.upstream: OpenAIUpstream | DemoUpstream = upstream or DemoUpstream(settings.demo_interval)
 
     @property
     def upstream_name(self) -> str:
@@ -70,7 +71,7 @@ class Chat:
         async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
             format, body = await first.asked(request, self.offer, service.settings.max_body, *others)
             check_metadata(format.request.metadata)
-            answer = Answer(format, self.upstream, self.toolbox, service.counts.first_token.observe)
+            answer = Answer(format, self.upstream, self.toolbox, service.counts.first_token.observe, _trace(request))
             if format.after_status:
                 return await self._after_status(service, request, answer)
             return await answers.open(service, request, stream, lambda: self.opening(service, answer), body=body)
@@ -78,18 +79,24 @@ class Chat:
         return handle
 
     async def models(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
-        """`GET /v1/models`."""
+        """`GET /v1/models`, and `GET /v1/models/{model}`: of those that it lists, since not every upstream answers that."""
         try:
-            return passed_on(await attended(request.receive, self.upstream.models()))
+            with service.store.reserve():
+                whole = await attended(request.receive, self.upstream.models())
         except UpstreamFailed as failure:
             return _refused(service, OpenAI, failure)
+        if (id := request.params.get("model")) is None:
+            return passed_on(whole)
+        if (model := listed(whole.body).get(id)) is None:
+            raise Problem(404, f"The model {id[:200]!r} is not one that the upstream lists.", parameter="model")
+        return json_response(model)
 
     def opening(self, service: Service, answer: Answer) -> Opening:
         """How the stream of an answer is opened."""
         settings, chat = service.settings, answer.request
-        linger = settings.linger if chat.linger is None else chat.linger
-        linger = 0 if answer.format.after_status else linger
-        return Opening(answer, answer.format, linger, settings.keep, chat.metadata, result=lambda: answer.result)
+        linger = 0 if answer.format.after_status else settings.linger if chat.linger is None else chat.linger
+        listed = not answer.format.after_status  # what can't be resumed isn't kept
+        return Opening(answer, answer.format, linger, settings.keep, chat.metadata, lambda: answer.result, listed=listed)
 
     async def _after_status(self, service: Service, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
@@ -99,8 +106,9 @@ class Chat:
                     return passed_on(await attended(request.receive, _whole(answer)))
                 with answers.seat(service):
                     await attended(request.receive, answer.open())
+                    answer.format.limits(answer.limits)
                     stream = answers.begin(service, self.opening(service, answer))
-            return answers.follow(service, request, stream, None, key=stream.key)
+            return answers.follow(service, request, stream, None)
         except BaseException as error:
             await answer.aclose()
             if isinstance(error, UpstreamFailed):
@@ -110,7 +118,13 @@ class Chat:
 
 async def _whole(answer: Answer) -> Whole:
     format = answer.format
-    return await answer.whole() if format.passes_whole() else Whole(200, format.whole(await answer.complete()))
+    return await answer.whole() if format.passes_whole() else Whole(200, format.whole(await answer.complete()), answer.limits)
+
+
+def _trace(request: Request) -> dict[str, str]:
+    """What ties the upstream's part of a trace to ours (W3C Trace Context)."""
+    headers = {name: request.header(name.encode()) or "" for name in ("traceparent", "tracestate")}
+    return {name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()}
 
 
 def _refused(service: Service, format: ChatFormat | type[ChatFormat], failure: UpstreamFailed) -> Reply:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,9 @@ TEST: Any = {"model": "test", "messages": MESSAGES}
 
 
 @asynccontextmanager
-async def chatting(*scripts: Script, models: Script | None = None, **env: Any) -> AsyncIterator[tuple[Upstream, Server]]:
+async def chatting(
+    *scripts: Script, models: Script | Sequence[Script] = (), **env: Any
+) -> AsyncIterator[tuple[Upstream, Server]]:
     """An upstream and a sidecar in front of it. Whatever happens, no log line shows the key or complains."""
     async with serve(*scripts, models=models) as upstream:
         settings: Any = {"SIDESTREAM_MODEL": "test", "SIDESTREAM_LOG_LEVEL": "debug", **env}

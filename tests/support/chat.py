@@ -31,7 +31,8 @@ async def client_of(upstream: Server, key: str | None = KEY, **options: Any) -> 
         patch.delenv("OPENAI_API_KEY", raising=False)
         if key is not None:
             patch.setenv("OPENAI_API_KEY", key)
-        client = OpenAIUpstream(**{"model": "test", **options})
+        client = OpenAIUpstream.from_environment(**{"model": "test", **options})
+        assert client is not None
         await client.start()
     try:
         yield client

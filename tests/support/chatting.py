@@ -1,7 +1,7 @@
 """The whole application in process, in front of a scripted upstream on a real socket."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class Sidecar:
 
 @asynccontextmanager
 async def sidecar(
-    *scripts: Script, models: Script | None = None, application: type[Sidestream] = Sidestream, **settings: Any
+    *scripts: Script, models: Script | Sequence[Script] = (), application: type[Sidestream] = Sidestream, **settings: Any
 ) -> AsyncIterator[Sidecar]:
     with pytest.MonkeyPatch.context() as patch:
         async with serve(*scripts, models=models) as upstream:

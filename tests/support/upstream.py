@@ -93,12 +93,12 @@ class Request:
 class Upstream:
     """requests: all of them. running: how many are being answered, counted where the connection ends."""
 
-    def __init__(self, scripts: Sequence[Script], models: Script | None) -> None:
+    def __init__(self, scripts: Sequence[Script], models: Sequence[Script]) -> None:
         self.url = ""
         self.requests: list[Request] = []
         self.running = 0
         self._scripts = list(scripts)
-        self._models = models
+        self._models = list(models)
         self._changed = asyncio.Condition()
 
     async def wait_for(self, *, running: int) -> None:
@@ -113,9 +113,9 @@ class Upstream:
             body = await read_body(receive)
             self.requests.append(Request(scope["client"][1], scope["path"], headers, json.loads(body) if body else None))
             if scope["path"].endswith("/models"):
-                script = self._models or error_reply(404, {"error": {"message": "no models here"}})
+                script = _next(self._models) if self._models else error_reply(404, {"error": {"message": "no models here"}})
             else:
-                script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+                script = _next(self._scripts)
             await _play(script, receive, send)
         finally:
             await self._count(-1)
@@ -124,6 +124,11 @@ class Upstream:
         async with self._changed:
             self.running += change
             self._changed.notify_all()
+
+
+def _next(scripts: list[Script]) -> Script:
+    """The last one again and again."""
+    return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
 
 async def _play(script: Script, receive: Any, send: Any) -> None:
@@ -165,9 +170,9 @@ async def _disconnect(receive: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serve(*scripts: Script, models: Script | None = None) -> AsyncIterator[Upstream]:
+async def serve(*scripts: Script, models: Script | Sequence[Script] = ()) -> AsyncIterator[Upstream]:
     """Serve the scripts on a free port of 127.0.0.1."""
-    upstream = Upstream(scripts or [reply(HANG)], models)
+    upstream = Upstream(scripts or [reply(HANG)], [models] if isinstance(models, Script) else models)
     async with serving(upstream, log_level="critical") as port:
         upstream.url = f"http://127.0.0.1:{port}/v1"
         yield upstream

@@ -5,6 +5,7 @@ an answer in one piece. Whatever is particular to one format stands in its class
 makes a handler of it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from handlers.chat.items import Chunk, Completion, Item, UpstreamFailed
@@ -60,6 +61,9 @@ class ChatFormat(Format):
     def refused(cls, failure: UpstreamFailed) -> Response:
         """How it looks that the upstream has failed before the answer began."""
         return cls.problem(Problem(failure.status, failure.message, code=failure.code))
+
+    def limits(self, headers: Mapping[str, str]) -> None:
+        """What the upstream says of its limits, where the answer's head waits for that."""
 
     def item(self, item: Item) -> Written:
         """`{"content": …}` for each piece of text."""

@@ -6,11 +6,13 @@ with an `{"error": …}` object, for which the SDK raises. No header goes out be
 Limit: nothing here can be resumed; an Idempotency-Key has no effect.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from handlers.chat.fields import Numbered
 from handlers.chat.formats.base import ChatFormat
-from handlers.chat.items import Chunk, Completion, Item, StageDone, UpstreamFailed, Whole, add_usage
+from handlers.chat.items import Chunk, Completion, Item, StageDone, UpstreamFailed, Whole, add_usage, head_of
 from handlers.chat.request import ASK_FOR_USAGE, Offer, parse_openai
 from handlers.chat.texts import write
 from sse.errors import Problem, SourceFailed
@@ -39,7 +41,8 @@ class OpenAI(ChatFormat):
         self._merge = bool(request.own_tools)
         self._include_usage = bool((request.parameters.get("stream_options") or {}).get("include_usage"))
         self._head: dict[str, Any] | None = None  # of the merged answer: what all its chunks have in common
-        self._usage: dict[str, Any] | None = None
+        self._usage: Any = None
+        self._numbered = Numbered()
         if self._merge and not request.stream and "stream_options" not in body:
             # What is put together here is streamed to us.
             request = replace(request, parameters={**request.parameters, **ASK_FOR_USAGE})
@@ -58,6 +61,9 @@ class OpenAI(ChatFormat):
             return passed_on(failure.said)
         return json_response(error_object(failure.message, failure.code), failure.status)
 
+    def limits(self, headers: Mapping[str, str]) -> None:
+        self.headers = tuple((name.encode(), value.encode()) for name, value in headers.items())
+
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None
 
@@ -67,6 +73,7 @@ class OpenAI(ChatFormat):
                 return self._merged(item) if self._merge else self._passed_on(item)
             case StageDone():
                 self._usage = add_usage(self._usage, item.usage)
+                self._numbered.end()
                 if self._merge and item.final:
                     return self._finish(item)
         return b""
@@ -104,15 +111,19 @@ class OpenAI(ChatFormat):
         return encode_json(write(value))
 
     def _merged(self, chunk: Chunk) -> bytes:
-        choice = next(iter(chunk.value.get("choices") or ()), None) or {}
-        delta = {name: field for name, field in (choice.get("delta") or {}).items() if name not in ("role", "tool_calls")}
+        """What a chunk adds to the merged message: its text, and what else there is but the calls."""
+        delta = {**({"content": chunk.text} if chunk.text else {}), **self._numbered.fields(chunk.fields or {})}
+        choices = chunk.value.get("choices")
         if self._head is None:
-            self._head = {name: chunk.value.get(name) for name in ("id", "object", "created", "model")}
-            delta = {"role": "assistant", "content": "", **{k: v for k, v in delta.items() if v is not None}}
-        elif not any(delta.values()):
+            if not choices:
+                return b""  # an id that it has is not the answer's
+            self._head = {**head_of(chunk.value), "object": "chat.completion.chunk"}
+            delta = {"role": "assistant", "content": "", **delta}
+        elif not delta:
             return b""
         value = {name: field for name, field in chunk.value.items() if name != "usage"}
-        return encode_json(write({**value, **self._head, "choices": [{**choice, "delta": delta, "finish_reason": None}]}))
+        choice = {**next(filter(None, choices or ()), {}), "index": 0, "delta": delta, "finish_reason": None}
+        return encode_json(write({**value, **self._head, "choices": [choice]}))
 
     def _finish(self, item: StageDone) -> bytes:
         delta = {"tool_calls": [{"index": index, **call.message()} for index, call in enumerate(item.pending)]}

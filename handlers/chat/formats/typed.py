@@ -72,7 +72,9 @@ class Typed(ChatFormat):
 def _done(item: StageDone) -> dict[str, Any]:
     done: dict[str, Any] = {"finish_reason": item.finish_reason, "usage": item.usage, "final": item.final}
     if item.pending:
-        done["pending"] = [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in item.pending]
+        done["pending"] = [
+            {"id": call.id, "name": call.name, "arguments": call.arguments, **call.fields} for call in item.pending
+        ]
     return done
 
 

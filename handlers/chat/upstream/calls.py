@@ -1,83 +1,212 @@
 """Fragments of tool calls -> which call each belongs to, and whole calls.
 
 A call comes in pieces: `{"index", "id", "function": {"name", "arguments"}}`, each with a part of the arguments. Servers differ
-in what they repeat and what they leave out. A fragment belongs to
+in what they repeat and what they leave out, so index, id, name and whether the JSON so far is complete decide together. A
+fragment is compared with the last call that has its index, of several with the one that has its id too; without an index, with
+the call that has its id, or else the last one:
 
-    with an id that is known               that call: some repeat id and name in every piece
-    with an id that is new                 a new call, at a known index too: some give every call the index 0
-    without id, at a known index           the last call with that index; without an index, the last call
-    the same, but with another name,       a new call
-      after arguments have come
-    without id, at a new index             a new call; it gets an id
+    names                  the call so far             the fragment
+    another function       has arguments               begins a call
+                           has none                    belongs to it: the name comes in pieces; with a new id, or where both
+                                                       are names of tools, it begins a call
+    the same function      complete arguments          begins a call; without arguments, those that follow begin it
+                           a part of them              belongs to it: some repeat id and name in every piece
+                           none                        belongs to it; with a new id and no arguments, it begins a call
+    a function             has no name                 belongs to it: a name may come late
+    none                   complete, and a new id      begins a call, whose name has to follow
+                           any other                   belongs to it: an id may come late, or change from piece to piece
 
-A call has begun once arguments have come, since its name may come in pieces before; or at the end.
+Where the index is new, it is compared with the call that has its id, or else the last one:
+
+    a function             the same id and name, and   belongs to it: some count every piece
+                           a part of the arguments
+                           any other                   begins a call, with the same id too
+    none                   complete, or a new id       begins a call, whose name has to follow; if none does, it belonged to
+                                                       the call before
+                           any other                   belongs to it
+
+A call has begun once its name and arguments have come; `{}` alone is no argument yet, since some begin with it. An id that is
+missing is made up, one that is there twice is made unique.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from handlers.chat.fields import Fields
 from handlers.chat.items import Call, CallBegun, CallDelta
 from handlers.chat.texts import write
+from handlers.chat.upstream.failures import failed
+
+_KNOWN: Final = ("index", "id", "type", "function", "name", "arguments")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fragment:
+    """What a fragment says, in the types that it should have; None and "" for whatever else there is. fields: the rest."""
+
+    index: int | None
+    id: str
+    name: str
+    arguments: str
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> "_Fragment":
+        index, id, function = value.get("index"), value.get("id"), value.get("function")
+        fields = {name: field for name, field in value.items() if name not in _KNOWN}
+        if isinstance(function, dict):
+            if rest := {name: field for name, field in function.items() if name not in ("name", "arguments")}:
+                fields["function"] = rest
+        else:
+            function = value  # some leave a level out
+        name, arguments = function.get("name"), function.get("arguments") or ""
+        return cls(
+            index if isinstance(index, int) else None,
+            str(id) if isinstance(id, str | int) else "",
+            name if isinstance(name, str) else "",
+            arguments if isinstance(arguments, str) else write(arguments).decode(),
+            fields,
+        )
 
 
 @dataclass(slots=True)
 class _Growing:
-    """index: the upstream's. begun: the call's own, None until it has begun."""
+    """id: as the upstream gave it. named_again: its name has come once more, after complete arguments. begun: once it has."""
 
-    id: str
-    index: int | None
+    index: int
+    id: str = ""
     name: str = ""
-    arguments: list[str] = field(default_factory=list)
-    begun: int | None = None
+    pieces: list[str] = field(default_factory=list)
+    empty: bool = True
+    named_again: bool = False
+    begun: CallBegun | None = None
+    fields: Fields = field(default_factory=Fields)
+    _looked_at: int = 0
+    _depth: int = 0
+    _quoted: bool = False
+    _escaped: bool = False
+
+    def add(self, arguments: str) -> None:
+        if self.pieces == ["{}"] and self.begun is None and arguments.lstrip().startswith("{"):
+            self.pieces.clear()
+            self._looked_at = 0
+        self.pieces.append(arguments)
+        self.empty = self.empty and not arguments.strip()
+
+    def complete(self) -> bool:
+        """Whether the arguments are a whole object. Each character is looked at once, however often this is asked."""
+        for character in "".join(self.pieces[self._looked_at :]):
+            if self._escaped:
+                self._escaped = False
+            elif character == "\\":
+                self._escaped = self._quoted
+            elif character == '"':
+                self._quoted = not self._quoted
+            elif not self._quoted:
+                self._depth += (character in "{[") - (character in "}]")
+        self._looked_at = len(self.pieces)
+        return not self.empty and not self._quoted and self._depth <= 0
+
+    def begins_another(self, fragment: _Fragment, tools: Collection[str], *, known: bool) -> bool:
+        """Whether the fragment begins a call, this being the one that it is compared with. known: which of the tables."""
+        blank, other_id = not fragment.arguments.strip(), bool(fragment.id) and fragment.id != self.id
+        new_id = other_id and bool(self.id)
+        if not known:
+            if fragment.name:
+                piece = fragment.id and not other_id and fragment.name == self.name and not self.empty
+                return not piece or self.complete()
+            return other_id or (not blank and self.complete())
+        if not fragment.name:
+            return not blank and self.complete() and (new_id or self.named_again)
+        if not self.name:
+            return False
+        if fragment.name != self.name:
+            return not self.empty or new_id or (fragment.name in tools and self.name in tools)
+        if self.complete():
+            self.named_again = blank and not new_id
+            return not self.named_again
+        return self.empty and new_id and blank
 
 
 class Calls:
-    """The calls of one stage. prefix: of the ids that have to be made up."""
+    """The calls of one stage. prefix: of the ids that have to be made up. tools: names that can be called, as far as known.
 
-    def __init__(self, prefix: str) -> None:
+    taken: ids that calls have; those of this stage are added.
+    """
+
+    def __init__(self, prefix: str, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
         self._prefix = prefix
+        self._tools = tools
+        self._taken = set() if taken is None else taken
         self._growing: list[_Growing] = []
-        self._begun: list[_Growing] = []
+        self._last: dict[tuple[int | None, str | None], _Growing] = {}  # by index, by id, by both, and of all
 
     def feed(self, fragments: Iterable[Mapping[str, Any]]) -> list[CallBegun | CallDelta]:
         """What the fragments add."""
         deltas: list[CallBegun | CallDelta] = []
-        for fragment in fragments:
-            function = fragment.get("function") or {}
-            name = function.get("name") or ""
-            call = self._find(fragment.get("id"), fragment.get("index"), name)
-            if name != call.name and not call.arguments:
-                call.name += name
-            arguments = function.get("arguments") or ""
-            if not isinstance(arguments, str):
-                arguments = write(arguments).decode()
-            if arguments:
-                call.arguments.append(arguments)
-                deltas += self._begin(call)
-                deltas.append(CallDelta(call.begun or 0, arguments))
+        for fragment in map(_Fragment.of, fragments):
+            call = self._find(fragment)
+            if call.begun is None and fragment.name != call.name:
+                whole = call.name + fragment.name
+                call.name = fragment.name if fragment.name in self._tools and whole not in self._tools else whole
+            call.fields.add(fragment.fields)
+            if fragment.arguments:
+                deltas += self._add(call, fragment.arguments)
         return deltas
 
-    def end(self) -> list[CallBegun]:
-        """The calls that begin now, since nothing follows."""
-        return [begun for call in self._growing for begun in self._begin(call)]
+    def end(self) -> list[CallBegun | CallDelta]:
+        """What there is to say of the calls, since nothing follows. Raises UpstreamFailed for one that has no name."""
+        deltas: list[CallBegun | CallDelta] = []
+        before: _Growing | None = None
+        for call in self._growing:
+            if call.name:
+                before = call
+            elif before is not None and not before.complete():
+                for piece in call.pieces:
+                    deltas += self._add(before, piece)
+            elif not call.empty:
+                raise failed("the upstream called a tool without a name", "bad_chunk")
+        for call in self._growing:
+            if call.name and call.begun is None:
+                if call.empty:
+                    call.pieces = ["{}"]
+                deltas += self._begin(call)
+        return deltas
 
     def whole(self) -> list[Call]:
-        """The calls that have begun, as far as they have come."""
-        return [Call(index, call.id, call.name, "".join(call.arguments)) for index, call in enumerate(self._begun)]
+        """The calls that have begun, as far as they have come, in the order in which the model made them."""
+        begun = [(call, call.begun) for call in self._growing if call.begun]
+        return [Call(call.index, a.id, a.name, "".join(call.pieces), call.fields.whole()) for call, a in begun]
 
-    def _begin(self, call: _Growing) -> list[CallBegun]:
+    def _add(self, call: _Growing, arguments: str) -> list[CallBegun | CallDelta]:
+        call.add(arguments)
         if call.begun is not None:
-            return []
-        call.begun = len(self._begun)
-        self._begun.append(call)
-        return [CallBegun(call.begun, call.id, call.name)]
+            return [CallDelta(call.index, arguments)]
+        return self._begin(call) if call.name and not call.empty and call.pieces != ["{}"] else []
 
-    def _find(self, id: str | None, index: int | None, name: str) -> _Growing:
-        for call in reversed(self._growing):
-            if call.id == id if id else index is None or call.index == index:
-                if id or not name or name == call.name or not call.arguments:
-                    return call
-                break
-        self._growing.append(_Growing(id or f"{self._prefix}{len(self._growing)}", index))
-        return self._growing[-1]
+    def _begin(self, call: _Growing) -> list[CallBegun | CallDelta]:
+        id = call.id or f"{self._prefix}{call.index}"
+        number = len(self._taken) + 1
+        while id in self._taken:
+            id, number = f"{call.id or self._prefix}_{number}", number + 1
+        self._taken.add(id)
+        call.begun = CallBegun(call.index, id, call.name)
+        return [call.begun, CallDelta(call.index, "".join(call.pieces))]
+
+    def _find(self, fragment: _Fragment) -> _Growing:
+        """The call that the fragment belongs to, a new one if it begins one."""
+        index, id, last, name = fragment.index, fragment.id, self._last, ""
+        known = index is None or (index, None) in last
+        at = index if known else None
+        call = last.get((at, id)) or last.get((at, None))
+        if call is not None and call.begins_another(fragment, self._tools, known=known):
+            name = call.name if call.named_again and not fragment.name else ""
+            call = None
+        if call is None:
+            call = last[index, None] = last[None, None] = _Growing(len(self._growing), name=name)
+            self._growing.append(call)
+        if id and not call.id:
+            call.id = id
+            last[index, id] = last[None, id] = call
+        return call

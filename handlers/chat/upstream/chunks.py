@@ -1,146 +1,178 @@
-"""An upstream's body -> chunks. Sans-IO: bytes in, `Chunk`s out; knows no socket, no SDK and no clock.
+"""The JSON of one chunk -> a `Chunk`: what it says, in whichever of the shapes that servers give it.
 
-What an OpenAI-compatible server streams is one `data` line for each `chat.completion.chunk` object, and `data: [DONE]`:
-
-    in the body                                  comes out as (failures: their code)
-    an object                                    a Chunk, its bytes as they came
-    JSON over several `data` lines               the same, in one line
+    in the JSON                                  comes out as (failures: their code)
+    an object with choices, or with usage        a Chunk, its bytes as they came
     half a surrogate pair (`"\\ud83d"`)           the same: the escape stays, the client joins the halves
     NaN, Infinity                                written anew, with null
-    an object with `error`; `event: error`       upstream_error
-    no JSON, or no chunk                         bad_chunk
-    `[DONE]`, or the end after a finish_reason   the end
-    the end without either                       cut; `empty` if there was no byte, `not_a_stream` if no event
+    a choice with a message instead of a delta   written anew as a chunk, unless others have come before it
+    an object without choices; null              None: a ping, or another way to keep the connection alive
+    an object, a list or a choice says error     upstream_error
+    anything else; over MAX_LEVELS               bad_chunk
+
+Of what a choice holds, what doesn't have the type that it should have is passed over.
 
 Limit: of several choices (`n` over 1) only the first counts towards text and tool calls; all of them are passed on.
 """
 
 import json
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
-from handlers.chat.items import Chunk, UpstreamFailed
+from handlers.chat.items import Chunk
 from handlers.chat.texts import write
-from handlers.chat.upstream.failures import error_message, failed
-from sse.errors import EventTooLong
-from sse.wire.parser import Parser
+from handlers.chat.upstream.failures import failed, reported, says_error
+
+MAX_LEVELS: Final = 100
+"""Of lists and objects in each other."""
+
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "thinking")
+_READ: Final = ("role", "content", "tool_calls", "function_call")
 
 
-class ChunkReader:
-    """Reads one body.
-
-    done: `[DONE]` has come, what follows is no part of the answer. complete: the answer is whole, with or without it.
-    failure: what is wrong with the body; set behind the last chunk before it.
-    """
-
-    def __init__(self) -> None:
-        self.done = False
-        self.complete = False
-        self.failure: UpstreamFailed | None = None
-        self._parser = Parser()
-        self._between = True  # no event is begun
-        self._bytes = False
-        self._events = False
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """The chunks that `data` completes."""
-        self._bytes = True
-        chunks: list[Chunk] = []
-        try:
-            for type, text in self._dispatch(data):
-                self._events = True
-                if text == b"[DONE]":
-                    self.done = self.complete = True
-                    break
-                chunk = parse(text, type)
-                if chunk.finish_reason is not None:
-                    self.complete = True
-                chunks.append(chunk)
-        except UpstreamFailed as failure:
-            self.failure = failure
-        except EventTooLong as error:
-            self.failure = failed(f"the upstream sent too much in one event: {error}", "bad_chunk")
-        return chunks
-
-    def _dispatch(self, data: bytes) -> list[tuple[str, bytes]]:
-        """The events that `data` completes: type and data. Events of one line, as nearly all are, need no parser."""
-        if self._between and (lines := _lone_lines(data)):
-            return lines
-        self._between = data.endswith(b"\n\n")
-        return [(event.type, event.data.encode()) for event in self._parser.feed(data)]
-
-    def end(self) -> None:
-        """The body has ended. Raises UpstreamFailed if the answer is not whole."""
-        if self.complete:
-            return
-        if not self._bytes:
-            raise failed("the upstream answered 200 with an empty body", "empty")
-        if not self._events:
-            raise failed("the upstream's answer is not an event stream", "not_a_stream")
-        raise failed("the upstream's answer ended before it was complete", "cut")
-
-
-def _lone_lines(data: bytes) -> list[tuple[str, bytes]] | None:
-    """The events, if each of them is a lone `data` line and nothing else is there."""
-    if not data.endswith(b"\n\n") or b"\r" in data:
+def parse(data: bytes, *, several: bool = False, first: bool = True) -> Chunk | None:
+    """One event's chunk. several: more than one choice was asked for. first: no choice came before. Raises UpstreamFailed."""
+    value, raw = loads(data)
+    if value is None:
         return None
-    events = data[:-2].split(b"\n\n")
-    for event in events:
-        if not event.startswith(b"data: ") or b"\n" in event:
-            return None
-    return [("message", event[6:]) for event in events]
+    choices = value.get("choices") if isinstance(value, dict) else None
+    if (choices and value.get("error")) or (not choices and says_error(value)):
+        raise reported(value)
+    if not isinstance(value, dict):
+        raise _no_chunk("JSON that is no object")
+    usage = value.get("usage") or None
+    if not choices:
+        return Chunk(raw, value, usage=usage) if usage or isinstance(choices, list) else None
+    choice = _choice(choices, several)
+    delta, reason = choice.get("delta"), choice.get("finish_reason")
+    if delta is None and first and isinstance(choice.get("message"), dict):
+        return from_whole(value, several=several)
+    if not isinstance(delta, dict | None):
+        raise _no_chunk("a delta that is no object")
+    if not isinstance(reason, str) or reason.lower() in ("", "null", "none"):
+        reason = None
+    if not delta:
+        return Chunk(raw, value, "", None, reason, usage)
+    if len(delta) == 1 and isinstance(text := delta.get("content"), str):
+        return Chunk(raw, value, text, None, reason, usage)
+    return _read(Chunk(raw, value, "", None, reason, usage), delta)
 
 
-def parse(data: bytes, type: str = "message") -> Chunk:
-    """One event's chunk. Raises UpstreamFailed."""
-    value, raw = _loads(data)
-    if type == "error" or (isinstance(value, dict) and value.get("error")):
-        raise failed(f"the upstream reported an error: {error_message(value)}", "upstream_error")
-    try:
-        return _read(raw, value)
-    except (AttributeError, KeyError, TypeError):
-        raise failed("the upstream sent JSON that is no chat.completion.chunk", "bad_chunk") from None
+def from_whole(value: dict[str, Any], *, several: bool = False) -> Chunk:
+    """The chunk that says all of a `chat.completion`. Raises UpstreamFailed if it is none."""
+    choices = []
+    for number, choice in enumerate(value["choices"]):
+        if isinstance(choice, dict) and choice.get("error"):
+            raise reported(choice)
+        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+            raise _no_chunk("a choice without a message")
+        delta = dict(choice["message"])
+        if isinstance(calls := delta.get("tool_calls"), list):
+            delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]
+        rest = {name: field for name, field in choice.items() if name != "message"}
+        choices.append({"index": number, "finish_reason": None, **rest, "delta": delta})
+    chunk = parse(write({**value, "object": "chat.completion.chunk", "choices": choices}), several=several)
+    assert chunk is not None, "it has choices"
+    return chunk
 
 
-def _read(raw: bytes, value: dict[str, Any]) -> Chunk:
-    usage = value.get("usage")
-    text, fragments, finish_reason, reasoning, refusal = "", None, None, "", ""
-    for choice in value.get("choices") or ():
-        if not choice:
-            continue
-        finish_reason = choice.get("finish_reason") or finish_reason
-        if not choice.get("index"):  # 0; some leave it out
-            delta = choice.get("delta") or {}
-            text = _text(delta.get("content"))
-            reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-            refusal = _text(delta.get("refusal"))
-            if fragments := delta.get("tool_calls"):
-                fragments = [fragment for fragment in fragments if isinstance(fragment, dict)]
-    usage = usage if isinstance(usage, dict) else None
-    return Chunk(raw, value, text, fragments or None, finish_reason, usage, reasoning, refusal)
+def _choice(choices: Any, several: bool) -> Mapping[str, Any]:
+    """The choice that counts; an empty one where there is none. Raises UpstreamFailed."""
+    counts: Mapping[str, Any] = {}
+    if not isinstance(choices, list):
+        raise _no_chunk("choices that are no list")
+    for choice in filter(None, choices):
+        if not isinstance(choice, dict):
+            raise _no_chunk("a choice that is no object")
+        if choice.get("error"):
+            raise reported(choice)
+        if not counts and not (several and choice.get("index")):
+            counts = choice
+    return counts
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _read(chunk: Chunk, delta: Mapping[str, Any]) -> Chunk:
+    """The chunk with all that its message says."""
+    content, calls, call = delta.get("content"), delta.get("tool_calls"), delta.get("function_call")
+    parts = content if isinstance(content, list) else [content] if isinstance(content, dict) else None
+    text, thought = _texts(parts) if parts else (content if isinstance(content, str) else "", "")
+    fragments = [one for one in (calls if isinstance(calls, list) else [calls]) if isinstance(one, dict)]
+    if isinstance(call, dict):  # how it was before tools
+        fragments.append({"function": call})
+    fields = {name: field for name, field in delta.items() if name not in _READ and field is not None and field != ""}
+    thoughts = [thought, *map(fields.get, _THOUGHTS), _texts(fields.get("reasoning_details"))[1]] if fields else [thought]
+    return chunk._replace(
+        text=text,
+        fragments=fragments or None,
+        reasoning=next((thought for thought in thoughts if thought and isinstance(thought, str)), ""),
+        refusal=refusal if isinstance(refusal := fields.get("refusal"), str) else "",
+        parts=parts,
+        fields=fields or None,
+    )
 
 
-def _loads(data: bytes) -> tuple[Any, bytes]:
-    """The value, and the bytes to pass on: the same JSON in one line."""
+def _texts(parts: Any) -> tuple[str, str]:
+    """What parts of a message say, and what they say of what the model thinks."""
+    text, thought = "", ""
+    for part in parts if isinstance(parts, list) else ():
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, dict):
+            type, said = part.get("type"), part.get("text")
+            if type in (None, "text", "output_text"):
+                text += said if isinstance(said, str) else ""
+            elif isinstance(type, str) and type.startswith(("thinking", "reasoning")):
+                said = part.get("thinking") or said or part.get("summary")
+                thought += said if isinstance(said, str) else "".join(_texts(said))
+    return text, thought
+
+
+def loads(data: bytes) -> tuple[Any, bytes]:
+    """The value, and the bytes to pass on: the same JSON in one line. Raises UpstreamFailed."""
     # JSON allows LF between its tokens (RFC 8259, 2) and nowhere else, so a space can stand for it.
     raw = data.replace(b"\n", b" ")
     try:
-        return orjson.loads(raw), raw
+        value = orjson.loads(raw)
     except ValueError:
-        return _loads_odd(raw)
+        value, raw = _loads_odd(raw)
+    if len(raw) > 2 * MAX_LEVELS and raw.count(b"[") + raw.count(b"{") > MAX_LEVELS and _too_deep(value):
+        raise _no_chunk(f"JSON of more than {MAX_LEVELS} levels")
+    return value, raw
 
 
 def _loads_odd(raw: bytes) -> tuple[Any, bytes]:
-    """What orjson refuses and others take: broken UTF-8, lone surrogates, numbers over 1e308; and NaN, though not as it is."""
+    """What orjson refuses and others take: broken UTF-8, lone surrogates, numbers over 1e308; and NaN, though not as it is.
+
+    In the value, null stands for a number that JSON can't hold.
+    """
     constants: list[str] = []
     raw = raw.decode("utf-8", "replace").encode()
     try:
-        value = json.loads(raw, parse_constant=constants.append)
+        value = json.loads(raw, parse_constant=constants.append, parse_float=_finite)
     except (ValueError, RecursionError):
-        raise failed("the upstream sent a chunk that is not JSON", "bad_chunk") from None
+        shown = raw[:200].decode("utf-8", "replace")
+        raise failed(f"the upstream sent a chunk that is not JSON: {shown}", "bad_chunk") from None
     return value, write(value) if constants else raw
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+    return bool(level)
+
+
+def _no_chunk(what: str) -> Exception:
+    return failed(f"the upstream sent {what} where a chat.completion.chunk is expected", "bad_chunk")

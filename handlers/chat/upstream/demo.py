@@ -32,17 +32,20 @@ class DemoUpstream:
 
     async def aclose(self) -> None: ...
 
-    async def default_model(self) -> str:
-        return MODEL
-
     async def models(self) -> Whole:
         model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "sidestream"}
         return Whole(200, write({"object": "list", "data": [model]}))
 
-    async def open(self, body: Mapping[str, Any], *, retry: bool) -> AsyncGenerator[list[Chunk], None]:  # noqa: ARG002
-        return self._stream(body)
+    async def open(
+        self,
+        body: Mapping[str, Any],
+        *,
+        retry: bool,  # noqa: ARG002
+        headers: Mapping[str, str],  # noqa: ARG002
+    ) -> tuple[AsyncGenerator[list[Chunk], None], Mapping[str, str]]:
+        return self._stream(body), {}
 
-    async def complete(self, body: Mapping[str, Any]) -> Whole:
+    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str]) -> Whole:  # noqa: ARG002
         call, words = _call(body), _words(body)
         said = {"content": None, "tool_calls": [call]} if call else {"content": "".join(words)}
         await asyncio.sleep(self._interval * len(words))
@@ -60,10 +63,10 @@ class DemoUpstream:
             deltas = [{"role": "assistant", "content": None, "tool_calls": [begun]}, *({"tool_calls": [one]} for one in rest)]
         for delta in [*deltas, {}]:
             reason = None if delta else "tool_calls" if call else "stop"
-            yield [parse(write({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}))]
+            yield _chunk({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
             await asyncio.sleep(self._interval if delta else 0)
         if (body.get("stream_options") or {}).get("include_usage"):
-            yield [parse(write({**head, "choices": [], "usage": _usage(body, words)}))]
+            yield _chunk({**head, "choices": [], "usage": _usage(body, words)})
 
 
 def _call(body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -72,14 +75,23 @@ def _call(body: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     prompt = _prompt(body)
     for tool in body.get("tools") or ():
-        function = tool.get("function") or {}
+        function = _object(tool.get("function"))
         name = function.get("name")
-        if name and (named := re.search(rf"\b{re.escape(name)}\b", prompt)):
-            required = (function.get("parameters") or {}).get("required") or ()
-            arguments = {first: prompt[named.end() :].strip(" :") for first in required[:1]}
+        if isinstance(name, str) and name and (named := re.search(rf"\b{re.escape(name)}\b", prompt)):
+            required = _object(function.get("parameters")).get("required")
+            first = required[:1] if isinstance(required, list) else []
+            arguments = {str(parameter): prompt[named.end() :].strip(" :") for parameter in first}
             called = {"name": name, "arguments": json.dumps(arguments)}
             return {"id": f"call_{secrets.token_hex(8)}", "type": "function", "function": called}
     return None
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _chunk(value: dict[str, Any]) -> list[Chunk]:
+    return [chunk for chunk in (parse(write(value)),) if chunk]
 
 
 def _words(body: Mapping[str, Any]) -> list[str]:

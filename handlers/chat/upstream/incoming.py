@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from handlers.chat.items import Chunk, UpstreamFailed
-from handlers.chat.upstream.chunks import ChunkReader
+from handlers.chat.upstream.body import Body
 from handlers.chat.upstream.failures import failed
 from handlers.chat.upstream.patience import Patience
 
@@ -23,7 +23,7 @@ NOTHING_IN_TIME: Final = "the upstream sent nothing in time"
 class Incoming:
     """One answer. broken: what the body raises when the connection breaks; TimeoutError is among it (an OSError).
 
-    redacted: takes the key out of a message.
+    several: whether more than one choice was asked for. redacted: takes the key out of a message.
     """
 
     def __init__(
@@ -32,40 +32,53 @@ class Incoming:
         patience: Patience,
         broken: tuple[type[Exception], ...],
         redacted: Callable[[str], str],
+        *,
+        several: bool,
     ) -> None:
         self._response = response
         # Each layer less is time saved with every chunk; decoding is one.
         encoded = "content-encoding" in response.headers
-        self._body = response.iter_bytes() if encoded else response.http_response.aiter_raw()
+        self._bytes = response.iter_bytes() if encoded else response.http_response.aiter_raw()
         self._patience = patience
         self._broken = broken
         self._redacted = redacted
-        self._reader = ChunkReader()
+        self._body = Body(several=several)
+        self._first: list[Chunk] | None = None
         self._begun = False
+        self._ended = False
 
     def __aiter__(self) -> AsyncIterator[list[Chunk]]:
         return self
 
+    async def begin(self) -> None:
+        """Wait for the first chunks. Raises UpstreamFailed if there are none."""
+        self._first = await anext(self, [])
+
     async def __anext__(self) -> list[Chunk]:
-        reader = self._reader
+        if self._first:
+            chunks, self._first = self._first, None
+            return chunks
+        body = self._body
         if self._begun:
             self._patience.renew()
-        while not reader.done and reader.failure is None:
+        while not body.done and body.failure is None and not self._ended:
             try:
                 with self._patience:
-                    data = await anext(self._body)
+                    data = await anext(self._bytes)
             except StopAsyncIteration:
-                reader.end()
-                break
+                self._ended = True
+                chunks = body.end()
             except self._broken as error:
-                if reader.complete:
+                if body.complete:
                     break
                 raise self._failure(error) from None
-            if chunks := reader.feed(data):
+            else:
+                chunks = body.feed(data)
+            if chunks:
                 self._begun = True
                 return chunks
-        if reader.failure is not None:
-            raise failed(self._redacted(reader.failure.message), reader.failure.code)
+        if body.failure is not None:
+            raise failed(self._redacted(body.failure.message), body.failure.code)
         raise StopAsyncIteration
 
     def _failure(self, error: Exception) -> UpstreamFailed:
@@ -78,11 +91,11 @@ class Incoming:
     async def aclose(self) -> None:
         self._patience.close()
         try:
-            if self._reader.done:
+            if self._body.done:
                 # HTTP/1.1 can use a connection again only if the body was read to its end, which follows `[DONE]` closely.
                 with suppress(*self._broken):
                     async with asyncio.timeout(0.05):
-                        async for _ in self._body:
+                        async for _ in self._bytes:
                             pass
         finally:
             await self._response.close()

@@ -2,193 +2,243 @@
 
 In:  the body of a request. Out: the answer as chunks, or whole and untouched, or an `UpstreamFailed`.
 
-The SDK gives its client: credentials, base URL, proxies and certificates from the environment, its errors and its retries. Its
-chunk objects cost ten times what reading the bytes does, so the bytes are read. Importing it takes half a second, on a thread.
+The SDK gives its client: proxies and certificates from the environment, its errors and its retries. Its chunk objects cost ten
+times what reading the bytes does, so the bytes are read. Importing it takes half a second, on a thread.
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Mapping
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
-import orjson
-
-from handlers.chat.items import Whole
+from handlers.chat.items import UpstreamFailed, Whole
+from handlers.chat.upstream import environment, models
+from handlers.chat.upstream.body import MAX_WHOLE
 from handlers.chat.upstream.failures import failed, from_answer
 from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming
 from handlers.chat.upstream.patience import Patience
+from handlers.chat.upstream.whole import checked
 from sidecar.logs import REQUEST_ID
+from sse.errors import describe
 from sse.threads import Threads
 
 if TYPE_CHECKING:
     import httpx2
     from openai import AsyncAPIResponse, AsyncOpenAI
 
-RETRIES = 2
-MAX_RETRY_AFTER = 2.5
-"""Seconds that one retry may wait, 5 for both. Where the upstream asks for more, its failure is reported at once."""
+logger = logging.getLogger("handlers.chat")
 
-_PASSED_ON: Final = ("content-type", "retry-after", "x-ratelimit-", "openai-")  # x-request-id is ours, and told upstream
-_OPENAI = "https://api.openai.com/v1"
-_NO_KEY = "none"  # what the SDK sends to an upstream that needs none
+T = TypeVar("T")
+
+RETRIES: Final = 2
+
+ASKED_AGAIN: Final = 600.0
+"""Seconds after which the upstream is asked again what models it has."""
+
+_NO_KEY: Final = "none"  # what the SDK sends to an upstream that needs none
+_LIMITS: Final = ("retry-after", "x-ratelimit-", "openai-")  # x-request-id is ours, and told upstream
 
 
 @dataclass(frozen=True, slots=True)
 class _SDK:
-    """The SDK, loaded. key: never to be shown. broken: what reading a body raises when the connection breaks."""
+    """The SDK, loaded. broken: what reading a body raises when the connection breaks."""
 
     client: "AsyncOpenAI"
     retrying: "AsyncOpenAI"
-    key: str
     broken: tuple[type[Exception], ...]
-
-    def redacted(self, message: str) -> str:
-        return message.replace(self.key, "***") if self.key else message
 
 
 @dataclass
 class OpenAIUpstream:
-    """The server that OPENAI_BASE_URL and OPENAI_API_KEY name. model: the default one. Timeouts in seconds."""
+    """A server. key: "" if it needs none. model: the default one, "" if the server is to be asked. Timeouts in seconds."""
 
+    base_url: str = environment.OPENAI
+    key: str = field(default="", repr=False)
     model: str = ""
     first_token_timeout: float = 300.0
     timeout: float = 120.0
+    clock: Callable[[], float] = time.monotonic
+    _listed: tuple[str, float] = field(default=("", 0.0), init=False)  # the first model that can chat; when that was asked
     _loading: "asyncio.Task[_SDK] | None" = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def from_environment(cls, **options: Any) -> "OpenAIUpstream | None":
+        """The server that the environment names, if it names one. Raises ValueError for what can't be sent."""
+        found = environment.server()
+        return cls(*found, **options) if found else None
 
     def start(self) -> "asyncio.Task[_SDK]":
         """Begin to load the SDK, half a second in a thread, unless that has begun: the first chat waits less."""
         if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
-            self._loading = asyncio.create_task(_load())
+            self._loading = asyncio.create_task(self._load())
         return self._loading
 
     async def aclose(self) -> None:
         if self._loading is not None:
-            with suppress(Exception):  # it was never loaded
+            with suppress(UpstreamFailed):  # it was never loaded
                 await (await self._loading).client.close()
 
     async def default_model(self) -> str:
-        """`model`, else gpt-4o-mini at OpenAI itself, else the first one that the upstream lists. Raises UpstreamFailed."""
-        if not self.model:
-            sdk = await self._sdk()
-            self.model = "gpt-4o-mini" if sdk.client.base_url.host == "api.openai.com" else await self._first_model()
-        return self.model
+        """`model`, else gpt-4o-mini at OpenAI itself, else the first listed one that can chat. Raises UpstreamFailed."""
+        if self.model or urlsplit(self.base_url).hostname == "api.openai.com":
+            return self.model or "gpt-4o-mini"
+        model, asked = self._listed
+        if not model or self.clock() - asked > ASKED_AGAIN:
+            model = models.first((await self.models()).body)
+            self._listed = model, self.clock()
+        return model
 
-    async def open(self, body: Mapping[str, Any], *, retry: bool) -> Incoming:
-        """Ask for a streamed answer; returns when its status is known. retry: the SDK's own retries, capped.
+    async def open(
+        self, body: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str]
+    ) -> tuple[Incoming, Mapping[str, str]]:
+        """Ask for a streamed answer; returns when its status is known, with what the upstream says of its limits.
 
-        Raises UpstreamFailed.
+        retry: the SDK's own retries, capped. headers: sent too. Raises UpstreamFailed.
         """
-        sdk = await self._sdk()
-        deadline = asyncio.get_running_loop().time() + self.first_token_timeout
-        async with _reported(sdk, deadline):
-            response = await _create(sdk.retrying if retry else sdk.client, body)
-        incoming = Incoming(response, Patience(deadline, self.timeout), sdk.broken, sdk.redacted)
-        content_type = response.headers.get("content-type", "text/event-stream").lower()
-        if not content_type.startswith("text/event-stream"):
-            await incoming.aclose()
-            if response.headers.get("content-length") == "0":
-                raise failed("the upstream answered 200 with an empty body", "empty")
-            raise failed(f"the upstream answered {content_type[:100]} instead of an event stream", "not_a_stream")
-        return incoming
 
-    async def complete(self, body: Mapping[str, Any]) -> Whole:
-        """Ask for an answer in one piece. Raises UpstreamFailed."""
-        sdk = await self._sdk()
-        async with _reported(sdk, asyncio.get_running_loop().time() + self.first_token_timeout):
-            response = await _create(sdk.client, body)
+        async def ask(body: Mapping[str, Any]) -> tuple[Incoming, Mapping[str, str]]:
+            sdk = await self._sdk()
+            deadline = asyncio.get_running_loop().time() + self.first_token_timeout
+            async with self._reported(sdk, deadline):
+                response = await _create(sdk.retrying if retry else sdk.client, body, headers)
+            patience = Patience(deadline, self.timeout)
+            incoming = Incoming(response, patience, sdk.broken, self._redacted, several=_several(body))
+            if not response.headers.get("content-type", "text/event-stream").lower().startswith("text/event-stream"):
+                try:
+                    await incoming.begin()  # it may be an event stream all the same, or say what is wrong
+                except BaseException:
+                    await incoming.aclose()
+                    raise
+            return incoming, _limits(response.http_response)
+
+        return await self._with_model(body, ask)
+
+    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str]) -> Whole:
+        """Ask for an answer in one piece. headers: sent too. Raises UpstreamFailed."""
+
+        async def ask(body: Mapping[str, Any]) -> Whole:
+            answer = await self._whole(lambda sdk: _create(sdk.client, body, headers))
             try:
-                return _whole(response.http_response, await response.read())
-            finally:
-                await response.close()
+                return checked(answer, several=_several(body))
+            except UpstreamFailed as failure:
+                raise failed(self._redacted(failure.message), failure.code) from None
+
+        return await self._with_model(body, ask)
 
     async def models(self) -> Whole:
         """What the upstream lists. Raises UpstreamFailed."""
-        sdk = await self._sdk()
-        async with _reported(sdk, asyncio.get_running_loop().time() + self.first_token_timeout):
-            response = (await sdk.client.models.with_raw_response.list()).http_response
-            return _whole(response, response.content)
+        return await self._whole(lambda sdk: sdk.client.models.with_streaming_response.list().__aenter__())
 
-    async def _first_model(self) -> str:
+    async def _with_model(self, body: Mapping[str, Any], ask: Callable[[Mapping[str, Any]], Awaitable[T]]) -> T:
+        """Ask with the default model where the body names none; if the upstream doesn't know that, once more with the next."""
+        if body["model"]:
+            return await ask(body)
+        model = await self.default_model()
         try:
-            return str(orjson.loads((await self.models()).body)["data"][0]["id"])
-        except (ValueError, LookupError, TypeError):
-            raise failed("the upstream lists no model: the request has to name one", "model_not_found") from None
+            return await ask({**body, "model": model})
+        except UpstreamFailed as failure:
+            if failure.code != "model_not_found":
+                raise
+            self._listed = "", 0.0
+            if (another := await self.default_model()) == model:
+                raise
+        return await ask({**body, "model": another})
+
+    async def _whole(self, ask: "Callable[[_SDK], Awaitable[AsyncAPIResponse[Any]]]") -> Whole:
+        """An answer as it came, if it isn't longer than `MAX_WHOLE`. Raises UpstreamFailed."""
+        sdk = await self._sdk()
+        async with self._reported(sdk, asyncio.get_running_loop().time() + self.first_token_timeout):
+            response, body = await ask(sdk), bytearray()
+            try:
+                async for data in response.iter_bytes():
+                    body += data
+                    if len(body) > MAX_WHOLE:
+                        raise failed(f"the upstream's answer has over {MAX_WHOLE} bytes", "not_a_stream")
+            finally:
+                await response.close()
+            return _answer(response.http_response, bytes(body))
 
     async def _sdk(self) -> _SDK:
+        return await asyncio.shield(self.start())  # others wait for it too
+
+    async def _load(self) -> _SDK:
+        """Raises UpstreamFailed, which says what the SDK can't do with the environment."""
         try:
-            return await asyncio.shield(self.start())  # others wait for it too
+            sdk: _SDK = await Threads(threads=1, queue=0).run(self._import).result()
+            return sdk
         except Exception as error:
-            raise failed(f"the openai SDK can't be used: {type(error).__name__}", "upstream_down") from error
+            message = self._redacted(f"the openai SDK can't be used: {environment.explained(error)}")
+            logger.error("%s", message)
+            raise failed(message, "upstream_down") from None
+
+    def _import(self) -> _SDK:
+        import openai
+
+        from handlers.chat.upstream import transport
+
+        client = openai.AsyncOpenAI(
+            api_key=self.key or _NO_KEY,
+            base_url=self.base_url,
+            timeout=openai.Timeout(None, connect=5.0),  # the other limits are ours
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(limits=transport.LIMITS, event_hooks={"response": [transport.tamed]}),
+        )
+        client.chat.completions, client.models  # noqa: B018  # the SDK imports most of itself only when it is needed
+        return _SDK(client, client.with_options(max_retries=RETRIES), transport.BROKEN)
+
+    @asynccontextmanager
+    async def _reported(self, sdk: _SDK, deadline: float) -> AsyncIterator[None]:
+        """What the SDK raises in here, or the end of the time, comes out as UpstreamFailed."""
+        import openai
+
+        from handlers.chat.upstream.transport import REDIRECT
+
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except UpstreamFailed:
+            raise
+        except TimeoutError:
+            raise failed(NOTHING_IN_TIME, "first_token_timeout") from None
+        except openai.APIStatusError as error:
+            body = self._redacted(error.response.content.decode("latin-1")).encode("latin-1")
+            raise from_answer(_answer(error.response, body), error.response.headers.get(REDIRECT, "")) from None
+        except openai.APIConnectionError as error:
+            why = self._redacted(environment.explained(error.__cause__ or error))
+            raise failed(f"the upstream can't be reached: {why}", "upstream_down") from None
+        except sdk.broken:
+            raise failed(BROKEN, "broken") from None
+        except Exception as error:  # of the SDK, or of what is under it: the request holds what neither can send
+            raise failed(self._redacted(f"the request can't be sent: {describe(error)}"), "bad_request") from None
+
+    def _redacted(self, text: str) -> str:
+        return environment.redacted(text, self.key)
 
 
-@asynccontextmanager
-async def _reported(sdk: _SDK, deadline: float) -> AsyncIterator[None]:
-    """What the SDK raises in here, or the end of the time, comes out as UpstreamFailed."""
-    import openai
-
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError:
-        raise failed(NOTHING_IN_TIME, "first_token_timeout") from None
-    except openai.APIStatusError as error:
-        raise from_answer(_whole(error.response, error.response.content, sdk.key)) from None
-    except openai.APIConnectionError:
-        raise failed("the upstream can't be reached", "upstream_down") from None
-    except openai.OpenAIError as error:
-        raise failed(sdk.redacted(f"the request can't be sent: {error}"), "bad_request") from None
-    except sdk.broken:
-        raise failed(BROKEN, "broken") from None
-
-
-async def _create(client: "AsyncOpenAI", body: Mapping[str, Any]) -> "AsyncAPIResponse[Any]":
+async def _create(client: "AsyncOpenAI", body: Mapping[str, Any], headers: Mapping[str, str]) -> "AsyncAPIResponse[Any]":
     """Send the request as it stands: what the SDK has no parameter for goes the same way as what it has."""
     rest: Any = {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
     create: Any = client.chat.completions.with_streaming_response.create
-    headers = {"x-request-id": REQUEST_ID.get()} if REQUEST_ID.get() else {}
+    headers = {**headers, **({"x-request-id": REQUEST_ID.get()} if REQUEST_ID.get() else {})}
     request = create(
         model=body["model"], messages=body["messages"], stream=body.get("stream", False), extra_body=rest, extra_headers=headers
     )
     return await request.__aenter__()  # type: ignore[no-any-return]  # closed by whoever gets the response
 
 
-def _whole(response: "httpx2.Response", body: bytes, key: str = "") -> Whole:
-    headers = {name: value for name, value in response.headers.items() if name.startswith(_PASSED_ON) and value.isascii()}
-    return Whole(response.status_code, body.replace(key.encode(), b"***") if key else body, headers)
+def _several(body: Mapping[str, Any]) -> bool:
+    return (body.get("n") or 1) > 1
 
 
-async def _load() -> _SDK:
-    sdk: _SDK = await Threads(threads=1, queue=0).run(_import).result()
-    return sdk
+def _answer(response: "httpx2.Response", body: bytes) -> Whole:
+    content_type = response.headers.get("content-type", "application/json")
+    return Whole(response.status_code, body, {"content-type": content_type, **_limits(response)})
 
 
-def _import() -> _SDK:
-    import anyio
-    import httpx2
-    import openai
-
-    key = os.environ.get("OPENAI_API_KEY")
-    client = openai.AsyncOpenAI(
-        api_key=key or _NO_KEY,
-        base_url=os.environ.get("OPENAI_BASE_URL") or _OPENAI,  # the SDK would take an empty one as it is
-        timeout=openai.Timeout(None, connect=5.0),  # the other limits are ours
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [_cap_retry]}),
-    )
-    client.chat.completions, client.models  # noqa: B018  # the SDK imports most of itself only when it is needed
-    broken = (httpx2.RequestError, OSError, anyio.EndOfStream)
-    return _SDK(client, client.with_options(max_retries=RETRIES), key or "", broken)
-
-
-async def _cap_retry(response: "httpx2.Response") -> None:
-    """Tell the SDK not to retry where the upstream wants it to wait for longer than we do."""
-    for header, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        if (value := response.headers.get(header)) is not None:
-            try:
-                wait = float(value) * unit
-            except ValueError:  # a date
-                wait = MAX_RETRY_AFTER + 1
-            if wait > MAX_RETRY_AFTER:
-                response.headers["x-should-retry"] = "false"
+def _limits(response: "httpx2.Response") -> dict[str, str]:
+    """What an answer says of the upstream's limits."""
+    return {name: value for name, value in response.headers.items() if name.startswith(_LIMITS) and value.isascii()}

@@ -173,7 +173,7 @@ PIECES = reply(
     event(chunk_object({"reasoning": " times seven."})),
     event(chunk_object({"refusal": "No."})),
     call("calculate", '{"expression":', id="a"),
-    call("lookup", "{}", id="b", index=1),
+    call("lookup", '{"a":1}', id="b", index=1),
     call("", ' "6*7"}', id=None),
     finish("tool_calls"),
     DONE,
@@ -189,13 +189,13 @@ async def test_what_a_stage_says_comes_in_pieces_and_each_call_is_known_by_its_i
         CallBegun(0, "a", "calculate"),
         CallDelta(0, '{"expression":'),
         CallBegun(1, "b", "lookup"),
-        CallDelta(1, "{}"),
+        CallDelta(1, '{"a":1}'),
         CallDelta(0, ' "6*7"}'),
     ]
     whole = [item.call for item in said[8:10] if isinstance(item, CallEnded)]
     assert [(call.index, call.id, call.name, call.arguments) for call in whole] == [
         (0, "a", "calculate", '{"expression": "6*7"}'),
-        (1, "b", "lookup", "{}"),
+        (1, "b", "lookup", '{"a":1}'),
     ]
     assert [type(item) for item in said[10:]] == [ToolResult, ToolsDone, StageDone]
     assert items.index(Reasoning("Six")) < next(i for i, item in enumerate(items) if isinstance(item, Chunk) and item.text)
@@ -204,7 +204,8 @@ async def test_what_a_stage_says_comes_in_pieces_and_each_call_is_known_by_its_i
 async def test_a_call_without_arguments_begins_when_the_model_has_said_all() -> None:
     async with chat(reply(call("lookup", ""), finish("tool_calls"), DONE)) as c:
         items = await c.items({"tools": [CLIENTS]})
-    assert [item for item in items if isinstance(item, CallBegun | CallDelta)] == [CallBegun(0, "call_1", "lookup")]
+    deltas = [item for item in items if isinstance(item, CallBegun | CallDelta)]
+    assert deltas == [CallBegun(0, "call_1", "lookup"), CallDelta(0, "{}")]
     assert kinds(items) == ["StageBegun", "StageDone"]
 
 
@@ -248,7 +249,19 @@ async def test_max_stages_is_the_end_and_does_not_pass_for_success() -> None:
     assert answer.result["finish_reason"] == "length"
 
 
-@pytest.mark.parametrize("reason", ["length", "content_filter"])
+BROKEN_OFF = [
+    "length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length", "content_filter", "SAFETY", "RECITATION",
+    "blocklist", "PROHIBITED_CONTENT", "SPII", "error", "ERROR_TOXIC", "MALFORMED_FUNCTION_CALL",
+    "insufficient_system_resource", "guardrail_intervened", "cancelled", "aborted", "refusal",
+    "model_context_window_exceeded", "incomplete", "FinishReason.MAX_TOKENS",
+]  # fmt: skip
+MEANT = [
+    "tool_calls", "stop", "function_call", "tool_use", "TOOL_CALL", "end_turn", "eos", "COMPLETE", "stop_sequence",
+    "unknown",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", BROKEN_OFF)
 async def test_calls_of_an_answer_that_was_broken_off_are_not_run(reason: str) -> None:
     async with chat(reply(SUM, finish(reason), DONE)) as c:
         items = await c.items({"tools": ["calculate"]})
@@ -256,10 +269,117 @@ async def test_calls_of_an_answer_that_was_broken_off_are_not_run(reason: str) -
     assert items[-1] == StageDone(reason, None, True)
 
 
-@pytest.mark.parametrize("end", [(finish("stop"), DONE), (DONE,)], ids=["stop", "no finish_reason"])
-async def test_calls_are_run_whatever_the_finish_reason_calls_them(end: tuple[bytes, ...]) -> None:
+ENDS = {reason: (finish(reason), DONE) for reason in MEANT} | {
+    "none": (DONE,),
+    "null, as a text": (finish("null"), DONE),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+async def test_calls_are_run_whatever_else_the_finish_reason_says(end: tuple[bytes, ...]) -> None:
     async with chat(reply(SUM, *end), ANSWERED) as c:
         assert "ToolResult" in kinds(await c.items({"tools": ["calculate"]}))
+
+
+# -- what goes back to the model
+
+
+def thought(text: str, **fields: Any) -> bytes:
+    return event(chunk_object({"content": None, **fields, **({"reasoning_content": text} if text else {})}))
+
+
+SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+SIGNED_CALL = {
+    "index": 0,
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "calculate", "arguments": '{"expression": "6*7"}'},
+    **SIGNED,
+}
+DETAIL = {"type": "reasoning.text", "index": 0, "format": "f"}
+BACK: dict[str, tuple[list[bytes], dict[str, Any], dict[str, Any]]] = {
+    "DeepSeek": ([thought("Six "), thought("times seven.")], {"reasoning_content": "Six times seven."}, {}),
+    "Gemini": ([event(chunk_object({"tool_calls": [SIGNED_CALL]}))], {}, SIGNED),
+    "OpenRouter": (
+        [
+            thought("", reasoning="Six ", reasoning_details=[{**DETAIL, "text": "Six "}]),
+            thought("", reasoning="times.", reasoning_details=[{**DETAIL, "text": "times."}]),
+            thought("", reasoning_details=[{"type": "reasoning.text", "index": 0, "signature": "s"}]),
+        ],
+        {"reasoning": "Six times.", "reasoning_details": [{**DETAIL, "text": "Six times.", "signature": "s"}]},
+        {},
+    ),
+    "what nobody here knows": ([thought("", new={"a": ["x"]})], {"new": {"a": ["x"]}}, {}),
+    "Mistral": (
+        [
+            event(chunk_object({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Si"}]}]})),
+            event(chunk_object({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "x."}]}]})),
+            chunk("Let "),
+            chunk("me see."),
+        ],
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Six."}]},
+                {"type": "text", "text": "Let me see."},
+            ]
+        },
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "message", "call_fields"), BACK.values(), ids=BACK.keys())
+async def test_the_assistants_message_goes_back_whole(
+    said: list[bytes], message: dict[str, Any], call_fields: dict[str, Any]
+) -> None:
+    calls = [] if call_fields else [SUM]
+    async with chat(reply(*said, *calls, finish("tool_calls"), DONE), ANSWERED) as c:
+        await c.items({"tools": ["calculate"]})
+        back = c.upstream.requests[1].body["messages"][1]
+    function = {"name": "calculate", "arguments": '{"expression": "6*7"}'}
+    made = [{"id": "call_1", "type": "function", "function": function, **call_fields}]
+    assert back == {"role": "assistant", "content": None, **message, "tool_calls": made}
+
+
+@pytest.mark.parametrize("arguments", ["", " ", None])
+async def test_arguments_that_are_empty_go_back_as_an_object(arguments: Any) -> None:
+    async with chat(reply(call("current_time", arguments), finish("tool_calls"), DONE), ANSWERED) as c:
+        items = await c.items({"tools": ["current_time"]})
+        back = c.upstream.requests[1].body["messages"][1]["tool_calls"][0]["function"]
+    assert back == {"name": "current_time", "arguments": "{}"}
+    assert [item.outcome.error for item in items if isinstance(item, ToolResult)] == [None]
+
+
+async def test_ids_that_come_again_in_a_later_stage_are_made_unique() -> None:
+    async with chat(CALLED, CALLED, ANSWERED) as c:
+        await c.items({"tools": ["calculate"]})
+        messages = c.upstream.requests[2].body["messages"]
+    assert [m["tool_call_id"] for m in messages if m["role"] == "tool"] == ["call_1", "call_1_2"]
+
+
+async def test_the_head_is_that_of_the_first_chunk_with_a_choice() -> None:
+    filtered = event({"choices": [], "created": 0, "id": "", "model": "", "prompt_filter_results": []})
+    odd = event({"choices": [{"index": 0, "delta": {"content": "a"}}], "id": None, "created": "now", "model": 5})
+    async with chat(reply(filtered, *CALLED.steps), ANSWERED) as c:
+        items = await c.items({"tools": ["calculate"]})
+    [result] = [item for item in items if isinstance(item, ToolResult)]
+    assert result.head == {"id": "chatcmpl-1", "created": 1700000000, "model": "test"}
+    async with chat(reply(odd, *CALLED.steps), ANSWERED) as c:
+        items = await c.items({"tools": ["calculate"]})
+    [result] = [item for item in items if isinstance(item, ToolResult)]
+    assert [type(result.head[name]) for name in ("id", "created", "model")] == [str, int, str]
+    assert result.head["id"]
+
+
+async def test_an_answer_in_one_piece_has_what_the_client_has_to_hand_back() -> None:
+    second = reply(
+        thought("Now ask."), event(chunk_object({"tool_calls": [{**SIGNED_CALL, "function": {"name": "lookup"}}]})), DONE
+    )
+    async with chat(reply(thought("Six. "), SUM, finish("tool_calls"), DONE), second) as c:
+        completion = await c.answer({"tools": ["calculate", CLIENTS]}).complete()
+    assert completion.message["reasoning_content"] == "Six. Now ask."
+    [made] = completion.message["tool_calls"]
+    assert (made["extra_content"], made["function"]) == (SIGNED["extra_content"], {"name": "lookup", "arguments": "{}"})
 
 
 async def test_a_choice_that_forces_a_call_holds_for_the_first_stage_only() -> None:
@@ -356,6 +476,16 @@ SUMS: dict[str, tuple[list[Any], Any]] = {
     "one": ([{"a": 1}, None], {"a": 1}),
     "two": ([{"a": 1, "d": {"x": 1}}, {"a": 2, "b": 3, "d": {"x": 2, "y": 1}}], {"a": 3, "b": 3, "d": {"x": 3, "y": 1}}),
     "null details": ([{"a": 1, "d": None}, {"a": 1, "d": {"x": 1}}], {"a": 2, "d": {"x": 1}}),
+    "details that become null": ([{"d": {"x": 1}}, {"d": None}], {"d": {"x": 1}}),
+    "one, of any shape": ([{"a": "12", "b": [1], "c": True, "d": None}], {"a": "12", "b": [1], "c": True, "d": None}),
+    "texts": ([{"a": "12"}, {"a": "13"}], {"a": "13"}),
+    "flags": ([{"a": True}, {"a": True}], {"a": True}),
+    "lists": ([{"a": [1]}, {"a": [2]}], {"a": [2]}),
+    "shapes that change": (
+        [{"a": 1, "d": {"x": 1}, "e": 5}, {"a": "n/a", "d": 7, "e": {"x": 1}}],
+        {"a": "n/a", "d": 7, "e": {"x": 1}},
+    ),
+    "no object": ([["n/a"], {"a": 1}], {"a": 1}),
 }
 
 

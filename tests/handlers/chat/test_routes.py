@@ -103,6 +103,55 @@ async def test_v1_models_are_what_the_upstream_lists() -> None:
         assert s.upstream.requests[-1].body["model"] == "first"
 
 
+@pytest.mark.parametrize("id", ["first", "org%2Fmodel"])
+async def test_v1_knows_each_model_that_the_upstream_lists(id: str) -> None:
+    listed = b'{"object":"list","data":[{"id":"first","object":"model","x":1},{"id":"org/model","object":"model","x":1}]}'
+    async with sidecar(HELLO, models=Script([listed], 200, "application/json")) as s:
+        answer = await s.get(f"/v1/models/{id}")
+        missing = await s.get("/v1/models/second")
+    assert (answer.status, answer.json) == (200, {"id": id.replace("%2F", "/"), "object": "model", "x": 1})
+    assert (missing.status, missing.json["error"]["type"]) == (404, "invalid_request_error")
+    assert "second" in missing.json["error"]["message"]
+
+
+TRACE = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "vendor=1"}
+
+
+@pytest.mark.parametrize(("path", "body"), [("/chat", {}), (V1, {"stream": True}), (V1, {})])
+async def test_a_trace_goes_on_upstream(path: str, body: dict[str, Any]) -> None:
+    whole = reply(b'{"choices": []}', content_type="application/json")
+    async with sidecar(HELLO if path == "/chat" or body else whole) as s:
+        await s.post({"messages": MESSAGES, **body}, path, TRACE)
+        sent = s.upstream.requests[0].headers
+        assert {name: sent.get(name) for name in TRACE} == TRACE
+        await s.post({"messages": MESSAGES, **body}, path, {"traceparent": "ü"})
+        assert "traceparent" not in s.upstream.requests[1].headers
+
+
+LIMITS = {"x-ratelimit-remaining-tokens": "7", "retry-after": "2", "openai-processing-ms": "5"}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_v1_tells_of_the_upstreams_limits_streamed_or_not(stream: bool) -> None:
+    whole = Script([b'{"choices": []}'], 200, "application/json", {**LIMITS, "x-other": "1"})
+    streamed = Script(HELLO.steps, headers={**LIMITS, "x-other": "1"})
+    async with sidecar(streamed if stream else whole) as s:
+        answer = await s.post({"messages": MESSAGES, "stream": stream}, V1)
+    assert {name: answer.headers.get(name) for name in LIMITS} == LIMITS
+    assert "x-other" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/chat", V1])
+async def test_a_usage_of_any_shape_stays_as_it_came(path: str) -> None:
+    odd = {"prompt_tokens": "12", "completion_tokens": None, "details": [1, {"a": True}], "x": {"y": 1.5}}
+    async with sidecar(reply(chunk("a"), finish(), event({"choices": [], "usage": odd}), DONE)) as s:
+        answer = await s.post({**STREAMED, "stream_options": {"include_usage": True}}, path)
+        states = (await s.get("/streams")).json["streams"]
+    payload = named(answer)[-1 if path == "/chat" else -2][1]
+    assert payload["usage"] == odd
+    assert all(state["result"]["usage"] == odd for state in states)
+
+
 async def test_without_an_upstream_the_demonstration_model_answers_and_says_so() -> None:
     app = demo()
     answer = await ask(app, "/chat", method="POST", json={"prompt": "calculate 6*7", "tools": ["calculate"]})

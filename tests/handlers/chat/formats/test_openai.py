@@ -102,3 +102,43 @@ async def test_the_sdk_raises_for_everything_but_success(ending: bytes) -> None:
 def test_it_has_no_opening() -> None:
     assert made(OpenAI).opening("id") is None
     assert made(OpenAI).failed(SourceFailed("x", "internal")).startswith(b'data: {"error":')
+
+
+# -- what a client has to hand back
+
+
+def detail(text: str) -> dict[str, Any]:
+    return {"reasoning_details": [{"type": "reasoning.text", "text": text, "index": 0}], "content": None}
+
+
+SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+
+
+async def test_one_answer_of_all_stages_holds_what_the_client_has_to_hand_back() -> None:
+    lookup = {"index": 0, "id": "b", "function": {"name": "lookup", "arguments": ""}, **SIGNED}
+    first = [event(chunk_object(detail("a"))), event(chunk_object(detail("b"))), call("calculate", '{"expression": "1"}')]
+    second = [event(chunk_object(detail("c"))), event(chunk_object({"tool_calls": [lookup]}))]
+    async with chat(reply(*first, DONE), reply(*second, DONE)) as c:
+        written = await c.written({"stream": True, "tools": ["calculate", CLIENTS]}, OpenAI)
+    async with sdk(written) as client, client.chat.completions.stream(model="m", messages=[]) as stream:
+        message = (await stream.get_final_completion()).choices[0].message.to_dict()
+    details = [
+        {"type": "reasoning.text", "text": "ab", "index": 0},
+        {"type": "reasoning.text", "text": "c", "index": 1},
+    ]
+    assert message["reasoning_details"] == details
+    asked: Any = message["tool_calls"]
+    assert (asked[0]["extra_content"], asked[0]["function"]["arguments"]) == (SIGNED["extra_content"], "{}")
+
+
+async def test_the_head_of_one_answer_is_that_of_the_first_chunk_with_a_choice() -> None:
+    filtered = event({"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": []})
+    counted = event({**chunk_object({"content": "lo"}), "choices": [{"index": 1, "delta": {"content": "lo"}}]})
+    async with chat(reply(filtered, chunk("Hel"), counted, finish(), DONE)) as c:
+        written = await c.written({"stream": True, "tools": ["calculate"]}, OpenAI)
+    chunks = await read_by_sdk(written)
+    assert {(chunk.id, chunk.object, chunk.created, chunk.model) for chunk in chunks} == {
+        ("chatcmpl-1", "chat.completion.chunk", 1700000000, "test")
+    }
+    assert [chunk.choices[0].index for chunk in chunks] == [0] * len(chunks)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello"

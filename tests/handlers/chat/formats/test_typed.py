@@ -14,7 +14,7 @@ from handlers.chat.items import Chunk, StageBegun, StageDone
 from sse.wire.event import MessageEvent
 from tests.support.chat import chat
 from tests.support.formats import CLIENTS, FAILURE, TOOL, events, made, one
-from tests.support.upstream import DONE, call, chunk_object, finish, reply
+from tests.support.upstream import DONE, call, chunk_object, event, finish, reply
 
 
 async def test_events_of_an_answer_with_a_tool() -> None:
@@ -46,6 +46,13 @@ async def test_it_shows_the_clients_calls_as_pending() -> None:
     async with chat(reply(call("lookup", '{"a": 1}'), finish("tool_calls"), DONE)) as c:
         *_, last = events(await c.written({"tools": [CLIENTS]}))
     assert json.loads(last.data)["pending"] == [{"id": "call_1", "name": "lookup", "arguments": '{"a": 1}'}]
+
+
+async def test_pending_calls_carry_what_the_upstream_sent_with_them() -> None:
+    signed = {"index": 0, "id": "a", "function": {"name": "lookup", "arguments": ""}, "extra_content": {"x": 1}}
+    async with chat(reply(event(chunk_object({"tool_calls": [signed]})), DONE)) as c:
+        *_, last = events(await c.written({"tools": [CLIENTS]}))
+    assert json.loads(last.data)["pending"] == [{"id": "a", "name": "lookup", "arguments": "{}", "extra_content": {"x": 1}}]
 
 
 def test_a_chunk_goes_out_as_it_came() -> None:

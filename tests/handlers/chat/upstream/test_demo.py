@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 from contextlib import aclosing
 from typing import Any
+
+import pytest
 
 from handlers.chat.engine import Answer
 from handlers.chat.upstream.demo import DemoUpstream
@@ -52,7 +55,7 @@ async def test_it_calls_the_clients_tools_too() -> None:
 
 
 async def test_its_answer_in_one_piece() -> None:
-    reply = await DemoUpstream(0).complete({"messages": [{"role": "user", "content": "Hi"}]})
+    reply = await DemoUpstream(0).complete({"messages": [{"role": "user", "content": "Hi"}]}, headers={})
     body = json.loads(reply.body)
     assert body["choices"][0]["message"]["content"] == "This is a mock response to: Hi"
     assert body["object"] == "chat.completion"
@@ -60,7 +63,7 @@ async def test_its_answer_in_one_piece() -> None:
         "messages": [{"role": "user", "content": "lookup it"}],
         "tools": [{"type": "function", "function": {"name": "lookup"}}],
     }
-    [choice] = json.loads((await DemoUpstream(0).complete(asked)).body)["choices"]
+    [choice] = json.loads((await DemoUpstream(0).complete(asked, headers={})).body)["choices"]
     assert (choice["finish_reason"], choice["message"]["tool_calls"][0]["function"]["name"]) == ("tool_calls", "lookup")
     assert json.loads((await DemoUpstream(0).models()).body)["data"][0]["id"] == "demo"
 
@@ -71,6 +74,34 @@ async def test_typed_events_have_everything() -> None:
     assert names.count("tool_summary") == 1
     assert names.count("done") == 2
     assert names[-1] == "done"
+
+
+@pytest.mark.parametrize("prompt", ["x" + " " * 40_000, " " * 40_000 + "x" + " " * 40_000, "calculate" + " " * 40_000])
+async def test_blanks_take_no_time(prompt: str) -> None:
+    began = time.perf_counter()
+    await run({"prompt": prompt, "tools": ["calculate"]})
+    assert time.perf_counter() - began < 0.5
+
+
+ODD: list[dict[str, Any]] = [
+    {"messages": [{}]},
+    {"messages": [{"role": "user"}]},
+    {"messages": [{"role": "user", "content": {"a": 1}}]},
+    {"messages": [{"role": "user", "content": ["x", {"text": 5}, {"text": "hello"}]}]},
+    {"messages": [{"role": "tool"}]},
+    {"tools": [{"type": "web_search"}, {"type": "x", "function": "f"}, {"type": "x", "function": {"name": 5}}]},
+    {"prompt": "lookup it", "tools": [{"type": "function", "function": {"name": "lookup", "parameters": [1]}}]},
+    {"prompt": "lookup it", "tools": [{"type": "function", "function": {"name": "lookup", "parameters": {"required": [1]}}}]},
+    {"stream_options": {}},
+]
+
+
+@pytest.mark.parametrize("body", ODD)
+async def test_it_answers_whatever_it_is_asked(body: dict[str, Any]) -> None:
+    done = await run(body)
+    assert done.result["finish_reason"] in ("stop", "tool_calls")
+    whole = await Asking(DemoUpstream(0)).answer(body).whole()
+    assert json.loads(whole.body)["object"] == "chat.completion"
 
 
 def test_nothing_of_it_imports_openai() -> None:

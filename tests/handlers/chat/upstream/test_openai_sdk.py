@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from contextlib import aclosing
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from handlers.chat.items import UpstreamFailed, Whole
-from handlers.chat.upstream.failures import CODES
+from handlers.chat.upstream import transport
+from handlers.chat.upstream.body import MAX_WHOLE
+from handlers.chat.upstream.failures import CODES, MAX_SAID
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from tests.support.chat import KEY, MESSAGES, chat, client_of
 from tests.support.upstream import BREAK, DONE, HANG, Script, chunk, error_reply, event, finish, reply, serve, usage
@@ -35,6 +38,9 @@ NOT_BEGUN: dict[str, tuple[Script, str]] = {
     "503 without a body": (reply(status=503, content_type=None), "upstream_down"),
     "529": (error_reply(529, error("overloaded")), "upstream_down"),
     "an answer of another type": (reply(b"{}", content_type="application/json"), "not_a_stream"),
+    "an error of another type": (reply(b'{"error": "overloaded"}', content_type="application/json"), "upstream_error"),
+    "a text": (reply(b"overloaded", content_type="text/plain"), "not_a_stream"),
+    "no status of HTTP's": (error_reply(799, error("odd")), "upstream_down"),
     "html": (reply(b"<html></html>", content_type="text/html; charset=utf-8"), "not_a_stream"),
     "nothing, and says so": (reply(content_type="application/json", headers={"content-length": "0"}), "empty"),
 }
@@ -51,11 +57,29 @@ BEGUN: dict[str, tuple[Script, str]] = {
 }
 
 
-async def read(client: OpenAIUpstream, *, retry: bool = False) -> tuple[list[str], UpstreamFailed | None]:
+SAID = "The model is overloaded."
+KEYS = [f"wrong key {KEY}", f"wrong key {KEY[:12]}…", f"wrong key …{KEY[-8:]}", f"{KEY}{KEY}"]
+
+
+@pytest.mark.parametrize("said", KEYS)
+async def test_the_upstreams_sentence_comes_through_and_the_key_does_not(said: str) -> None:
+    async with serve(error_reply(401, error(f"{SAID} {said}"))) as upstream, client_of(upstream) as client:
+        _, failure = await read(client)
+    assert failure is not None
+    assert failure.said is not None
+    for told in (failure.message, failure.said.body.decode()):
+        assert SAID in told
+        assert KEY[:8] not in told
+        assert KEY[-8:] not in told
+
+
+async def read(
+    client: OpenAIUpstream, *, retry: bool = False, body: dict[str, Any] = BODY
+) -> tuple[list[str], UpstreamFailed | None]:
     """The texts that came, and how it failed."""
     texts: list[str] = []
     try:
-        async with aclosing(await client.open(BODY, retry=retry)) as completion:
+        async with aclosing((await client.open(body, retry=retry, headers={}))[0]) as completion:
             async for chunks in completion:
                 texts += [chunk.text for chunk in chunks if chunk.text]
     except UpstreamFailed as failure:
@@ -67,13 +91,15 @@ async def read(client: OpenAIUpstream, *, retry: bool = False) -> tuple[list[str
 async def test_an_answer_that_does_not_begin(script: Script, code: str) -> None:
     async with serve(script) as upstream, client_of(upstream) as client:
         with pytest.raises(UpstreamFailed) as caught:
-            await client.open(BODY, retry=False)
+            (await client.open(BODY, retry=False, headers={}))[0]
         await upstream.wait_for(running=0)
     failure = caught.value
     assert failure.code == code
     assert failure.retryable is CODES[code][0]
     assert KEY not in str(failure)
-    if script.status != 200:
+    if script.status == 799:
+        assert (failure.status, failure.said) == (502, None)
+    elif script.status != 200:
         assert failure.said is not None
         assert failure.status == script.status
         assert failure.said.body == b"".join(map(_bytes, script.steps)).replace(KEY.encode(), b"***")
@@ -154,7 +180,7 @@ async def test_an_answer_that_is_whole(script: Script) -> None:
 async def test_a_consumer_may_be_slower_than_the_timeout() -> None:
     go = asyncio.Event()
     async with serve(reply(chunk("a"), go, finish(), DONE)) as upstream, client_of(upstream, timeout=0.02) as client:
-        completion = await client.open(BODY, retry=False)
+        completion = (await client.open(BODY, retry=False, headers={}))[0]
         await anext(completion)
         await asyncio.sleep(0.05)
         go.set()
@@ -213,7 +239,7 @@ async def test_the_request_arrives_as_it_was_given() -> None:
         "messages": [{"role": "user", "x": 1}],
     }
     async with serve(reply(DONE)) as upstream, client_of(upstream) as client:
-        async with aclosing(await client.open(body, retry=False)):
+        async with aclosing((await client.open(body, retry=False, headers={}))[0]):
             pass
         [request] = upstream.requests
     assert request.body == body
@@ -230,7 +256,7 @@ async def test_an_answer_in_one_piece_is_untouched() -> None:
     odd = b'{ "id" : "x",\n "choices": [ ] }\n'
     script = reply(odd, content_type="application/json", headers={"x-request-id": "r1", "x-other": "1", "openai-version": "2"})
     async with serve(script) as upstream, client_of(upstream) as client:
-        answer = await client.complete({"model": "test", "messages": MESSAGES, "n": 2})
+        answer = await client.complete({"model": "test", "messages": MESSAGES, "n": 2}, headers={})
         assert upstream.requests[0].body == {"model": "test", "messages": MESSAGES, "n": 2, "stream": False}
     headers = {"content-type": "application/json", "openai-version": "2"}
     assert answer == Whole(200, odd, headers)
@@ -242,37 +268,205 @@ async def test_an_answer_in_one_piece_is_untouched() -> None:
 async def test_an_answer_in_one_piece_that_fails(script: Script, code: str) -> None:
     async with serve(script) as upstream, client_of(upstream, first_token_timeout=0.1) as client:
         with pytest.raises(UpstreamFailed) as caught:
-            await client.complete(BODY | {"stream": False})
+            await client.complete(BODY | {"stream": False}, headers={})
         await upstream.wait_for(running=0)
     assert caught.value.code == code
 
 
 async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None:
     async with serve(reply(HANG)) as upstream, client_of(upstream) as client:
-        task = asyncio.create_task(client.complete(BODY | {"stream": False}))
+        task = asyncio.create_task(client.complete(BODY | {"stream": False}, headers={}))
         await upstream.wait_for(running=1)
         task.cancel()
         await upstream.wait_for(running=0)
         assert task.cancelled() or await asyncio.wait([task])
 
 
-MODELS = {"object": "list", "data": [{"id": "first", "object": "model"}, {"id": "second", "object": "model"}]}
+# -- what comes in whole has a limit
+
+
+@pytest.mark.parametrize("how", ["an error", "an answer", "the models", "no event stream"])
+async def test_what_comes_in_whole_is_read_up_to_a_limit(how: str) -> None:
+    """Whoever waits for the end of these waits in vain."""
+    size = MAX_SAID if how == "an error" else MAX_WHOLE + 1
+    endless = Script([b"x" * size, HANG], 500 if how == "an error" else 200, "text/plain")
+    async with serve(endless, models=endless) as upstream, client_of(upstream) as client:
+        with pytest.raises(UpstreamFailed) as caught:
+            match how:
+                case "an answer":
+                    await client.complete(BODY | {"stream": False}, headers={})
+                case "the models":
+                    await client.models()
+                case _:
+                    await client.open(BODY, retry=False, headers={})
+        await upstream.wait_for(running=0)
+    assert caught.value.code == ("upstream_down" if how == "an error" else "not_a_stream")
+    assert caught.value.said is None
+    assert "xxx" in caught.value.message or "bytes" in caught.value.message
+
+
+# -- an event stream, and an answer in one piece, in each other's place
+
+BODY_OF_STREAM = chunk("a") + finish() + DONE
+COMPLETION = {
+    "id": "x",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}],
+}
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain", "text/html; charset=utf-8", "application/x-ndjson", ""]
+)
+@pytest.mark.parametrize(
+    "before", [b"", b"\xef\xbb\xbf", b"\n\n", b": wait\n\n", b"event: message\n", b"id: 1\n", b"retry: 1\n"]
+)
+async def test_what_looks_like_an_event_stream_is_read_as_one(content_type: str, before: bytes) -> None:
+    async with serve(reply(before, BODY_OF_STREAM, content_type=content_type)) as upstream, client_of(upstream) as client:
+        assert await read(client) == (["a"], None)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/plain"])
+async def test_an_answer_in_one_piece_is_streamed_where_a_stream_was_asked_for(content_type: str) -> None:
+    whole = reply(json.dumps(COMPLETION, indent=1).encode(), content_type=content_type)
+    async with serve(whole) as upstream, client_of(upstream) as client:
+        assert await read(client) == (["a"], None)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+async def test_a_stream_is_put_together_where_one_piece_was_asked_for(content_type: str) -> None:
+    async with serve(reply(BODY_OF_STREAM, content_type=content_type)) as upstream, client_of(upstream) as client:
+        answer = await client.complete(BODY | {"stream": False}, headers={})
+    assert json.loads(answer.body)["choices"][0]["message"]["content"] == "a"
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_type_that_is_wrong_does_not_hold_the_first_chunk_back() -> None:
+    async with serve(reply(chunk("a"), HANG, content_type="text/plain")) as upstream, client_of(upstream) as client:
+        incoming, _ = await client.open(BODY, retry=False, headers={})
+        assert [one.text for one in await anext(incoming)] == ["a"]
+        await incoming.aclose()
+        await upstream.wait_for(running=0)
+
+
+# -- where a redirect leads
+
+
+def redirect(location: str, status: int = 307) -> Script:
+    return Script([b""], status, "text/html", {"location": location})
+
+
+async def test_a_redirect_takes_the_prompt_to_no_other_host() -> None:
+    async with serve(reply(chunk("a"), DONE)) as other:
+        elsewhere = other.url.replace("127.0.0.1", "localhost")
+        async with serve(redirect(f"{elsewhere}/chat/completions")) as upstream, client_of(upstream) as client:
+            _, failure = await read(client)
+        assert other.requests == []
+    assert failure is not None
+    assert (failure.code, failure.status, failure.said) == ("not_a_stream", 502, None)
+    assert "http://localhost" in failure.message
+
+
+@pytest.mark.parametrize("location", ["http://[/", "//", "ftp://127.0.0.1/x"])
+async def test_a_redirect_that_leads_nowhere(location: str) -> None:
+    async with serve(redirect(location)) as upstream, client_of(upstream) as client:
+        _, failure = await read(client)
+    assert failure is not None
+    assert failure.code in ("not_a_stream", "upstream_down")
+
+
+async def test_a_redirect_on_the_same_host_is_followed() -> None:
+    async with serve(redirect("/v1/chat/completions/"), reply(chunk("a"), DONE)) as upstream, client_of(upstream) as client:
+        assert await read(client) == (["a"], None)
+    assert [request.path for request in upstream.requests] == ["/v1/chat/completions", "/v1/chat/completions/"]
+    assert upstream.requests[1].body["messages"] == MESSAGES
+
+
+# -- what goes up and what comes down besides
+
+
+async def test_what_an_upstream_says_of_its_limits_comes_with_the_answer() -> None:
+    headers = {
+        "x-ratelimit-remaining-requests": "7",
+        "retry-after": "1",
+        "openai-version": "2",
+        "x-other": "1",
+        "set-cookie": "a",
+    }
+    async with serve(reply(chunk("a"), DONE, headers=headers)) as upstream, client_of(upstream) as client:
+        incoming, limits = await client.open(BODY, retry=False, headers={"traceparent": "00-1-2-01"})
+        await incoming.aclose()
+    assert limits == {"x-ratelimit-remaining-requests": "7", "retry-after": "1", "openai-version": "2"}
+    assert upstream.requests[0].headers["traceparent"] == "00-1-2-01"
+
+
+def test_no_answer_waits_for_a_connection_that_others_have() -> None:
+    assert transport.LIMITS.max_connections is None
+
+
+# -- the model where the request names none
+
+
+def models(*ids: Any) -> Script:
+    return reply(json.dumps({"object": "list", "data": [{"id": id} for id in ids]}).encode(), content_type="application/json")
+
+
+NO_MODEL = error_reply(404, error("The model `first` does not exist"))
+UNNAMED = {**BODY, "model": ""}
+
+
+def asked(upstream: Any) -> list[str]:
+    """The models that answers were asked of."""
+    return [request.body["model"] for request in upstream.requests if request.body]
 
 
 async def test_the_default_model_is_the_first_that_is_listed_and_asked_for_once() -> None:
-    models = reply(json.dumps(MODELS).encode(), content_type="application/json")
-    async with serve(models=models) as upstream, client_of(upstream, model="") as client:
-        assert json.loads((await client.models()).body) == MODELS
+    async with serve(models=models("first", "second")) as upstream, client_of(upstream, model="") as client:
         assert [await client.default_model() for _ in range(2)] == ["first", "first"]
-        assert len(upstream.requests) == 2
+        assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("models", [b'{"data": []}', b"[]", b"x", b'{"data": null}'])
-async def test_without_any_model_the_request_has_to_name_one(models: bytes) -> None:
-    async with serve(models=reply(models, content_type="text/plain")) as upstream, client_of(upstream, model="") as client:
-        with pytest.raises(UpstreamFailed, match="name one") as caught:
+async def test_the_default_model_is_asked_for_again_after_ten_minutes() -> None:
+    times = iter(
+        (0.0, 600.0, 600.1, 600.1, 1200.0)
+    )  # the first, and each one that leads to a question, are looked at once more
+    async with serve(models=models("first")) as upstream, client_of(upstream, model="", clock=lambda: next(times)) as client:
+        for asked_so_far in (1, 1, 2, 2):
             await client.default_model()
-    assert caught.value.code == "model_not_found"
+            assert len(upstream.requests) == asked_so_far
+
+
+@pytest.mark.parametrize("how", ["streamed", "in one piece"])
+async def test_the_default_model_is_asked_for_again_when_the_upstream_does_not_know_it(how: str) -> None:
+    whole = reply(json.dumps(COMPLETION).encode(), content_type="application/json")
+    done = reply(chunk("a"), DONE) if how == "streamed" else whole
+    async with (
+        serve(NO_MODEL, done, models=[models("first"), models("second")]) as upstream,
+        client_of(upstream, model="") as client,
+    ):
+        if how == "streamed":
+            assert await read(client, body=UNNAMED) == (["a"], None)
+        else:
+            await client.complete(UNNAMED, headers={})
+        assert asked(upstream) == ["first", "second"]
+        assert await client.default_model() == "second"
+
+
+async def test_a_model_that_is_still_listed_is_not_asked_twice() -> None:
+    async with serve(NO_MODEL, models=models("first")) as upstream, client_of(upstream, model="") as client:
+        _, failure = await read(client, body=UNNAMED)
+        assert asked(upstream) == ["first"]
+    assert failure is not None
+    assert failure.code == "model_not_found"
+
+
+@pytest.mark.parametrize("named", ["the request", "the setting"])
+async def test_a_model_that_was_chosen_is_not_exchanged(named: str) -> None:
+    async with serve(NO_MODEL, models=models("second")) as upstream:
+        async with client_of(upstream, model="" if named == "the request" else "first") as client:
+            _, failure = await read(client, body={**BODY, "model": "first"} if named == "the request" else UNNAMED)
+        assert asked(upstream) == ["first"]
+    assert failure is not None
 
 
 @pytest.mark.parametrize("base_url", [None, "", "https://api.openai.com/v1"])
@@ -281,9 +475,103 @@ async def test_at_openai_itself_the_default_model_is_known(base_url: str | None,
     if base_url is not None:
         monkeypatch.setenv("OPENAI_BASE_URL", base_url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    client = OpenAIUpstream()
+    client = OpenAIUpstream.from_environment()
+    assert client is not None
     assert await client.default_model() == "gpt-4o-mini"
+
+
+# -- the environment
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("key", [f" {KEY}\n", f"{KEY}\r\n"])
+async def test_the_key_is_stripped(key: str) -> None:
+    async with serve(reply(chunk("a"), DONE)) as upstream, client_of(upstream, key=key) as client:
+        await read(client)
+        assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+def test_variables_that_are_empty_name_no_upstream(value: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_API_KEY", value)
+    environment.setenv("OPENAI_BASE_URL", value)
+    assert OpenAIUpstream.from_environment() is None
+
+
+@pytest.mark.parametrize("key", ["sk-ü", "sk-\x07", "sk-a\nb"])
+def test_a_key_that_can_not_be_sent_is_an_error_at_the_start(key: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as caught:
+        OpenAIUpstream.from_environment()
+    assert key not in str(caught.value)
+
+
+URLS = [
+    "localhost:8000/v1",
+    "ftp://host/v1",
+    "http://",
+    "https:/host/v1",
+    "http://host:port/v1",
+    "http://host:99999",
+    "http://ho st/v1",
+    "http://[::1",
+    "v1",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_that_can_not_be_asked_is_an_error_at_the_start(url: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL"):
+        OpenAIUpstream.from_environment()
+
+
+def test_a_password_in_a_url_is_not_shown(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_BASE_URL", "ftp://me:secret@host/v1")
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL") as caught:
+        OpenAIUpstream.from_environment()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/v1", "https://host", "http://[::1]:8000/v1/", "HTTP://HOST/v1", "http://me:x@host/v1"]
+)
+def test_a_url_that_can_be_asked(url: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_BASE_URL", f" {url} ")
+    assert OpenAIUpstream.from_environment() is not None
+
+
+SURROUNDINGS: dict[str, tuple[dict[str, str], str]] = {
+    "a SOCKS proxy without its package": ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "socksio.*ALL_PROXY"),
+    "a proxy that is no URL": ({"HTTPS_PROXY": "http://[::1"}, "HTTPS_PROXY"),
+    "a proxy of an unknown kind": ({"HTTPS_PROXY": "gopher://me:secret@127.0.0.1:1"}, "HTTPS_PROXY"),
+    "certificates that aren't there": ({"SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE=/nowhere.pem"),
+}
+
+
+@pytest.mark.parametrize(("variables", "named"), SURROUNDINGS.values(), ids=SURROUNDINGS.keys())
+async def test_what_the_sdk_can_not_do_with_the_environment_is_named(
+    variables: dict[str, str], named: str, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv("OPENAI_API_KEY", KEY)
+    environment.setenv("OPENAI_BASE_URL", "https://upstream.example/v1")
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    client = OpenAIUpstream.from_environment()
+    assert client is not None
+    with pytest.raises(UpstreamFailed, match=named) as caught:
+        await client.open(BODY, retry=False, headers={})
+    assert caught.value.code == "upstream_down"
     await client.aclose()
+    assert any(re.search(named, record.getMessage()) for record in caplog.records)
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "secret" not in caplog.text + str(caught.value)
 
 
 async def test_a_large_answer_arrives_whole() -> None:

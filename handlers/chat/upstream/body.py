@@ -1,0 +1,160 @@
+"""An upstream's body -> chunks. Sans-IO: bytes in, `Chunk`s out; knows no socket, no SDK and no clock.
+
+What an OpenAI-compatible server streams is one `data` line for each `chat.completion.chunk` object, and `data: [DONE]`:
+
+    in the body                                    comes out as (failures: their code)
+    an event with data                             what `chunks` makes of it
+    an event without                               nothing: it keeps the connection alive
+    `event: error`; a line `error: …`, or one of   upstream_error
+      JSON that says error
+    `[DONE]`, or the end after a finish_reason     the end
+    the end without either                         cut
+    `[DONE]` before any choice; no byte            empty
+
+A body that doesn't look like an event stream is read to its end, and is then
+
+    a whole `chat.completion`                      one chunk that says all
+    JSON that says error                           upstream_error
+    anything else                                  not_a_stream
+"""
+
+from typing import Final
+
+from handlers.chat.items import Chunk, UpstreamFailed
+from handlers.chat.upstream.chunks import from_whole, loads, parse
+from handlers.chat.upstream.failures import failed, one_line, read, reported, says_error
+from sse.errors import EventTooLong
+from sse.wire.lines import LineSplitter
+from sse.wire.parser import DEFAULT_LIMIT, Parser
+
+FIELDS: Final = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
+"""How an event stream begins, after what may stand before it."""
+
+BEFORE: Final = b"\xef\xbb\xbf\r\n"
+"""The bytes of a byte order mark and of empty lines."""
+
+CUT: Final = "the upstream's answer ended before it was complete"
+
+MAX_WHOLE: Final = 16 << 20
+"""Bytes of an answer in one piece."""
+
+
+class Body:
+    """Reads one body. several: whether more than one choice was asked for.
+
+    done: `[DONE]` has come; what follows is no part of the answer. complete: the answer is whole, with or without it.
+    failure: what is wrong with the body; set behind the last chunk before it. held: all that has come; None: it is an event
+    stream.
+    """
+
+    def __init__(self, *, several: bool = False) -> None:
+        self.done = False
+        self.complete = False
+        self.failure: UpstreamFailed | None = None
+        self.held: bytearray | None = bytearray()
+        self._several = several
+        self._lines = LineSplitter(DEFAULT_LIMIT)
+        self._parser = Parser()
+        self._between = True  # no event is begun
+        self._events = False
+        self._choice = False
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """The chunks that `data` completes."""
+        chunks: list[Chunk] = []
+        try:
+            if self.held is not None:
+                data = self._begin(self.held, data)
+            for type, text in self._dispatch(data):
+                if self.done:
+                    break
+                self._take(type, text, chunks)
+        except UpstreamFailed as failure:
+            self.failure = failure
+        except EventTooLong as error:
+            self.failure = failed(f"the upstream sent too much in one event: {error}", "bad_chunk")
+        return chunks
+
+    def end(self) -> list[Chunk]:
+        """The body has ended: the chunks that it comes to only now. Without an end of its own, that is a failure."""
+        try:
+            if self.held is not None:
+                return self._whole(bytes(self.held).lstrip(BEFORE))
+            if not self.complete and self.failure is None:
+                self._unfinished()
+        except UpstreamFailed as failure:
+            self.failure = failure
+        except EventTooLong:
+            self.failure = failed(CUT, "cut")
+        return []
+
+    def _begin(self, held: bytearray, data: bytes) -> bytes:
+        """What is to be read as events: nothing, unless it looks like that."""
+        held += data
+        if held[:100].lstrip(BEFORE).startswith(FIELDS):
+            self.held = None
+            return bytes(held)
+        if len(held) > MAX_WHOLE:
+            raise failed(f"the upstream's answer has over {MAX_WHOLE} bytes: {one_line(held)}", "not_a_stream")
+        return b""
+
+    def _dispatch(self, data: bytes) -> list[tuple[str, bytes]]:
+        """The events that `data` completes: type and data. Events of one line, as nearly all are, need no parser."""
+        if self._between and (lone := _lone_lines(data)):
+            return lone
+        self._between = data.endswith(b"\n\n")
+        events: list[tuple[str, bytes]] = []
+        for line in self._lines.feed(data):
+            if line.startswith(b"error:") or (line.startswith(b"{") and says_error(read(line))):
+                events.append(("error", line.removeprefix(b"error:")))
+            events += [(event.type, event.data.encode()) for event in self._parser.feed(line + b"\n")]
+        self._lines.check()
+        return events
+
+    def _take(self, type: str, text: bytes, chunks: list[Chunk]) -> None:
+        """One event."""
+        self._events = True
+        if text.startswith(b"[DONE]"):
+            if not self._choice:
+                raise failed("the upstream's answer ended before it had begun", "empty")
+            self.done = self.complete = True
+        elif type == "error":
+            raise reported(read(text))
+        elif text.strip() and (chunk := parse(text, several=self._several, first=not self._choice)):
+            self._choice = self._choice or bool(chunk.value.get("choices"))
+            self.complete = self.complete or chunk.finish_reason is not None
+            chunks.append(chunk)
+
+    def _whole(self, body: bytes) -> list[Chunk]:
+        """What a body is that is no event stream."""
+        if not body.strip():
+            raise failed("the upstream answered 200 with an empty body", "empty")
+        value = read(body)
+        if says_error(value):
+            raise reported(value)
+        if isinstance(value, dict) and isinstance(choices := value.get("choices"), list) and choices:
+            self.complete = True
+            return [from_whole(loads(body)[0], several=self._several)]
+        raise failed(f"the upstream's answer is not an event stream: {one_line(body)}", "not_a_stream")
+
+    def _unfinished(self) -> None:
+        """Say what is wrong with an event stream that ended too early: what it says itself, if it says so without an end."""
+        for type, text in self._dispatch(b"\n\n"):
+            if type == "error" or says_error(read(text)):
+                raise reported(read(text))
+            if text.startswith(b"[DONE]") and self._choice:
+                return
+        if not self._events:
+            raise failed("the upstream's answer is not an event stream", "not_a_stream")
+        raise failed(CUT, "cut")
+
+
+def _lone_lines(data: bytes) -> list[tuple[str, bytes]] | None:
+    """The events, if each of them is a lone `data` line and nothing else is there."""
+    if not data.endswith(b"\n\n") or b"\r" in data:
+        return None
+    events = data[:-2].split(b"\n\n")
+    for event in events:
+        if not event.startswith(b"data: ") or b"\n" in event:
+            return None
+    return [("message", event[6:]) for event in events]

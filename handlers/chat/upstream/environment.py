@@ -1,0 +1,58 @@
+"""What the environment says of the upstream: OPENAI_API_KEY, OPENAI_BASE_URL; and what is wrong with proxies and certificates.
+
+Nothing secret of that is shown: the key, and passwords in URLs, are taken out of whatever is said.
+"""
+
+import os
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from sse.errors import describe
+
+OPENAI: Final = "https://api.openai.com/v1"
+
+_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+_SHOWN: Final = 8
+"""Characters at either end of a key that upstreams show of one that is wrong; fewer tell nobody anything."""
+
+
+def server() -> tuple[str, str] | None:
+    """The base URL and the key, None if neither is set. Raises ValueError for what can't be sent."""
+    key, base_url = (os.environ.get(name, "").strip() for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"))
+    if not re.fullmatch(r"[\x20-\x7e]*", key):
+        raise ValueError("OPENAI_API_KEY=(not shown): expected characters of ASCII alone")
+    if base_url and not _is_url(base_url):
+        raise ValueError(f"OPENAI_BASE_URL={_without_passwords(base_url)!r}: expected a URL such as https://host/v1")
+    return (base_url or OPENAI, key) if key or base_url else None
+
+
+def explained(error: BaseException) -> str:
+    """An error, and which part of the environment it is about, if that can be told."""
+    text = _without_passwords(describe(error))
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if (path := os.environ.get(name)) and not os.path.exists(path):
+            return f"{name}={path}: there is no such file ({text})"
+    proxies = ", ".join(name for name in _PROXIES if os.environ.get(name))
+    return f"{text} (with {proxies} set)" if proxies else text
+
+
+def redacted(text: str, key: str) -> str:
+    """Without the key, and without beginnings and ends of it."""
+    for shown in {key, key.replace("/", "\\/")} if len(key) > 3 else ():
+        if shown[:_SHOWN] in text or shown[-_SHOWN:] in text:
+            for length in range(len(shown), min(len(shown), _SHOWN) - 1, -1):
+                text = text.replace(shown[:length], "***").replace(shown[-length:], "***")
+    return text
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and re.search(r"\s", text) is None
+    except ValueError:
+        return False
+
+
+def _without_passwords(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
