@@ -13,26 +13,18 @@ allows. That is the end too; its finish_reason is then "length", since the answe
 """
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import reduce
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from handlers.chat.fields import Fields, Numbered
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.items import Call, Chunk, Completion, Item, StageBegun, StageDone, ToolResult, ToolsDone, Whole, add_usage
-from handlers.chat.stage import Stage
+from handlers.chat.stage import Stage, message
 from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
-
-_BROKEN_OFF: Final = re.compile(
-    r"length|max_?\w*tokens|limit|exceed|filter|safety|block|prohibit|recitation|spii|guardrail|refus|toxic|error|fail"
-    r"|malformed|abort|cancel|interrupt|incomplete|insufficient|timeout|overload",
-    re.IGNORECASE,
-)
-"""finish_reasons after which calls may be incomplete, or are not meant. Any other word, and none, means that they are."""
 
 
 class ChunkStream(Protocol):
@@ -78,7 +70,8 @@ class Answer:
         self._stages: list[Stage] = []
         self._asked = 0.0
         self._messages = list(request.messages)
-        self._clients = {name for tool in request.client_tools if isinstance(name := _name(tool), str)}
+        functions = [function for tool in request.client_tools if isinstance(function := tool.get("function"), dict)]
+        self._clients = [str(function.get("name")) for function in functions]
         self._call_ids: set[str] = set()
         self._pending: tuple[Call, ...] = ()
         self._finish_reason: str | None = None
@@ -119,11 +112,10 @@ class Answer:
                 pass
         fields, numbered = Fields(), Numbered()
         for stage in self._stages:
-            fields.add(numbered.fields(stage.message.fields.whole()))
+            fields.add(numbered.fields(stage.fields.whole()))
             numbered.end()
-        calls = {"tool_calls": [call.message() for call in self._pending]} if self._pending else {}
-        said = {"role": "assistant", "content": joined(self._texts()) or None, **fields.whole(), **calls}
-        return Completion(self._stages[0].message.head, said, self._finish_reason, self._usage())
+        said = message(joined(self._texts()), fields.whole(), self._pending)
+        return Completion(self._stages[0].head, said, self._finish_reason, self._usage())
 
     def _body(self) -> dict[str, Any]:
         request = self.request
@@ -146,15 +138,15 @@ class Answer:
         }
 
     def _texts(self) -> list[str]:
-        return [text for stage in self._stages for text in stage.message.texts]
+        return [text for stage in self._stages for text in stage.texts]
 
     def _usage(self) -> Any:
-        return reduce(add_usage, (stage.message.usage for stage in self._stages), None)
+        return reduce(add_usage, (stage.usage for stage in self._stages), None)
 
     async def _run(self) -> AsyncGenerator[Item, None]:
         final = False
         while not final:
-            stage = Stage(len(self._stages) + 1, self._clients.union(self.request.own_tools), self._call_ids)
+            stage = Stage(len(self._stages) + 1, [*self._clients, *self.request.own_tools], self._call_ids)
             yield StageBegun(stage.number)
             stream = self._chunks or await self.open()
             self._stages.append(stage)
@@ -177,12 +169,11 @@ class Answer:
                         yield result
                 yield ToolsDone(stage.results)
             final = not run or bool(pending)
-            said = stage.message.finish_reason
-            left_over = own and not run and not pending and not _broken_off(said)
-            stage.finish_reason = "length" if left_over else said or ("tool_calls" if stage.calls else "stop")
+            left_over = own and not run and not pending and not stage.broken_off
+            stage.finish_reason = "length" if left_over else stage.finish_reason or ("tool_calls" if stage.calls else "stop")
             if final:
                 self._pending, self._finish_reason = tuple(pending), stage.finish_reason
-            yield StageDone(stage.finish_reason, stage.message.usage, final, tuple(pending))
+            yield StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
 
     def _sorted(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
         """The calls of the sidecar's tools, and the client's. A name that nobody knows is answered by the sidecar."""
@@ -192,7 +183,7 @@ class Answer:
         return [call for call in calls if call.name not in clients], [call for call in calls if call.name in clients]
 
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
-        if _broken_off(stage.message.finish_reason):
+        if stage.broken_off:
             return False
         return self.format.beside_pending if pending else stage.number < self.request.max_stages
 
@@ -201,7 +192,7 @@ class Answer:
 
         async def run(call: Call) -> ToolResult:
             outcome = await self._toolbox.call(call.name, call.arguments, self.request.own_tools)
-            return ToolResult(stage.message.head, call, outcome)
+            return ToolResult(stage.head, call, outcome)
 
         tasks = [asyncio.create_task(run(call)) for call in calls]
         try:
@@ -218,13 +209,3 @@ class Answer:
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
             await chunks.aclose()
-
-
-def _name(tool: Mapping[str, Any]) -> Any:
-    """The name of a tool of the client's, if it is a function."""
-    function = tool.get("function")
-    return function.get("name") if isinstance(function, dict) else None
-
-
-def _broken_off(finish_reason: str | None) -> bool:
-    return finish_reason is not None and _BROKEN_OFF.search(finish_reason) is not None

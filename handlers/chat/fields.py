@@ -84,22 +84,22 @@ class Numbered:
 
     def __init__(self) -> None:
         self._before: dict[str, int] = {}  # of each list: how many entries the messages before had
-        self._entries: dict[str, int] = {}
+        self._next: dict[str, int] = {}
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Those of a message, or of a piece of it."""
-        return {name: self._list(name, value) if isinstance(value, list) else value for name, value in fields.items()}
+        return {
+            name: [self._entry(name, entry) for entry in value] if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
 
     def end(self) -> None:
         """The message has ended."""
-        self._before = dict(self._entries)
+        self._before = dict(self._next)
 
-    def _list(self, name: str, entries: list[Any]) -> list[Any]:
-        numbered = []
-        for entry in entries:
-            if (index := _index(entry)) is not None:
-                index += self._before.get(name, 0)
-                self._entries[name] = max(self._entries.get(name, 0), index + 1)
-                entry = {**entry, "index": index}
-            numbered.append(entry)
-        return numbered
+    def _entry(self, name: str, entry: Any) -> Any:
+        if (index := _index(entry)) is None:
+            return entry
+        index += self._before.get(name, 0)
+        self._next[name] = max(self._next.get(name, 0), index + 1)
+        return {**entry, "index": index}

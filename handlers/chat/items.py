@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from handlers.chat.texts import joined
+from handlers.chat.texts import joined, write
 from handlers.chat.tools import Outcome
 from sse.errors import SourceFailed
 
@@ -149,6 +149,11 @@ class Completion:
     message: Mapping[str, Any]
     finish_reason: str | None
     usage: Any
+
+    def json(self) -> bytes:
+        """OpenAI's `chat.completion` object."""
+        choice = {"index": 0, "message": self.message, "finish_reason": self.finish_reason}
+        return write({**self.head, "object": "chat.completion", "choices": [choice], "usage": self.usage})
 
 
 @dataclass(frozen=True, slots=True)

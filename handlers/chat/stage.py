@@ -1,56 +1,105 @@
-"""A stage: one request to the model, and what has come of it so far."""
+"""A stage: one request to the model, and what has come of it so far.
 
-from collections.abc import Collection, Sequence
+The model's message is put together from its chunks. Nothing that the upstream sent with it is lost, so that it can go back whole:
+some refuse the next stage without Gemini's `extra_content`, DeepSeek's `reasoning_content`, OpenRouter's `reasoning_details`.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from handlers.chat.items import Call, CallEnded, Chunk, Item, Reasoning, Refusal, ToolResult
+from handlers.chat.fields import Fields, whole
+from handlers.chat.items import Call, CallEnded, Chunk, Completion, Item, Reasoning, Refusal, ToolResult, head_of
 from handlers.chat.texts import joined
-from handlers.chat.upstream.message import Message
+from handlers.chat.upstream.calls import Calls
+
+_BROKEN_OFF: Final = re.compile(
+    r"length|max_?\w*tokens|limit|exceed|filter|safety|block|prohibit|recitation|spii|guardrail|refus|toxic|error|fail"
+    r"|malformed|abort|cancel|interrupt|incomplete|insufficient|timeout|overload",
+    re.IGNORECASE,
+)
+"""What finish_reasons say then. Any other word, and none, means that the calls are meant."""
 
 
 class Stage:
-    """number: from 1. message: the model's. finish_reason: what is made of it. results: of the sidecar's tools, once all ran.
+    """number: from 1. tools: names that the model may call. taken: ids of the calls of stages before.
 
-    tools: names that the model may call. taken: ids of the calls of stages before.
+    head: `id`, `created` and `model`, of the first chunk with a choice. fields: what the message holds besides text and calls.
+    usage: the last that came. results: of the sidecar's tools, once all have run.
     """
 
-    def __init__(self, number: int, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
+    def __init__(self, number: int = 1, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
         self.number = number
-        self.message = Message(f"call_{number}_", tools, taken)
+        self.head: dict[str, Any] = {}
+        self.texts: list[str] = []
+        self.fields = Fields()
         self.calls: list[Call] = []
         self.finish_reason: str | None = None
+        self.usage: Any = None
         self.results: tuple[ToolResult, ...] = ()
+        self._growing = Calls(f"call_{number}_", tools, taken)
+        self._parts: dict[int, list[Any]] = {}  # by their place in `texts`
 
     def add(self, chunk: Chunk) -> Sequence[Item]:
         """Take the chunk, and make items of what it says."""
-        deltas = self.message.add(chunk)
-        if chunk.fields is None and not deltas and not chunk.reasoning:
+        if chunk.parts:
+            self._parts[len(self.texts)] = chunk.parts
+        if chunk.text or chunk.parts:
+            self.texts.append(chunk.text)
+        if chunk.finish_reason:
+            self.finish_reason = chunk.finish_reason
+        if chunk.usage:
+            self.usage = chunk.usage  # those who send it with every chunk count up
+        if not self.head and chunk.value.get("choices"):
+            self.head = head_of(chunk.value)
+        if chunk.fields:
+            self.fields.add(chunk.fields)
+        if not (chunk.reasoning or chunk.refusal or chunk.fragments):
             return (chunk,)
         before = [kind(text) for kind, text in ((Reasoning, chunk.reasoning), (Refusal, chunk.refusal)) if text]
-        return [*before, chunk, *deltas]
+        return [*before, chunk, *self._growing.feed(chunk.fragments or ())]
 
     def end(self) -> Sequence[Item]:
         """No chunk follows: what there is left to say of the tool calls. Raises UpstreamFailed."""
-        deltas = self.message.end()
-        self.calls = self.message.calls()
+        deltas = self._growing.end()
+        self.calls = self._growing.whole()
         return [*deltas, *map(CallEnded, self.calls)]
+
+    @property
+    def broken_off(self) -> bool:
+        """Whether the model was: its calls may be incomplete, or are not meant."""
+        return bool(_BROKEN_OFF.search(self.finish_reason or ""))
 
     @property
     def result(self) -> dict[str, Any]:
         """The stage in an answer's `result`."""
         return {
             "stage_id": str(self.number),
-            "text": joined(self.message.texts),
+            "text": joined(self.texts),
             "calls": [result.summary() for result in self.results],
-            "finish_reason": self.finish_reason or self.message.finish_reason,
-            "usage": self.message.usage,
+            "finish_reason": self.finish_reason,
+            "usage": self.usage,
         }
 
     def messages(self) -> list[dict[str, Any]]:
         """What the next stage is asked with besides: the assistant's message, and one for each tool that has run."""
+        content: Any = joined(self.texts)
+        if self._parts:
+            content = whole([self._parts.get(i) or [{"type": "text", "text": text}] for i, text in enumerate(self.texts)])
         told = [{"role": "tool", "tool_call_id": one.call.id, "content": one.outcome.content} for one in self.results]
-        return [self.message.value(map(_sent_back, self.results)), *told]
+        return [message(content, self.fields.whole(), map(_sent_back, self.results)), *told]
+
+    def completion(self) -> Completion:
+        """The stage as an answer in one piece, once it has ended."""
+        said = message(joined(self.texts), self.fields.whole(), self.calls)
+        return Completion(self.head, said, self.finish_reason or ("tool_calls" if self.calls else "stop"), self.usage)
+
+
+def message(content: Any, fields: Mapping[str, Any], calls: Iterable[Call]) -> dict[str, Any]:
+    """An assistant message with these calls."""
+    made = [call.message() for call in calls]
+    return {"role": "assistant", "content": content or None, **fields, **({"tool_calls": made} if made else {})}
 
 
 def _sent_back(result: ToolResult) -> Call:

@@ -99,8 +99,7 @@ class OpenAI(ChatFormat):
         return not self._merge
 
     def whole(self, completion: Completion) -> bytes:
-        choice = {"index": 0, "message": completion.message, "finish_reason": completion.finish_reason}
-        return write({**completion.head, "object": "chat.completion", "choices": [choice], "usage": completion.usage})
+        return completion.json()
 
     def _passed_on(self, chunk: Chunk) -> bytes:
         if chunk.usage is None or self._include_usage:

@@ -165,13 +165,9 @@ def _finite(digits: str) -> float | None:
 def _too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_LEVELS):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
-        ]
-    return bool(level)
+        nodes = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
+        level = [child for node in nodes for child in node]
+    return any(isinstance(node, dict | list) for node in level)
 
 
 def _no_chunk(what: str) -> Exception:

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from handlers.chat.items import Chunk, Whole
+from handlers.chat.stage import Stage
 from handlers.chat.texts import write
 from handlers.chat.upstream.chunks import parse
 
@@ -36,24 +37,20 @@ class DemoUpstream:
         model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "sidestream"}
         return Whole(200, write({"object": "list", "data": [model]}))
 
-    async def open(
-        self,
-        body: Mapping[str, Any],
-        *,
-        retry: bool,  # noqa: ARG002
-        headers: Mapping[str, str],  # noqa: ARG002
-    ) -> tuple[AsyncGenerator[list[Chunk], None], Mapping[str, str]]:
+    async def open(self, body: Mapping[str, Any], **_: Any) -> tuple[AsyncGenerator[list[Chunk], None], Mapping[str, str]]:
         return self._stream(body), {}
 
-    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str]) -> Whole:  # noqa: ARG002
-        call, words = _call(body), _words(body)
-        said = {"content": None, "tool_calls": [call]} if call else {"content": "".join(words)}
-        await asyncio.sleep(self._interval * len(words))
-        choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": "tool_calls" if call else "stop"}
-        return Whole(200, write({**_head("chat.completion"), "choices": [choice], "usage": _usage(body, words)}))
+    async def complete(self, body: Mapping[str, Any], **_: Any) -> Whole:
+        stage = Stage()
+        async for chunks in self._stream({**body, "stream_options": {"include_usage": True}}):
+            for chunk in chunks:
+                stage.add(chunk)
+        stage.end()
+        return Whole(200, stage.completion().json())
 
     async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Chunk], None]:
-        head, words, call = _head("chat.completion.chunk"), _words(body), _call(body)
+        head: dict[str, Any] = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion.chunk"}
+        head, words, call = head | {"created": int(time.time()), "model": MODEL}, _words(body), _call(body)
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
         if call:
             arguments = call["function"]["arguments"]
@@ -106,10 +103,6 @@ def _prompt(body: Mapping[str, Any]) -> str:
     content = next((message.get("content") for message in reversed(body["messages"]) if message.get("role") == "user"), "")
     parts = content if isinstance(content, list) else [{"text": content}]
     return " ".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
-
-
-def _head(kind: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": MODEL}
 
 
 def _usage(body: Mapping[str, Any], words: list[str]) -> dict[str, int]:

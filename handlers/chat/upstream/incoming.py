@@ -51,8 +51,12 @@ class Incoming:
         return self
 
     async def begin(self) -> None:
-        """Wait for the first chunks. Raises UpstreamFailed if there are none."""
-        self._first = await anext(self, [])
+        """Wait for the first chunks. Raises UpstreamFailed if there are none, and is closed then."""
+        try:
+            self._first = await anext(self, [])
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def __anext__(self) -> list[Chunk]:
         if self._first:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from handlers.chat.items import UpstreamFailed, Whole
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("handlers.chat")
 
 T = TypeVar("T")
+Body: TypeAlias = Mapping[str, Any]
 
 RETRIES: Final = 2
 
@@ -92,48 +93,39 @@ class OpenAIUpstream:
             self._listed = model, self.clock()
         return model
 
-    async def open(
-        self, body: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str]
-    ) -> tuple[Incoming, Mapping[str, str]]:
+    async def open(self, body: Body, *, retry: bool, headers: Mapping[str, str]) -> tuple[Incoming, Mapping[str, str]]:
         """Ask for a streamed answer; returns when its status is known, with what the upstream says of its limits.
 
         retry: the SDK's own retries, capped. headers: sent too. Raises UpstreamFailed.
         """
 
-        async def ask(body: Mapping[str, Any]) -> tuple[Incoming, Mapping[str, str]]:
-            sdk = await self._sdk()
-            deadline = asyncio.get_running_loop().time() + self.first_token_timeout
+        async def ask(body: Body) -> tuple[Incoming, Mapping[str, str]]:
+            sdk, deadline = await self._sdk(), self._deadline()
             async with self._reported(sdk, deadline):
                 response = await _create(sdk.retrying if retry else sdk.client, body, headers)
             patience = Patience(deadline, self.timeout)
             incoming = Incoming(response, patience, sdk.broken, self._redacted, several=_several(body))
             if not response.headers.get("content-type", "text/event-stream").lower().startswith("text/event-stream"):
-                try:
-                    await incoming.begin()  # it may be an event stream all the same, or say what is wrong
-                except BaseException:
-                    await incoming.aclose()
-                    raise
+                await incoming.begin()  # it may be an event stream all the same, or say what is wrong
             return incoming, _limits(response.http_response)
 
         return await self._with_model(body, ask)
 
-    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str]) -> Whole:
+    async def complete(self, body: Body, *, headers: Mapping[str, str]) -> Whole:
         """Ask for an answer in one piece. headers: sent too. Raises UpstreamFailed."""
 
-        async def ask(body: Mapping[str, Any]) -> Whole:
-            answer = await self._whole(lambda sdk: _create(sdk.client, body, headers))
-            try:
+        async def ask(body: Body) -> Whole:
+            async with self._whole(lambda sdk: _create(sdk.client, body, headers)) as answer:
                 return checked(answer, several=_several(body))
-            except UpstreamFailed as failure:
-                raise failed(self._redacted(failure.message), failure.code) from None
 
         return await self._with_model(body, ask)
 
     async def models(self) -> Whole:
         """What the upstream lists. Raises UpstreamFailed."""
-        return await self._whole(lambda sdk: sdk.client.models.with_streaming_response.list().__aenter__())
+        async with self._whole(lambda sdk: sdk.client.models.with_streaming_response.list().__aenter__()) as answer:
+            return answer
 
-    async def _with_model(self, body: Mapping[str, Any], ask: Callable[[Mapping[str, Any]], Awaitable[T]]) -> T:
+    async def _with_model(self, body: Body, ask: Callable[[Body], Awaitable[T]]) -> T:
         """Ask with the default model where the body names none; if the upstream doesn't know that, once more with the next."""
         if body["model"]:
             return await ask(body)
@@ -148,10 +140,11 @@ class OpenAIUpstream:
                 raise
         return await ask({**body, "model": another})
 
-    async def _whole(self, ask: "Callable[[_SDK], Awaitable[AsyncAPIResponse[Any]]]") -> Whole:
-        """An answer as it came, if it isn't longer than `MAX_WHOLE`. Raises UpstreamFailed."""
+    @asynccontextmanager
+    async def _whole(self, ask: "Callable[[_SDK], Awaitable[AsyncAPIResponse[Any]]]") -> AsyncIterator[Whole]:
+        """An answer as it came, if it isn't longer than `MAX_WHOLE`. Raises UpstreamFailed, as what is done with it does."""
         sdk = await self._sdk()
-        async with self._reported(sdk, asyncio.get_running_loop().time() + self.first_token_timeout):
+        async with self._reported(sdk, self._deadline()):
             response, body = await ask(sdk), bytearray()
             try:
                 async for data in response.iter_bytes():
@@ -160,7 +153,10 @@ class OpenAIUpstream:
                         raise failed(f"the upstream's answer has over {MAX_WHOLE} bytes", "not_a_stream")
             finally:
                 await response.close()
-            return _answer(response.http_response, bytes(body))
+            yield _answer(response.http_response, bytes(body))
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self.first_token_timeout
 
     async def _sdk(self) -> _SDK:
         return await asyncio.shield(self.start())  # others wait for it too
@@ -200,8 +196,8 @@ class OpenAIUpstream:
         try:
             async with asyncio.timeout_at(deadline):
                 yield
-        except UpstreamFailed:
-            raise
+        except UpstreamFailed as failure:
+            raise failed(self._redacted(failure.message), failure.code) from None
         except TimeoutError:
             raise failed(NOTHING_IN_TIME, "first_token_timeout") from None
         except openai.APIStatusError as error:
@@ -219,18 +215,18 @@ class OpenAIUpstream:
         return environment.redacted(text, self.key)
 
 
-async def _create(client: "AsyncOpenAI", body: Mapping[str, Any], headers: Mapping[str, str]) -> "AsyncAPIResponse[Any]":
+async def _create(client: "AsyncOpenAI", body: Body, headers: Mapping[str, str]) -> "AsyncAPIResponse[Any]":
     """Send the request as it stands: what the SDK has no parameter for goes the same way as what it has."""
     rest: Any = {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
     create: Any = client.chat.completions.with_streaming_response.create
-    headers = {**headers, **({"x-request-id": REQUEST_ID.get()} if REQUEST_ID.get() else {})}
+    headers = {**headers, "x-request-id": request_id} if (request_id := REQUEST_ID.get()) else headers
     request = create(
         model=body["model"], messages=body["messages"], stream=body.get("stream", False), extra_body=rest, extra_headers=headers
     )
     return await request.__aenter__()  # type: ignore[no-any-return]  # closed by whoever gets the response
 
 
-def _several(body: Mapping[str, Any]) -> bool:
+def _several(body: Body) -> bool:
     return (body.get("n") or 1) > 1
 
 

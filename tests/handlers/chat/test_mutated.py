@@ -14,8 +14,8 @@ from typing import Any, Final
 import pytest
 
 from handlers.chat.items import UpstreamFailed
+from handlers.chat.stage import Stage
 from handlers.chat.upstream.body import Body
-from handlers.chat.upstream.message import Message
 from sse.stream import State
 from tests.handlers.chat.test_cases import FORMATS, ask, cases
 from tests.support.app import JSON, Answer
@@ -134,19 +134,19 @@ def ends(format: str, answer: Answer) -> int:
 
 def understood(steps: list[bytes]) -> tuple[str, Any]:
     """What the steps come to: how the answer ends, and the message."""
-    body, message, end = Body(), Message(), "whole"
+    body, stage, end = Body(), Stage(), "whole"
     try:
         for step in steps:
             for one in body.feed(step) if not body.done and not body.failure else ():
-                message.add(one)
+                stage.add(one)
         for one in body.end() if not body.done and not body.failure else ():
-            message.add(one)
+            stage.add(one)
         if body.failure:
             raise body.failure
-        message.end()
+        stage.end()
     except UpstreamFailed as failure:
         end = failure.code
-    return end, message.value(message.calls())
+    return end, stage.completion().message
 
 
 def test_it_makes_no_difference_where_a_body_is_cut() -> None:
