@@ -93,10 +93,11 @@ class Chat:
 
     def opening(self, service: Service, answer: Answer) -> Opening:
         """How the stream of an answer is opened."""
-        settings, chat = service.settings, answer.request
-        linger = 0 if answer.format.after_status else settings.linger if chat.linger is None else chat.linger
-        listed = not answer.format.after_status  # what can't be resumed isn't kept
-        return Opening(answer, answer.format, linger, settings.keep, chat.metadata, lambda: answer.result, listed=listed)
+        settings, chat, format = service.settings, answer.request, answer.format
+        linger, keep = settings.linger if chat.linger is None else chat.linger, settings.keep
+        if format.after_status:  # what can't be resumed isn't kept
+            return Opening(answer, format, linger=0, keep=0, listed=False)
+        return Opening(answer, format, linger, keep, chat.metadata, lambda: answer.result)
 
     async def _after_status(self, service: Service, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""

@@ -1,7 +1,7 @@
 """A stage: one request to the model, and what has come of it so far.
 
-The model's message is put together from its chunks. Nothing that the upstream sent with it is lost, so that it can go back whole:
-some refuse the next stage without Gemini's `extra_content`, DeepSeek's `reasoning_content`, OpenRouter's `reasoning_details`.
+The message is put together from its chunks. Nothing that the upstream sent with it is lost, so that it can go back whole: some
+refuse the next stage without Gemini's `extra_content`, DeepSeek's `reasoning_content`, OpenRouter's `reasoning_details`.
 """
 
 import re

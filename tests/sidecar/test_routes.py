@@ -32,7 +32,8 @@ ONE = route("GET", "/things/{id}")
 DELETE = route("DELETE", "/things/{id}")
 PART = route("GET", "/things/{id}/parts/{part}")
 ODD = Route("GET", "/odd/{id}", handler, Right.OPEN, errors=errors)
-TABLE = (ALL, CREATE, BEST, ONE, DELETE, PART, ODD)
+REST = route("GET", "/paths/{path*}")
+TABLE = (ALL, CREATE, BEST, ONE, DELETE, PART, ODD, REST)
 
 
 def asked(method: str, path: str) -> Request:
@@ -52,6 +53,9 @@ def asked(method: str, path: str) -> Request:
         ("GET", "/things/", ONE, {"id": ""}),
         ("GET", "/things/{id}", ONE, {"id": "{id}"}),
         ("GET", "/things/a/parts/b", PART, {"id": "a", "part": "b"}),
+        ("GET", "/paths/a", REST, {"path": "a"}),
+        ("GET", "/paths/a/b/c", REST, {"path": "a/b/c"}),
+        ("GET", "/paths/", REST, {"path": ""}),
     ],
 )
 def test_a_request_is_answered_by_its_route(method: str, path: str, found: Route, params: dict[str, str]) -> None:

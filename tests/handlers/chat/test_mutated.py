@@ -187,7 +187,7 @@ async def test_whatever_comes_the_answer_ends_once_and_nothing_is_left_open(
                     assert state["state"] in (State.DONE, State.FAILED)
                     codes.add(state.get("error", {}).get("code", "none"))
                 store = s.app.service.store
-                assert (len(store.running), store.places.taken, store.watchers.taken) == (0, 0, 0)
+                assert (store.busy, store.watchers) == (0, 0)
                 await s.upstream.wait_for(running=0)
             except BaseException:
                 print(f"batch {batch}, {format}, scripts {first} to {s.asked}:", *scripts[first : s.asked], sep="\n")

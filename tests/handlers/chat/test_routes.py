@@ -2,12 +2,15 @@
 
 import json
 import sys
+import time
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from handlers.chat.upstream.failures import CODES
+from sidecar.functions import function
 from sse.testing import open_stream
 from tests.support.app import HOST, JSON, Answer, ask
 from tests.support.chat import KEY, MESSAGES
@@ -420,6 +423,26 @@ async def test_where_there_is_no_room_v1_says_so_and_asks_nobody() -> None:
         assert s.asked == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/first"])
+async def test_the_models_are_asked_for_in_a_place_of_their_own(path: str) -> None:
+    async with sidecar(SLOW, models=HELLO, max_streams=1) as s, s.watching("/chat", {"messages": MESSAGES}) as client:
+        await client.next()
+        assert (await s.get(path)).status == 503
+        assert s.asked == 1
+
+
+async def test_a_body_that_is_nested_too_deep_is_refused_and_asks_nobody() -> None:
+    async with sidecar(HELLO) as s:
+        for levels, status in ((240, 200), (255, 400), (1023, 400), (100_000, 400)):
+            body = b'{"messages":[{"role":"user","content":"x"}],"deep":%b%b}' % (b"[" * levels, b"]" * levels)
+            for path in ("/chat", V1):
+                began, asked = time.perf_counter(), s.asked
+                answer = await ask(s.app, path, method="POST", body=body, headers={"content-type": "application/json"})
+                assert time.perf_counter() - began < 1
+                assert answer.status == status
+                assert (s.asked > asked) == (levels == 240)
+
+
 # -- a stream's life
 
 SLOW = reply(chunk("Hel"), HANG)
@@ -504,6 +527,36 @@ async def test_a_v1_client_that_goes_between_tokens_cancels_whatever_the_linger(
         async with open_stream(s.app, V1, method="POST", json=STREAMED, headers={"host": HOST}) as client:
             await client.next()
         await s.upstream.wait_for(running=0)
+
+
+@pytest.mark.parametrize("tools", [[], ["calculate"]])
+async def test_v1_keeps_nothing_that_can_not_be_read(tools: list[str]) -> None:
+    async with sidecar(SLOW, HELLO) as s:
+        store = s.app.service.store
+        async with s.watching(V1, {**STREAMED, "tools": tools}) as client:
+            await client.next()
+            assert (len(store.running), store.streams) == (1, {})
+            assert (await s.get("/streams")).json["streams"] == []
+            assert not {"location", "stream-key"} & {*client.headers}
+        answer = await s.post({**STREAMED, "tools": tools}, V1)
+        assert answer.body.endswith(b"[DONE]\n\n")
+        assert (store.running, store.streams, store.budget.used) == ({}, {}, 0)
+
+
+async def test_a_tool_that_ends_the_process_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("tools_that_exit")
+
+    @function
+    def leave() -> None:
+        raise SystemExit(3)
+
+    module.leave = leave  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tools_that_exit", module)
+    async with sidecar(reply(call("leave", "{}"), finish("tool_calls"), DONE), HELLO, tools=("tools_that_exit",)) as s:
+        answer = await s.post({"messages": MESSAGES, "tools": ["leave"]})
+        [summary] = [payload["tool_summary"] for name, payload in named(answer) if name == "tool_summary"]
+        assert (summary["calls"][0]["ok"], named(answer)[-1][1]["final"]) == (False, True)
+        assert "SystemExit" in summary["calls"][0]["error"]
 
 
 # -- the start
