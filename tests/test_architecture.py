@@ -73,7 +73,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 5586, "sse": 2122, "sse without its client": 1572}
+FIGURES = {"all of it": 5581, "sse": 2122, "sse without its client": 1572}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {

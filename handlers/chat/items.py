@@ -110,16 +110,10 @@ class ToolResult:
 
     def summary(self) -> dict[str, Any]:
         """The result for a client: `id`, `name`, `arguments`, `ok`, `duration_ms`, and `result` or `error`."""
-        call, outcome = self.call, self.outcome
-        ms = round(outcome.seconds * 1000, 1)
-        summary = {
-            "id": call.id,
-            "name": call.name,
-            "arguments": outcome.arguments,
-            "ok": outcome.error is None,
-            "duration_ms": ms,
-        }
-        return summary | ({"result": outcome.value} if outcome.error is None else {"error": outcome.error})
+        call, outcome, ok = self.call, self.outcome, self.outcome.error is None
+        summary = {"id": call.id, "name": call.name, "arguments": outcome.arguments, "ok": ok}
+        said = {"result": outcome.value} if ok else {"error": outcome.error}
+        return {**summary, "duration_ms": round(outcome.seconds * 1000, 1), **said}
 
 
 class ToolsDone(NamedTuple):

@@ -75,4 +75,4 @@ class ChatFormat(Format):
 
     def whole(self, completion: Completion) -> bytes:
         """An answer in one piece: JSON. Only for formats whose requests can ask for one."""
-        raise NotImplementedError
+        return completion.json()

@@ -12,7 +12,7 @@ from typing import Any
 
 from handlers.chat.fields import Numbered
 from handlers.chat.formats.base import ChatFormat
-from handlers.chat.items import Chunk, Completion, Item, StageDone, UpstreamFailed, Whole, add_usage, head_of
+from handlers.chat.items import Chunk, Item, StageDone, UpstreamFailed, Whole, add_usage, head_of
 from handlers.chat.request import ASK_FOR_USAGE, Offer, parse_openai
 from handlers.chat.texts import write
 from sse.errors import Problem, SourceFailed
@@ -98,9 +98,6 @@ class OpenAI(ChatFormat):
     def passes_whole(self) -> bool:
         return not self._merge
 
-    def whole(self, completion: Completion) -> bytes:
-        return completion.json()
-
     def _passed_on(self, chunk: Chunk) -> bytes:
         if chunk.usage is None or self._include_usage:
             return encode_json(chunk.json)
@@ -145,4 +142,5 @@ def _error(message: str, code: str) -> bytes:
 
 
 def _says_something(choice: Any) -> bool:
-    return bool(choice and (choice.get("finish_reason") or any((choice.get("delta") or {}).values())))
+    delta = choice.get("delta") if choice else None
+    return bool(choice and (choice.get("finish_reason") or (any(delta.values()) if isinstance(delta, dict) else delta)))

@@ -38,7 +38,7 @@ def parse(data: bytes, *, several: bool = False, first: bool = True) -> Chunk | 
     if value is None:
         return None
     choices = value.get("choices") if isinstance(value, dict) else None
-    if (choices and value.get("error")) or (not choices and says_error(value)):
+    if value.get("error") if choices else says_error(value):
         raise reported(value)
     if not isinstance(value, dict):
         raise _no_chunk("JSON that is no object")
@@ -49,9 +49,9 @@ def parse(data: bytes, *, several: bool = False, first: bool = True) -> Chunk | 
     delta, reason = choice.get("delta"), choice.get("finish_reason")
     if delta is None and first and isinstance(choice.get("message"), dict):
         return from_whole(value, several=several)
-    if not isinstance(delta, dict | None):
+    if delta is not None and not isinstance(delta, dict):
         raise _no_chunk("a delta that is no object")
-    if not isinstance(reason, str) or reason.lower() in ("", "null", "none"):
+    if reason is not None and (not isinstance(reason, str) or reason.lower() in ("", "null", "none")):
         reason = None
     if not delta:
         return Chunk(raw, value, "", None, reason, usage)
@@ -83,7 +83,9 @@ def _choice(choices: Any, several: bool) -> Mapping[str, Any]:
     counts: Mapping[str, Any] = {}
     if not isinstance(choices, list):
         raise _no_chunk("choices that are no list")
-    for choice in filter(None, choices):
+    for choice in choices:
+        if not choice:
+            continue
         if not isinstance(choice, dict):
             raise _no_chunk("a choice that is no object")
         if choice.get("error"):
