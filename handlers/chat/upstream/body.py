@@ -58,6 +58,7 @@ class Body:
         self._between = True  # no event is begun
         self._events = False
         self._choice = False
+        self._aside = b""  # the last event without a choice
 
     def feed(self, data: bytes) -> list[Chunk]:
         """The chunks that `data` completes."""
@@ -116,14 +117,19 @@ class Body:
         self._events = True
         if text.startswith(b"[DONE]"):
             if not self._choice:
-                raise failed("the upstream's answer ended before it had begun", "empty")
+                raise self._ended("the upstream's answer ended before it had begun", "empty")
             self.done = self.complete = True
         elif type == "error":
             raise reported(read(text))
-        elif text.strip() and (chunk := parse(text, several=self._several, first=not self._choice)):
-            self._choice = self._choice or bool(chunk.value.get("choices"))
-            self.complete = self.complete or chunk.finish_reason is not None
-            chunks.append(chunk)
+        elif text.strip():
+            chunk = parse(text, several=self._several, first=not self._choice)
+            if chunk is not None:
+                chunks.append(chunk)
+                self.complete = self.complete or chunk.finish_reason is not None
+            if chunk is None or not chunk.value.get("choices"):
+                self._aside = text
+            else:
+                self._choice = True
 
     def _whole(self, body: bytes) -> list[Chunk]:
         """What a body is that is no event stream."""
@@ -146,7 +152,11 @@ class Body:
                 return
         if not self._events:
             raise failed("the upstream's answer is not an event stream", "not_a_stream")
-        raise failed(CUT, "cut")
+        raise self._ended(CUT, "cut")
+
+    def _ended(self, message: str, code: str) -> UpstreamFailed:
+        """The failure; where no choice came, with what came in its place: nobody knows all the ways to say error."""
+        return failed(f"{message}: {one_line(self._aside)}" if self._aside and not self._choice else message, code)
 
 
 def _lone_lines(data: bytes) -> list[tuple[str, bytes]] | None:

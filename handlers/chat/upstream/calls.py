@@ -118,7 +118,7 @@ class _Growing:
                 return not piece or self.complete()
             return other_id or (not blank and self.complete())
         if not fragment.name:
-            return not blank and self.complete() and (new_id or self.named_again)
+            return not blank and (new_id or self.named_again) and self.complete() and self.pieces != ["{}"]
         if not self.name:
             return False
         if fragment.name != self.name:

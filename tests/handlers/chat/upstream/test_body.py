@@ -133,6 +133,16 @@ def test_failure(body: bytes, code: str, cut: bool) -> None:
         assert "overloaded" in caught.value.message
 
 
+@pytest.mark.parametrize("end", [b"", DONE])
+def test_without_any_choice_what_came_in_its_place_is_shown(end: bytes) -> None:
+    refusal = {"choices": None, "base_resp": {"status_code": 1004, "status_msg": "login fail"}}
+    with pytest.raises(UpstreamFailed, match="login fail"):
+        read(event(refusal) + end)
+    with pytest.raises(UpstreamFailed) as caught:
+        read(chunk("a") + event({"choices": [], "usage": {"total_tokens": 3}}))
+    assert "usage" not in caught.value.message
+
+
 ALIVE = [
     b": wait\n\n",
     b"data:\n\n",

@@ -129,6 +129,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
     "blanks": ([fragment(0, "a", "f", " ")], [("a", "f", "{}")]),
     "null first": ([fragment(0, "a", "f", None), fragment(0, None, None, X)], ONE),
     "{} first": ([fragment(0, "a", "f", "{}"), fragment(0, None, None, X1), fragment(0, None, None, X2)], ONE),
+    "{} first, and a new id in every piece": (
+        [fragment(0, "a", "f", "{}"), fragment(0, "b", None, X1), fragment(0, "c", None, X2)],
+        ONE,
+    ),
     "braces in a text": (
         [fragment(0, "a", "f", '{"x":"}{\\"'), fragment(0, "a", "f", '}"}'), fragment(0, "b", "g", Y)],
         [("a", "f", '{"x":"}{\\"}"}'), ("b", "g", Y)],
