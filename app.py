@@ -22,7 +22,7 @@ from sidecar import access, answers, logs
 from sidecar.access import Right
 from sidecar.answers import Reply
 from sidecar.routes import Route, Routes
-from sidecar.service import Service
+from sidecar.service import Service, backend_for
 from sidecar.settings import Settings, from_environment
 from sse import resume
 from sse.asgi import Receive, Scope, Send, lifespan
@@ -122,7 +122,8 @@ class Sidestream:
 
     def start(self) -> None:
         """Read the settings and make the features. Raises ValueError for one that is wrong."""
-        service = Service(self.settings or from_environment(), self._backend)
+        settings = self.settings or from_environment()
+        service = Service(settings, self._backend or backend_for(settings))
         self.features = Features.of(service)
         self.features.start()
         self._routes = Routes(self.routes(self.features))
@@ -141,6 +142,7 @@ class Sidestream:
         if self._service is not None and self.features is not None:
             await self._service.store.drain(0)
             await self.features.stop()
+            await self._service.store.backend.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -30,6 +30,7 @@ BENCHMARKS = (
     Benchmark("paced", ("bench.streams", "paced"), "latency added to an event, 1,000 streams"),
     Benchmark("fanout", ("bench.streams", "fanout"), "one event to 1,000 watchers"),
     Benchmark("idle", ("bench.streams", "idle"), "memory of a watcher that waits"),
+    Benchmark("store", ("bench.store",), "two processes and a Redis, beside one process alone"),
     Benchmark("start", ("bench.streams", "start"), "process start to first byte"),
 )
 

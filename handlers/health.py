@@ -15,4 +15,7 @@ async def alive(service: Service, request: Request, stream: Stream | None) -> Re
 async def ready(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     if service.store.draining:
         raise Problem(503, "Shutting down.", headers={"retry-after": "5"})
+    link = service.store.backend.link
+    if link is not None and not link.reached:
+        raise Problem(503, "The store has not been reached yet.", headers={"retry-after": "5"})
     return json_response({"status": "ready"})

@@ -92,8 +92,9 @@ class Metrics:
         """What goes on at this moment."""
         store = self._service.store
         private = [stream for stream in store.running.values() if stream.id not in store.streams]
+        held = [stream for stream in store.streams.values() if not stream.elsewhere]
         states = Counter({state.value: 0 for state in State})
-        states.update(stream.state.value for stream in (*store.streams.values(), *private))
+        states.update(stream.state.value for stream in (*held, *private))
         yield "streams", "Streams held, by state.", ("state",), states
         yield "watchers", "Connections that watch.", (), {(): store.watchers}
         yield "watchers_limit", "How many may.", (), {(): store.limits.watchers}
@@ -102,6 +103,9 @@ class Metrics:
         text = "Jobs with a thread, waiting for one, or cancelled and still holding one."
         yield "jobs", text, ("state",), self._threads.counts()
         yield "draining", "1 from SIGTERM on.", (), {(): int(store.draining)}
+        if (link := store.backend.link) is not None:
+            yield "store_up", "1 while the store answers.", (), {(): int(link.up)}
+            yield "store_lag_events", "Events that the store doesn't have yet.", (), {(): link.lag}
 
     def _sent(self) -> Iterator[Described]:
         """Totals that live watchers are part of."""
@@ -119,6 +123,9 @@ class Metrics:
 
     def _ended(self) -> Iterator[Described]:
         """Totals of what has ended."""
+        if (link := self._service.store.backend.link) is not None:
+            yield "store_errors", "Commands to the store that failed.", (), {(): link.errors}
+            yield "store_reconnects", "Times that the store was back.", (), {(): link.reconnects}
         counts = self._service.counts
         yield "requests", "Requests answered, by status.", ("status",), counts.requests
         yield "watchers_ended", "Connections that watched, by how they ended.", ("outcome",), counts.outcomes

@@ -13,7 +13,7 @@ from sse.stream import State, Stream, Trigger
 async def watch(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`GET /streams/{id}`: the events; with `Accept: application/json` the state."""
     if request.accepts("application/json"):
-        return json_response(describe(service, request, found(stream)))
+        return json_response(await describe(service, request, found(stream)))
     return resume(service, request, stream)
 
 
@@ -38,11 +38,12 @@ async def drop(service: Service, request: Request, stream: Stream | None) -> Rep
 async def index(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     """`GET /streams?limit=`: all that are held, newest first."""
     limit = request.integer("limit", 100, minimum=1, maximum=10000)
-    newest = list(reversed(service.store.streams.values()))[:limit]
-    return json_response({"streams": [describe(service, request, held) for held in newest]})
+    streams = [*service.store.streams.values(), *await service.store.backend.newest(limit)]
+    newest = sorted(streams, key=lambda stream: stream.created, reverse=True)[:limit]
+    return json_response({"streams": await asyncio.gather(*[describe(service, request, stream) for stream in newest])})
 
 
-def describe(service: Service, request: Request, stream: Stream) -> dict[str, Any]:
+async def describe(service: Service, request: Request, stream: Stream) -> dict[str, Any]:
     """The state document. Times are seconds since 1970, ages seconds, lags events and not yet taken."""
     log = stream.log
     events = log.last - log.closed
@@ -72,7 +73,7 @@ def describe(service: Service, request: Request, stream: Stream) -> dict[str, An
     if stream.failure is not None:
         document["error"] = {"error": stream.failure.message, "code": stream.failure.code}
     if stream.opening.result is not None:
-        document["result"] = stream.opening.result()
+        document["result"] = await service.store.ask(stream, "result")
     return document
 
 

@@ -28,6 +28,9 @@ from sse.wire.payload import dumps
 NOT_OF_THE_STREAM = ("last_event_id", "key", "from")
 """Query parameters that say how to watch, not what: a request is the same with or without them."""
 
+PASSING = ("shutting down", "store")
+"""What is in the way only here, or only now, if there are several processes."""
+
 MAX_KEY = 256
 """Characters of an idempotency key."""
 
@@ -115,22 +118,28 @@ async def start(service: Service, request: Request, propose: Propose, *, body: b
                 detail = "The request that has this idempotency key has not opened its stream yet."
                 raise Problem(409, detail, headers={"retry-after": "1"}, parameter="key")
             return stream
+    opening = None
     try:
         with store.reserve():
-            return begin(service, propose(), id=stream_id, identity=identity, claim=key)
+            opening = prepared(service, propose(), id=stream_id, identity=identity, claim=key)
+            await store.backend.announce(opening)
+            return store.open(opening)
     except BaseException:
-        if key:
-            store.backend.release(key)
+        store.backend.forget(stream_id, key)
+        if opening is not None and (aclose := getattr(opening.source, "aclose", None)):
+            await aclose()
         raise
 
 
 def begin(service: Service, opening: Opening, **changes: Any) -> Stream:
-    """Open a stream for this request, transliterated where the settings ask for that; within `Store.reserve`.
+    """Open a stream for this request; within `Store.reserve`."""
+    return service.store.open(prepared(service, opening, **changes))
 
-    changes: members of the opening that are known here.
-    """
+
+def prepared(service: Service, opening: Opening, **changes: Any) -> Opening:
+    """An opening for this request, transliterated where the settings ask for that. changes: members that are known here."""
     ascii = service.settings.ascii and opening.format.transliterated
-    return service.store.open(replace(opening, request_id=REQUEST_ID.get(), ascii=ascii, **changes))
+    return replace(opening, request_id=REQUEST_ID.get(), ascii=ascii, **changes)
 
 
 def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
@@ -235,14 +244,18 @@ def found(stream: Stream | None) -> Stream:
 def refusal(service: Service, request: Request, problem: Problem, errors: Callable[[Problem], Response]) -> Response:
     """A problem, in the shape that errors have on this route; to an event stream client that can't act on it, an event.
 
-    503 would end an EventSource for good (9.2.3): one that comes back is told when to try again. One whose stream is gone gets
-    an event that says so, and whose id makes its next reconnect end with 204.
+    503 would end an EventSource for good (9.2.3): one that comes back is told when to try again, and where there are several
+    processes, a newcomer too. One whose stream is gone gets an event that says so, and whose id makes its next reconnect end
+    with 204.
     """
     if request.accepts("text/event-stream"):
         if isinstance(problem, Gone) and request.method != "DELETE":
             data = dumps({"error": problem.detail, **problem.members, "fatal": True})
             return one_event(Event(data, "error", GONE_ID))
-        if problem.status == 503 and "limit" in problem.members and request.last_event_id is not None:
+        limit = problem.members.get("limit") if problem.status == 503 else None
+        if limit in PASSING and service.store.backend.link is not None and request.method == "GET":
+            return one_event(Event(retry=service.settings.retry))
+        if limit is not None and request.last_event_id is not None:
             return one_event(Event(retry=max(service.settings.retry, 5000)))
     return errors(problem)
 
@@ -260,8 +273,7 @@ def one_event(event: Event) -> Response:
 
 
 def held(stream: Stream, *, same: bool) -> Held:
-    log = stream.log
-    return Held(stream.id, log.last - log.closed, ended=stream.state is not State.RUNNING, same=same)
+    return Held(stream.id, stream.newest, ended=stream.state is not State.RUNNING, same=same)
 
 
 def identify(request: Request, body: bytes = b"") -> str:

@@ -16,6 +16,23 @@ MAX_METADATA = 1024
 """Bytes of JSON that whoever opens a stream may have kept beside it."""
 
 
+def backend_for(settings: Settings) -> Backend | None:
+    """What the settings keep streams in beyond this process. Raises ValueError, without the credentials."""
+    if not settings.store:
+        return None
+    try:
+        from sse.redis import Redis
+
+        backend = Redis(settings.store)
+        if settings.store_required:
+            backend.check()
+    except ModuleNotFoundError:
+        raise ValueError("SIDESTREAM_STORE needs the extra `redis`: pip install redis") from None
+    except ValueError as error:
+        raise ValueError(f"SIDESTREAM_STORE: {error}") from None
+    return backend
+
+
 class Service:
     """Made once, at the start; handed to every handler. Raises ValueError for a setting that can't be used."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from sidecar.origins import normal_host, normal_origin
 
 PREFIX = "SIDESTREAM_"
+SECRET = ("token", "store")
 
 Reader = tuple[Callable[[str], Any], str]
 """Turns a variable's text into its value, or raises ValueError or KeyError; and what it expects, in words."""
@@ -133,6 +134,8 @@ class Settings:
     replay_events: int = knob(65536, integer(16, 10_000_000))
     replay_bytes: int = knob(16 << 20, size(65536))
     memory: int = knob(256 << 20, size(1 << 20))
+    store: str = knob("", (matching(r"(rediss?|unix)://\S+"), "redis://…, rediss://… or unix://…"))
+    store_required: bool = knob(True, flag)
 
     job_threads: int = knob(4, integer(1, 256))
     job_queue: int = knob(64, integer(0, 100_000))
@@ -162,6 +165,6 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         try:
             values[knob_.name] = read(value)
         except (ValueError, KeyError):
-            shown = "(not shown)" if knob_.name == "token" else repr(value)
+            shown = "(not shown)" if knob_.name in SECRET else repr(value)
             raise ValueError(f"{variable}={shown}: expected {expected}") from None
     return Settings(**values)

@@ -30,6 +30,10 @@ Written: TypeAlias = bytes | Sequence[bytes]
 """One whole event without its id line, or several; empty where there is nothing to write."""
 
 
+LOST: Final = ("The process that ran this stream is gone.", "producer_lost")
+"""The message and the code of a failure."""
+
+
 class Format:
     """What a stream asks of its format. A format overrides what it writes otherwise.
 
@@ -72,6 +76,10 @@ class Format:
     def failed(self, failure: SourceFailed) -> Written:
         """The end of a stream whose source failed."""
         return encode_json(dumps({"error": failure.message, "code": failure.code, "fatal": True}), "error")
+
+    def lost(self) -> Written:
+        """The end that other processes write when the one that ran the stream is gone. Asked for before the stream begins."""
+        return self.failed(SourceFailed(*LOST, retryable=True))
 
     def apology(self) -> bytes:
         """An error of ours while one watcher was served, as an event without an id: the stream itself goes on."""

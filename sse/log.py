@@ -29,6 +29,16 @@ class Watcher(Protocol):
     def wake(self) -> None: ...
 
 
+class Replica(Protocol):
+    """What the log knows of its copy elsewhere: the number of the last event there, and whether to wait for it."""
+
+    position: int
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the log keeps what the copy lacks, and its producer waits. False: what is dropped is lost there."""
+
+
 class Budget:
     """What logs may hold: `events` and `bytes` each, and `limit` bytes all together; past that, `relieve` is asked for room."""
 
@@ -56,7 +66,7 @@ class EventLog:
     """
 
     __slots__ = ("_base", "_ends", "_events", "_free", "_gap", "_idle", "_lead", "_producers", "budget", "closed", "first",
-                 "gaps", "last", "replay", "watchers", "written")  # fmt: skip
+                 "gaps", "last", "replay", "replica", "watchers", "written")  # fmt: skip
 
     def __init__(
         self, gap: Callable[[int, int], bytes], budget: Budget | None = None, *, start: int = 0, replay: bool = True
@@ -72,6 +82,7 @@ class EventLog:
         self.written = 0
         self.budget = budget or Budget()
         self.replay = replay
+        self.replica: Replica | None = None
         self.watchers: dict[Watcher, None] = {}
         self._gap = gap
         self._events: list[bytes] = []  # _events[i] is number last - len + 1 + i; those before `first` are emptied
@@ -119,24 +130,45 @@ class EventLog:
 
     def close(self, terminal: bytes) -> None:
         """Add the terminal event. Never waits; nothing is appended after it."""
+        if self._lead > self.last:  # ahead of this copy of the log: what lies between will never come
+            for watcher in self.watchers:
+                watcher.position = min(watcher.position, self.last)
+            self._pace()
         self.closed = True
         self.append(terminal)
-        self._wake_producers()
+        self.wake_producers()
 
     async def room(self) -> None:
-        """Wait until the watcher furthest ahead has taken what it was given; without watchers, let the loop breathe."""
+        """Wait until the watcher furthest ahead has taken what it was given; without watchers, let the loop breathe.
+
+        And until the replica is within the log's bounds again.
+        """
+        if self.replica is not None:
+            while self._behind(self.replica) and not self.closed:
+                await self._turn()
+            self._pace()
         if not self.watchers:
             self._free = self.written + AHEAD
             await asyncio.sleep(0)
         while self.full and not self.closed and self.watchers:
-            turn = asyncio.get_running_loop().create_future()
-            self._producers.append(turn)
-            try:
-                await turn
-            finally:
-                self._producers.remove(turn)
+            await self._turn()
 
-    def _wake_producers(self) -> None:
+    async def _turn(self) -> None:
+        """Wait to be woken."""
+        turn = asyncio.get_running_loop().create_future()
+        self._producers.append(turn)
+        try:
+            await turn
+        finally:
+            self._producers.remove(turn)
+
+    def _behind(self, replica: Replica) -> bool:
+        """Whether the producer waits for the replica."""
+        over = self.last - self.first >= self.budget.events or self.size > self.budget.bytes
+        return over and replica.position < self.last and replica.awaited
+
+    def wake_producers(self) -> None:
+        """There may be room."""
         for turn in self._producers:
             if not turn.done():
                 turn.set_result(None)
@@ -154,11 +186,15 @@ class EventLog:
         if self.watchers.pop(watcher, self) is self or watcher.position < self._lead:
             return
         if not any(other.position == self._lead for other in self.watchers):
-            self._lead = -1
-            for other in self.watchers:
-                self._moved(other.position)
+            self._pace()
             if not self.watchers:
-                self._wake_producers()
+                self.wake_producers()
+
+    def _pace(self) -> None:
+        """Find the watcher furthest ahead anew."""
+        self._lead = -1
+        for watcher in self.watchers:
+            self._moved(watcher.position)
 
     def ready(self, watcher: Watcher) -> bool:
         """Whether there is something to take; if not, `watcher` will be woken when there is."""
@@ -191,10 +227,19 @@ class EventLog:
         """A watcher has come to `position`. The one furthest ahead sets how far the producer may go; with none, it goes on."""
         if position > self._lead:
             self._lead = position
-            index = position - self.last + len(self._events)
-            self._free = AHEAD + (self._base if position < self.first else self._ends[index - 1])
+            if position >= self.last:  # further ahead than this copy of the log, where the stream runs elsewhere
+                self._free = AHEAD + self.written
+            else:
+                index = position - self.last + len(self._events)
+                self._free = AHEAD + (self._base if position < self.first else self._ends[index - 1])
             if self._producers and not self.full:
-                self._wake_producers()
+                self.wake_producers()
+
+    def after(self, number: int, limit: int) -> tuple[int, list[bytes]]:
+        """For the replica: at most `limit` of the events held after `number`, and the number before the first of them."""
+        position = max(number, self.first - 1)
+        begin = position - self.last + len(self._events)
+        return position, self._events[begin : begin + limit]
 
     # -- forgetting
 
@@ -223,6 +268,11 @@ class EventLog:
         """Forget what the watcher furthest ahead has taken, everything where nobody watches; the others are told the gap."""
         self.drop(max((watcher.position for watcher in self.watchers), default=self.last))
 
+    def skip(self, number: int) -> None:
+        """The events up to `number` can't be had: go on behind it. Whoever lacks them is told the gap."""
+        self.clear()
+        self.last, self.first = number, number + 1
+
     def clear(self) -> None:
         """Forget all events, the newest too: nobody will ask for them."""
         self.budget.used -= self.size
@@ -237,4 +287,7 @@ class EventLog:
         excess = self.written - budget.bytes
         offset = len(self._events) - self.last
         by_bytes = bisect_left(self._ends, excess, self.first - 1 + offset) + 1 - offset if excess > self._base else 0
-        self.drop(max(by_bytes, self.last - budget.events + budget.events // 64))
+        upto = max(by_bytes, self.last - budget.events + budget.events // 64)
+        if self.replica is not None and self.replica.position < upto and self.replica.awaited:
+            upto, self._free = self.replica.position, 0  # it is in `room` that the producer waits
+        self.drop(upto)

@@ -10,10 +10,10 @@ the gap. While that is not enough, nothing new is opened.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sse.errors import Full
 from sse.log import Budget, EventLog
@@ -25,6 +25,10 @@ CLEAN_UP = 1.0
 """Seconds that the sources of streams which a shutdown ends may take to clean up, all together."""
 
 
+FAREWELL = b":\n"
+"""The last that watchers of a stream hear which runs elsewhere, when this process shuts down: a comment, no terminal event."""
+
+
 class Holder(NamedTuple):
     """Who has a key. digest: of the request that took it; the same key with another digest is a mistake."""
 
@@ -32,48 +36,108 @@ class Holder(NamedTuple):
     digest: str
 
 
+@dataclass(slots=True)
+class Link:
+    """How a backend stands with what it keeps streams in.
+
+    up: whether it answers. reached: whether it ever has. lag: events that it doesn't have yet. errors, reconnects: how many.
+    """
+
+    up: bool = False
+    reached: bool = False
+    lag: int = 0
+    errors: int = 0
+    reconnects: int = 0
+
+
 class Backend(Protocol):
     """What holds streams beyond this process. `Memory`: nothing does.
 
-    A stream that runs elsewhere is an ordinary `Stream` without a source, whose log a reader of the backend fills.
+    A stream that runs elsewhere is an ordinary `Stream` without a source, whose log a reader of the backend fills. What raises
+    Full does so while the backend can't be reached: whether a stream exists is unknown then.
     """
 
+    @property
+    def link(self) -> Link | None:
+        """None: there is nothing to be reached."""
+
+    def start(self, store: "Store") -> None:
+        """Called once, in the event loop, with the store that it stands behind."""
+
+    async def stop(self) -> None:
+        """The process ends: what its streams said is handed over, what is open is closed."""
+
     async def find(self, stream_id: str) -> Stream | None:
-        """A stream that this process doesn't hold, with all events until now: a client may come with the newest one's id."""
+        """A stream that this process doesn't hold, with all events until now. Raises Full."""
+
+    async def newest(self, limit: int) -> list[Stream]:
+        """The newest streams that this process doesn't hold, newest first; to be described, not to be watched. Raises Full."""
+
+    async def announce(self, opening: Opening) -> None:
+        """A stream is about to begin here: from now on it can be found everywhere."""
 
     def begin(self, stream: Stream) -> None:
-        """A stream begins here: record its events from now on."""
+        """A stream has begun here: record its events."""
 
-    async def end(self, stream: Stream) -> bool:
-        """Ask whichever process runs `stream` to end it. False: it is this one."""
+    def abandon(self, stream: Stream) -> None:
+        """Nobody has watched `stream` here for its linger: end it, unless it is watched elsewhere."""
 
-    async def claim(self, key: str, holder: Holder) -> Holder:
-        """Take a key, unless somebody has it. Whose it is now."""
+    def forget(self, stream_id: str, claim: str) -> None:
+        """A stream is held here no more, or was announced and never begun; with its key, if it has one."""
 
-    def release(self, key: str) -> None:
-        """The stream that held the key is gone, or was never opened."""
+    async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
+        """What `Store.answer` says in the process that runs `stream`. Raises Full; Problem, as it was raised there."""
+
+    async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
+        """Take a key, unless somebody has it; from the stream `instead_of` it is taken away. Whose it is now. Raises Full."""
+
+    async def holder(self, key: str) -> Holder | None:
+        """Who has a key. Raises Full."""
 
 
 class Memory:
     """No other process: what isn't held here doesn't exist."""
 
+    link = None
+
     def __init__(self) -> None:
         self._keys: dict[str, Holder] = {}
+
+    def start(self, store: "Store") -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
 
     async def find(self, stream_id: str) -> Stream | None:  # noqa: ARG002
         return None
 
+    async def newest(self, limit: int) -> list[Stream]:  # noqa: ARG002
+        return []
+
+    async def announce(self, opening: Opening) -> None:
+        pass
+
     def begin(self, stream: Stream) -> None:
         pass
 
-    async def end(self, stream: Stream) -> bool:  # noqa: ARG002
-        return False
+    def abandon(self, stream: Stream) -> None:
+        stream.abandon()
 
-    async def claim(self, key: str, holder: Holder) -> Holder:
+    def forget(self, stream_id: str, claim: str) -> None:
+        if claim in self._keys and self._keys[claim].stream_id == stream_id:
+            del self._keys[claim]
+
+    async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
+        raise NotImplementedError("no stream runs elsewhere")
+
+    async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
+        if key in self._keys and self._keys[key].stream_id == instead_of:
+            del self._keys[key]
         return self._keys.setdefault(key, holder)
 
-    def release(self, key: str) -> None:
-        self._keys.pop(key, None)
+    async def holder(self, key: str) -> Holder | None:
+        return self._keys.get(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +175,7 @@ class Store:
         self._on_end = on_end
         self._reserved = 0
         self._quiet: asyncio.Future[None] | None = None  # done when nothing runs any more
+        self.backend.start(self)
 
     @property
     def busy(self) -> int:
@@ -141,7 +206,8 @@ class Store:
 
     def open(self, opening: Opening) -> Stream:
         """Open a stream, which runs at once; within `reserve`."""
-        stream = Stream(opening, self.budget, on_end=self._ended, on_expire=self.forget)
+        abandon = self.backend.abandon if opening.listed else Stream.abandon
+        stream = Stream(opening, self.budget, on_end=self._ended, on_expire=self.forget, on_abandon=abandon)
         self.running[stream.id] = stream
         if opening.listed:
             self.streams[stream.id] = stream
@@ -155,19 +221,39 @@ class Store:
 
     async def end(self, stream: Stream, trigger: Trigger) -> None:
         """End a stream, whichever process runs it; one that has ended stays as it is."""
-        if not await self.backend.end(stream):
-            stream.end(trigger)
+        if not stream.log.closed:
+            await self.ask(stream, "end", trigger)
+
+    async def ask(self, stream: Stream, what: str, *args: Any) -> Any:
+        """Ask a stream for something, whichever process runs it. args: what JSON can hold. Raises Full, Problem."""
+        return await (self.backend.ask(stream, what, args) if stream.elsewhere else self.answer(stream, what, args))
+
+    async def answer(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
+        """What a stream that runs here says to that: `end`, `result` (what it has come to so far), or its feature's own."""
+        opening = stream.opening
+        if what == "end":
+            return stream.end(Trigger(args[0]))
+        if what == "result":
+            return opening.result() if opening.result is not None else None
+        return await opening.asked(stream, what, *args) if opening.asked is not None else None
 
     def forget(self, stream: Stream) -> None:
-        """Let an ended stream go, with its log and its key."""
+        """Let a stream go, with its log and its key: it has ended, or runs elsewhere and is not watched here."""
+        self._let_go(stream)
         stream.discard()
         self.gaps, stream.log.gaps = self.gaps + stream.log.gaps, 0
-        if self.streams.pop(stream.id, None) is not None and stream.opening.claim:
-            self.backend.release(stream.opening.claim)
+
+    def _let_go(self, stream: Stream) -> None:
+        if self.streams.pop(stream.id, None) is not None:
+            self.backend.forget(stream.id, stream.opening.claim)
 
     async def drain(self, seconds: float) -> None:
         """Open nothing more; let what runs finish for `seconds`, then end it. The wait ends as soon as nothing runs."""
         self.draining = True
+        for stream in list(self.streams.values()):
+            if stream.elsewhere:  # its watchers go on at another process
+                stream.log.close(FAREWELL)
+                self._let_go(stream)
         if self.busy:
             self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._quiet,), timeout=seconds)
@@ -195,7 +281,7 @@ class Store:
         for stream in list(self.streams.values()):
             if self.budget.used <= target:
                 return
-            if stream.log.closed and not stream.log.watchers:
+            if (stream.elsewhere or stream.log.closed) and not stream.log.watchers:
                 self.forget(stream)
         largest_first = sorted((stream.log for stream in self.streams.values()), key=lambda log: log.size, reverse=True)
         for drop in (EventLog.drop_taken, EventLog.drop_led):

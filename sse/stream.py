@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -75,6 +75,7 @@ class Opening:
     ids: what stands before an event's number in its id; `<stream id>.` unless given. start: the number of the event before
     the first one. listed: whether it can be found again, and its events are kept for that. request_id: of the request that
     opened it. key: what permits to cancel the stream and to publish to it. ascii: what its format writes is transliterated.
+    kind: which feature's it is, for that feature. asked: what the feature's own questions are answered with (`Store.ask`).
     """
 
     source: AsyncIterator[Any] | None
@@ -92,14 +93,19 @@ class Opening:
     request_id: str = ""
     key: str = field(default_factory=new_id)
     ascii: bool = False
+    kind: str = ""
+    asked: Callable[..., Awaitable[Any]] | None = None
 
 
 class Stream:
     """One answer and its life. Built inside a running event loop, it runs at once.
 
     on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
-    ready, take: its log's. Raises MissingExtra where it is to be transliterated and the extra `ascii` isn't installed.
+    on_abandon: called when nobody has watched for the linger: ends it, or lets it `wait` on. elsewhere: whether another process
+    runs it. ready, take: its log's. Raises MissingExtra where it is to be transliterated and the extra `ascii` isn't installed.
     """
+
+    elsewhere = False
 
     def __init__(
         self,
@@ -108,6 +114,7 @@ class Stream:
         *,
         on_end: Callable[["Stream"], None] = lambda _: None,
         on_expire: Callable[["Stream"], None] = lambda _: None,
+        on_abandon: Callable[["Stream"], None] = lambda stream: stream.abandon(),
     ) -> None:
         self.opening = opening
         self.id = opening.id
@@ -131,6 +138,7 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._on_expire = on_expire
+        self._on_abandon = on_abandon
         self._timer: asyncio.TimerHandle | None = None
         self._iterating = False
 
@@ -142,6 +150,11 @@ class Stream:
         self.ready, self.take = self.log.ready, self.log.take
         self._task = asyncio.Task(self._run(source), loop=self._loop) if source is not None else None
         self._set_timer(opening.linger)
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest event: the highest that a client can have."""
+        return self.log.last - self.log.closed
 
     # -- the run
 
@@ -298,6 +311,15 @@ class Stream:
         """An error of ours while a watcher was served, as an event without an id: the stream itself goes on."""
         return self._said(self.format.apology())
 
+    def wait(self, seconds: float) -> None:
+        """The linger begins anew, unless somebody watches; it takes at least so many seconds."""
+        if self.opening.linger is not None and self.state is State.RUNNING and not self.log.watchers:
+            self._set_timer(max(self.opening.linger, seconds))
+
+    def abandon(self) -> None:
+        """Nobody wants it any more."""
+        self.end(Trigger.ABANDONED)
+
     # -- its timer: the linger while it runs, its keep afterwards
 
     def _set_timer(self, seconds: float | None) -> None:
@@ -308,6 +330,6 @@ class Stream:
     def _time_is_up(self) -> None:
         self._timer = None
         if self.state is State.RUNNING:
-            self.end(Trigger.ABANDONED)
+            self._on_abandon(self)
         elif not self.log.watchers:
             self._on_expire(self)

@@ -14,8 +14,17 @@ NGINX = (ROOT / "nginx.conf").read_text()
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
 COMPOSE = (ROOT / "deploy/compose.yaml").read_text()
 KUBERNETES = (ROOT / "deploy/kubernetes.yaml").read_text()
+COMPOSE_REDIS = (ROOT / "deploy/compose-redis.yaml").read_text()
+KUBERNETES_REDIS = (ROOT / "deploy/kubernetes-redis.yaml").read_text()
 DEFAULT = Settings()
-FILES = {"nginx.conf": NGINX, "Containerfile": CONTAINERFILE, "compose.yaml": COMPOSE, "kubernetes.yaml": KUBERNETES}
+FILES = {
+    "nginx.conf": NGINX,
+    "Containerfile": CONTAINERFILE,
+    "compose.yaml": COMPOSE,
+    "compose-redis.yaml": COMPOSE_REDIS,
+    "kubernetes.yaml": KUBERNETES,
+    "kubernetes-redis.yaml": KUBERNETES_REDIS,
+}
 
 
 def directives(name: str) -> list[str]:
@@ -98,7 +107,7 @@ def test_every_setting_that_is_named_exists(name: str) -> None:
     assert {setting.lower() for setting in named} <= set(Settings.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("text", [COMPOSE, KUBERNETES], ids=["compose", "kubernetes"])
+@pytest.mark.parametrize("text", [FILES[name] for name in FILES if name.endswith(".yaml")], ids=lambda text: text[2:40])
 def test_images_have_a_version_and_lines_have_no_tabs(text: str) -> None:
     images = set(re.findall(r"image: (\S+)", text)) - {"sidestream"}  # that one is built here
     assert images
@@ -113,6 +122,18 @@ def test_images_have_a_version_and_lines_have_no_tabs(text: str) -> None:
 )
 def test_the_grace_period_is_above_the_drain(pattern: str, text: str) -> None:
     assert number(pattern, text) > DEFAULT.drain + FLUSH
+
+
+def test_two_replicas_share_a_store_and_have_time_to_drain() -> None:
+    drain = number(r'SIDESTREAM_DRAIN\n +value: "(\d+)"', KUBERNETES_REDIS)
+    before = number(r'command: \["sleep", "(\d+)"\]', KUBERNETES_REDIS)
+    assert number(r"terminationGracePeriodSeconds: (\d+)", KUBERNETES_REDIS) > before + drain + FLUSH
+    assert number(r"replicas: (\d+)", KUBERNETES_REDIS) == 2
+    assert set(re.findall(r"path: (\S+)", KUBERNETES_REDIS)) == {"/healthz", "/readyz"}
+    assert number(r"stop_grace_period: (\d+)s", COMPOSE_REDIS) > DEFAULT.drain + FLUSH
+    for text in (KUBERNETES_REDIS, COMPOSE_REDIS):
+        assert "SIDESTREAM_STORE" in text
+    assert "noeviction" in COMPOSE_REDIS
 
 
 def test_the_pod_asks_for_paths_and_ports_that_there_are() -> None:

@@ -54,7 +54,7 @@ def requirements() -> Iterator[Requirement]:
 def test_the_wheel_ships_sse_alone_and_whole(wheel: zipfile.ZipFile) -> None:
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sse").rglob("*.py")}
-    assert shipped == sources | {"sse/py.typed"}
+    assert shipped == sources | {"sse/py.typed", "sse/redis.lua"}
 
 
 def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:

@@ -23,6 +23,7 @@ from sse.stream import Opening, State, Stream, Trigger
 from sse.threads import Threads
 from sse.wire.payload import dumps
 
+KIND = "job"
 _STATUS = {State.RUNNING: "running", State.DONE: "completed", State.FAILED: "failed", State.CANCELLED: "cancelled"}
 
 
@@ -41,14 +42,15 @@ class Jobs:
 
         def propose() -> Opening:
             try:
-                return Opening(Job(kind, params, self.threads), Format(), linger=None, keep=service.settings.keep)
+                job = Job(kind, params, self.threads)
             except Full as full:
                 detail = f"No room for another job: {full.what}."
                 raise Problem(429, detail, headers={"retry-after": str(full.retry_after)}) from None
+            return Opening(job, Format(), None, service.settings.keep, kind=KIND, result=lambda: progress_of(job))
 
         stream = await start(service, request, propose, body=dumps([kind.name, params]))
         url = f"{base(service, request)}/jobs/{stream.id}"
-        status = describe(*_job(stream))["status"]
+        status = (await describe(service, stream))["status"]
         document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
         return json_response(document, 202, {"location": url})
 
@@ -73,25 +75,24 @@ class Jobs:
 
     async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
         """`GET /jobs/{id}`."""
-        return json_response(describe(*_job(stream)))
+        return json_response(await describe(service, _job(stream)))
 
     async def progress(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         """`GET /jobs/{id}/progress`."""
-        known = stream is not None and isinstance(stream.source, Job)
+        known = stream is not None and stream.opening.kind == KIND
         return resume(service, request, stream if known else None, newest=True)
 
     async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
         """`DELETE /jobs/{id}`."""
-        stream, _ = _job(stream)
-        await service.store.end(stream, Trigger.DELETED)
+        await service.store.end(_job(stream), Trigger.DELETED)
         return Response(204)
 
 
-def _job(stream: Stream | None) -> tuple[Stream, Job]:
+def _job(stream: Stream | None) -> Stream:
     """The job that the path names. Raises Gone."""
-    if stream is None or not isinstance(stream.source, Job):
+    if stream is None or stream.opening.kind != KIND:
         raise Gone("job")
-    return stream, stream.source
+    return stream
 
 
 def describe_kind(kind: Function) -> dict[str, Any]:
@@ -103,22 +104,33 @@ def describe_kind(kind: Function) -> dict[str, Any]:
     return {"kind": kind.name, "description": kind.description, "params": params}
 
 
-def describe(stream: Stream, job: Job) -> dict[str, Any]:
-    """The state document. Times: seconds since 1970. progress: 0 to 100."""
-    document = {
-        "job_id": stream.id,
+def progress_of(job: Job) -> dict[str, Any]:
+    """How far a job is: what its stream has come to so far."""
+    return {
         "kind": job.kind,
-        "status": "pending" if stream.state is State.RUNNING and job.started is None else _STATUS[stream.state],
         "progress": job.progress,
         "step": job.step,
         "message": job.message,
         "details": job.details,
         "created": job.created,
         "started": job.started,
+        "result": job.result,
+    }
+
+
+async def describe(service: Service, stream: Stream) -> dict[str, Any]:
+    """The state document. Times: seconds since 1970. progress: 0 to 100. All null where the process that ran it is gone."""
+    job = await service.store.ask(stream, "result") or {}
+    waits = stream.state is State.RUNNING and job.get("started") is None
+    document = {
+        "job_id": stream.id,
+        "kind": job.get("kind"),
+        "status": "pending" if waits else _STATUS[stream.state],
+        **{name: job.get(name) for name in ("progress", "step", "message", "details", "created", "started")},
         "ended": stream.ended,
     }
     if stream.state is State.DONE:
-        document["result"] = job.result
+        document["result"] = job.get("result")
     if stream.failure is not None:
         document["error"] = {"error": stream.failure.message, "code": stream.failure.code}
     return document

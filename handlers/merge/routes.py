@@ -72,10 +72,9 @@ def _part(name: str, stream: Stream | None, position: int | None) -> Part:
     if stream is not None:
         if not stream.format.ids:
             raise Problem(409, f"Stream {name} has no ids, so that it can't be merged.", parameter="streams")
-        last = stream.log.last - stream.log.closed
-        if position > last and stream.state is State.RUNNING:
+        if position > stream.newest and stream.state is State.RUNNING:
             raise Problem(409, "The last event ID is ahead of its stream.", parameter="last_event_id")
-        position = min(position, last)
+        position = min(position, stream.newest)
     return Part(name, stream, position, over=False)
 
 

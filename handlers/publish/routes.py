@@ -17,14 +17,15 @@ that has ended answers 410 and closes the connection, in the middle of a body to
 from typing import Any
 
 from handlers.publish.bodies import READERS
-from handlers.publish.source import Appending, Publication, Published, ended
+from handlers.publish.source import Appending, Publication, Published, ended, publish_elsewhere
 from sidecar.answers import Reply, found, opened, start
 from sidecar.service import Service, check_metadata
 from sse.errors import EventTooLong, Problem
 from sse.http import Request, Response, json_response
-from sse.stream import Opening, State, Stream, Trigger
+from sse.stream import Opening, State, Stream
 from sse.wire.payload import dumps
 
+KIND = "published"
 DEFAULT_TTL = 300.0
 MAX_DURATION = 86400.0
 ACCEPT = ", ".join(["application/json", *READERS])
@@ -43,18 +44,19 @@ async def open(service: Service, request: Request, stream: Stream | None) -> Rep
     check_metadata(metadata)
 
     def propose() -> Opening:
-        return Opening(Publication(ttl), Published(), linger=linger, keep=service.settings.keep, metadata=metadata)
+        publication, keep = Publication(ttl), service.settings.keep
+        return Opening(publication, Published(), linger, keep, metadata, kind=KIND, asked=publication.asked)
 
     return opened(service, request, await start(service, request, propose, body=dumps(wishes)), 201)
 
 
 async def publish(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`POST /streams/{id}/events`; PUT is the same, for `curl -T -`."""
-    stream, source = _published(stream)
+    stream = _published(stream)
     if stream.state is not State.RUNNING:
         raise ended(stream)
     number = request.integer("first", 0, minimum=1, maximum=10**15 - 1) if "first" in request.query else None
-    appending = Appending(stream, number)
+    appending = Appending(service.store, stream, number, last=stream.log.last)
     if request.media_type == "application/json":
         work = appending.whole(request, service.settings.max_body)
     elif request.media_type in READERS:
@@ -62,8 +64,13 @@ async def publish(service: Service, request: Request, stream: Stream | None) -> 
     else:
         raise Problem(415, f"The body must be one of {ACCEPT}.", headers={"accept": ACCEPT})
     try:
-        if not await source.publish(work):
-            raise ended(stream)
+        source = stream.source
+        if isinstance(source, Publication):
+            done = await source.publish(work)
+        else:
+            done = await publish_elsewhere(service.store, stream, work)
+        if not done:
+            raise ended(await service.store.find(stream.id) or stream)
     except EventTooLong as error:
         raise _interrupted(Problem(413, f"{error}."), appending) from None
     except Problem as problem:
@@ -73,18 +80,19 @@ async def publish(service: Service, request: Request, stream: Stream | None) -> 
 
 async def close(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
     """`POST /streams/{id}/close`: end it well. Once more does nothing more."""
-    stream, _ = _published(stream)
-    if not stream.end(Trigger.SOURCE_ENDED) and stream.state is not State.DONE:
+    stream = _published(stream)
+    closed = stream.state is State.RUNNING and await service.store.ask(stream, "close")
+    if not closed and stream.state is not State.DONE:
         raise ended(stream)
     return Response(204)
 
 
-def _published(stream: Stream | None) -> tuple[Stream, Publication]:
+def _published(stream: Stream | None) -> Stream:
     """The published stream that the request's path names, ended or not. Raises Gone, Problem 409."""
     stream = found(stream)
-    if not isinstance(stream.source, Publication):
+    if stream.opening.kind != KIND:
         raise Problem(409, "This stream has a source of its own; nothing can be published to it.")
-    return stream, stream.source
+    return stream
 
 
 def _interrupted(problem: Problem, appending: Appending) -> Problem:

@@ -1,17 +1,17 @@
 """A stream whose events come from outside: its source, its format, and one request that adds to it.
 
     POST /streams ──► Publication (the source: yields nothing, ends when it is closed or its publisher is gone)
-    POST …/events ──► Appending, in a task of its own ──► Stream.emit
+    POST …/events ──► Appending, in a task of its own ──► Store.ask ──► Publication.asked ──► Stream.emit
 
 The request owns its Appending's task and always awaits it; the Publication may cancel it, which is how a publisher that is idle
-in the middle of a body learns that the stream has ended.
+in the middle of a body learns that the stream has ended. Where another process has the Publication, it is asked each second.
 
 `ttl` seconds without an open publish request end the stream as failed, with the code `publisher_gone`.
 Limit: a publisher whose machine vanished in the middle of a body, without a FIN, keeps its request open for `IDLE` seconds.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,9 +19,13 @@ from handlers.publish.bodies import Reader, from_json
 from sse.errors import Problem, SourceFailed
 from sse.formats import Format
 from sse.http import Request
-from sse.stream import Stream
+from sse.store import Store
+from sse.stream import State, Stream, Trigger
 from sse.wire.encoder import encode
 from sse.wire.event import Event
+
+PRESENCE = 1.0
+"""Seconds between two words to another process that a publisher is there."""
 
 IDLE = 86400.0
 """Seconds that a body may be silent."""
@@ -86,26 +90,73 @@ class Publication:
         task.result()
         return True
 
+    async def asked(self, stream: Stream, what: str, *args: Any) -> Any:
+        """What a request wants (`Store.ask`): `close`, and whether it has ended well; or `append`."""
+        if what == "close":
+            return stream.end(Trigger.SOURCE_ENDED) or stream.state is State.DONE
+        return await self._append(stream, *args)
+
+    async def _append(self, stream: Stream, events: Sequence[bytes | str], number: int | None) -> dict[str, Any]:
+        """first: the number of the first event added. last: the newest one's. hole: the number that would leave one."""
+        log, first, added, skipped, hole = stream.log, None, 0, 0, None
+        if not self._publishers and not self._over.done():  # somebody publishes through another process
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._ttl, self._lapse)
+        for event in events:
+            if stream.state is not State.RUNNING:
+                break
+            if number is not None and number > log.last + 1:
+                hole = number
+                break
+            if number is not None and number <= log.last:
+                skipped += 1
+            else:
+                stream.emit(event.encode() if isinstance(event, str) else event)
+                added, first = added + 1, first or log.last
+                if log.full:
+                    await log.room()
+            number = number and number + 1
+        return {"first": first, "last": stream.newest, "events": added, "skipped": skipped, "hole": hole}
+
     def _lapse(self) -> None:
         if not self._over.done():
             self._over.set_exception(SourceFailed(f"no publisher for {self._ttl:g} s", "publisher_gone"))
+
+
+async def publish_elsewhere(store: Store, stream: Stream, work: Coroutine[Any, Any, None]) -> bool:
+    """`Publication.publish` where another process has the publication: it hears each second that a publisher is there.
+
+    Limit: a ttl of a second or less runs out in the middle of a body that is silent.
+    """
+    task, over = asyncio.ensure_future(work), False
+    try:
+        while not over:
+            if (await asyncio.wait((task,), timeout=PRESENCE))[0]:
+                task.result()
+                return True
+            over = await store.ask(stream, "append", [], None) is None
+        return False
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
 
 
 @dataclass(slots=True)
 class Appending:
     """One publish request. number: what the next event is, where the publisher numbers them."""
 
+    store: Store
     stream: Stream
     number: int | None
     first: int | None = None
+    last: int = 0
     events: int = 0
     skipped: int = 0
 
     async def whole(self, request: Request, limit: int) -> None:
         """A JSON body: all of its events or none."""
-        for event in from_json(await request.json(limit=limit)):
-            self._append(event)
-        await self._room()
+        await self._append(from_json(await request.json(limit=limit)))
 
     async def streamed(self, request: Request, reader: Reader) -> None:
         """Events as they arrive. While the watchers are behind, nothing is read."""
@@ -115,32 +166,29 @@ class Appending:
 
     def answer(self) -> dict[str, Any]:
         """first: the number of the first event added, None without any. last: the newest one's of the whole stream."""
-        log = self.stream.log
-        return {"first": self.first, "last": log.last - log.closed, "events": self.events, "skipped": self.skipped}
+        return {"first": self.first, "last": self.last, "events": self.events, "skipped": self.skipped}
 
     async def _append_all(self, events: Iterable[bytes]) -> None:
-        for event in events:
-            self._append(event)
-            await self._room()
+        """Those before one that can't be read are added."""
+        batch: list[bytes] = []
+        try:
+            batch.extend(events)
+        finally:
+            await self._append(batch)
 
-    def _append(self, event: bytes) -> None:
-        log = self.stream.log
-        if log.closed:
+    async def _append(self, events: Sequence[bytes]) -> None:
+        said = await self.store.ask(self.stream, "append", events, self.number)
+        if said is None:
             raise ended(self.stream)
+        self.first, self.last = self.first or said["first"], said["last"]
+        self.events += said["events"]
+        self.skipped += said["skipped"]
         if self.number is not None:
-            number, self.number = self.number, self.number + 1
-            if number <= log.last:
-                self.skipped += 1
-                return
-            if number > log.last + 1:
-                raise Problem(409, f"Event {number} would leave a hole: the last one is {log.last}.")
-        self.stream.emit(event)
-        self.events += 1
-        self.first = self.first or log.last
-
-    async def _room(self) -> None:
-        if self.stream.log.full:
-            await self.stream.log.room()
+            self.number += said["events"] + said["skipped"]
+        if said["events"] + said["skipped"] < len(events):
+            if said["hole"] is None:
+                raise ended(self.stream)
+            raise Problem(409, f"Event {said['hole']} would leave a hole: the last one is {self.last}.")
 
 
 def ended(stream: Stream) -> Problem:

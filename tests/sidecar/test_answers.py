@@ -503,8 +503,8 @@ class Gate(Memory):
         self.claimed = asyncio.Event()
         self.open = asyncio.Event()
 
-    async def claim(self, key: str, holder: Holder) -> Holder:
-        held = await super().claim(key, holder)
+    async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
+        held = await super().claim(key, holder, instead_of)
         if held is holder:
             self.claimed.set()
             await self.open.wait()

@@ -42,6 +42,9 @@ GOOD: list[tuple[str, str, Any]] = [
     ("max_body", "64KiB", 65536),
     ("max_body", "4 MiB", 4 << 20),
     ("memory", "1GiB", 1 << 30),
+    ("store", "rediss://app:pass@redis.example:6379/1", "rediss://app:pass@redis.example:6379/1"),
+    ("store", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ("store_required", "off", False),
     ("replay_bytes", "65536", 65536),
     ("replay_events", "16", 16),
     ("max_streams", "1", 1),
@@ -99,6 +102,7 @@ BAD: list[tuple[str, str, str]] = [
     ("jobs", "my-jobs", "Python modules, separated by commas"),
     ("jobs", ",", "Python modules, separated by commas"),
     ("tools", "a..b", "Python modules, separated by commas"),
+    ("store_required", "maybe", "on or off"),
     ("max_stages", "0", "an integer from 1 to 100"),
     ("first_token_timeout", "0", "seconds, from 0.1 to 86400"),
     ("upstream_timeout", "soon", "seconds, from 0.1 to 86400"),
@@ -140,6 +144,12 @@ def test_a_wrong_token_is_not_shown_and_is_not_taken_for_none(token: str) -> Non
     assert str(raised.value) == "SIDESTREAM_TOKEN=(not shown): expected one or more tokens, or off alone"
 
 
+def test_a_wrong_store_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="not shown") as raised:
+        from_environment({variable("store"): "http://user:geheimnis@host"})
+    assert str(raised.value) == "SIDESTREAM_STORE=(not shown): expected redis://…, rediss://… or unix://…"
+
+
 def test_the_first_wrong_knob_is_the_one_that_is_told() -> None:
     with pytest.raises(ValueError, match=r"^SIDESTREAM_PORT="):
         from_environment({variable("keep"): "x", variable("port"): "x"})
@@ -160,4 +170,4 @@ def test_other_variables_are_left_alone() -> None:
 def test_every_knob_has_a_case_here() -> None:
     names = {knob.name for knob in fields(Settings)}
     assert {name for name, _, _ in GOOD} == names
-    assert {name for name, _, _ in BAD} | ANY_TEXT | {"token"} == names
+    assert {name for name, _, _ in BAD} | ANY_TEXT | {"token", "store"} == names

@@ -1,7 +1,7 @@
 """The store: places, keys, memory, the drain; and what it asks of its backend."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from sse.formats import Format, Written
 from sse.log import GATHER
 from sse.store import Holder, Limits, Memory, Store
 from sse.stream import Opening, State, Stream, Trigger
+from tests.support.backends import There
 from tests.support.clock import idle, now
 from tests.support.streams import Follower, for_ever, open_in
 
@@ -244,15 +245,17 @@ async def test_the_first_who_claims_a_key_has_it_until_it_is_released() -> None:
     assert await memory.claim("key", Holder("t", "other")) is HOLDER
     assert await memory.claim("another", Holder("t", "other")) == Holder("t", "other")
 
-    memory.release("key")
-    memory.release("unknown")
+    memory.forget("another", "key")
+    assert await memory.claim("key", Holder("t", "other")) is HOLDER, "it is another stream's"
+    memory.forget(HOLDER.stream_id, "key")
+    memory.forget("unknown", "")
     assert await memory.claim("key", Holder("t", "other")) == Holder("t", "other")
 
 
 async def test_a_key_is_its_streams_for_as_long_as_that_is_held() -> None:
     store = Store()
     await store.backend.claim("key", HOLDER)
-    stream = opened(store, claim="key", keep=30)
+    stream = opened(store, id=HOLDER.stream_id, claim="key", keep=30)
     other = opened(store)
 
     stream.end(Trigger.SOURCE_ENDED)
@@ -283,12 +286,12 @@ class Other(Memory):
     def begin(self, stream: Stream) -> None:
         self.begun.append(stream)
 
-    async def end(self, stream: Stream) -> bool:
-        return stream is self.runs
+    async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
+        self.asked.append(what)
 
 
 async def elsewhere() -> Other:
-    return Other(Stream(Opening(None, Format(), linger=None)))
+    return Other(There(Opening(None, Format(), linger=None)))
 
 
 async def test_a_stream_that_this_process_does_not_hold_is_asked_for_elsewhere() -> None:
@@ -322,6 +325,7 @@ async def test_a_stream_is_ended_by_the_process_that_runs_it() -> None:
     await store.end(other.runs, Trigger.DELETED)
 
     assert (mine.reason, other.runs.state) == ("deleted", State.RUNNING)
+    assert other.asked == ["end"]
 
 
 async def test_an_ended_stream_stays_as_it_ended() -> None:
@@ -424,7 +428,7 @@ async def test_a_stream_may_be_forgotten_in_the_moment_of_its_own_end() -> None:
     ends: list[Stream] = []
     store = Store(Limits(memory=20_000), on_end=ends.append)
     await store.backend.claim("key", HOLDER)
-    stream = filled(store, 1, size=20_000, claim="key")
+    stream = filled(store, 1, size=20_000, id=HOLDER.stream_id, claim="key")
 
     stream.end(Trigger.DELETED)
 

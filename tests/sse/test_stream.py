@@ -14,6 +14,7 @@ import pytest
 from sse.errors import LONGEST_MESSAGE, MissingExtra, SourceFailed
 from sse.formats import Format, Written
 from sse.log import AHEAD
+from sse.mirror import record
 from sse.stream import ENDS as TABLE
 from sse.stream import MAX_EVENT, State, Stream, Trigger, new_id
 from sse.wire.encoder import encode_json
@@ -706,6 +707,7 @@ EVERYTHING: dict[str, Callable[[Stream], bytes]] = {
     "cancelled": said_at_an_end(Trigger.DELETED),
     "failed": said_at_an_end(Trigger.SOURCE_FAILED),
     "apology": lambda stream: stream.apology(),
+    "lost": lambda stream: bytes(record(stream.opening)["lost"], "utf-8"),
 }
 
 

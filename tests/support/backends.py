@@ -1,7 +1,9 @@
 """Fakes of a backend: what is true of one that is somewhere else, without anything being there."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from sse.errors import SourceFailed
 from sse.formats import Format
@@ -22,12 +24,8 @@ class Slow(Memory):
         await self.wait()
         return await super().find(stream_id)
 
-    async def end(self, stream: Stream) -> bool:
-        await self.wait()
-        return await super().end(stream)
-
-    async def claim(self, key: str, holder: Holder) -> Holder:
-        held = await super().claim(key, holder)
+    async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
+        held = await super().claim(key, holder, instead_of)
         await self.wait()
         return held
 
@@ -69,6 +67,12 @@ class Copied(Format):
         return self.terminal
 
 
+class There(Stream):
+    """One that another process runs."""
+
+    elsewhere = True
+
+
 class Copy:
     """A stream that runs elsewhere, as it is here: without a source, its log filled by a reader of the original's."""
 
@@ -76,7 +80,7 @@ class Copy:
         self._original = original
         self._format = Copied(original.format)
         self._reader = Reader(original.log.first - 1)
-        self.stream = Stream(replace(original.opening, source=None, format=self._format, linger=None, key=original.key))
+        self.stream = There(replace(original.opening, source=None, format=self._format, linger=None, key=original.key))
         original.attach(self._reader)
 
     async def read(self) -> None:
@@ -137,20 +141,18 @@ class Neighbour(Memory):
     def begin(self, stream: Stream) -> None:
         self.begun.append(stream.id)
 
-    async def end(self, stream: Stream) -> bool:
+    async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         original = self._over_there(stream.id)
         await asyncio.sleep(0)
-        if original is None:
-            return False
-        original.end(Trigger.DELETED)
-        return True
+        assert self.other is not None
+        return await self.other.answer(original, what, args) if original is not None else None
 
-    async def claim(self, key: str, holder: Holder) -> Holder:
+    async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
         await asyncio.sleep(0)
-        return await self.keys.claim(key, holder)
+        return await self.keys.claim(key, holder, instead_of)
 
-    def release(self, key: str) -> None:
-        self.keys.release(key)
+    def forget(self, stream_id: str, claim: str) -> None:
+        self.keys.forget(stream_id, claim)
 
     async def aclose(self) -> None:
         for reader in self._readers:

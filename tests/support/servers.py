@@ -65,7 +65,7 @@ async def sidecar(*, command: Sequence[str] = (sys.executable, "app.py"), **env:
         except TimeoutError:
             process.kill()
             await process.wait()
-            raise AssertionError(f"the server did not stop: {server.stderr}") from None
+            raise AssertionError(f"the server did not stop: {server.stderr[-8:]}") from None
         finally:
             await reading
 

@@ -1,0 +1,133 @@
+"""The connections to a Redis that may be away: who asks it, who waits for it, and whether it answers.
+
+In:  a URL, and work to be done with its clients. Out: its results; `Full` for a request that can't have them; tasks that begin
+their step again after any trouble.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as Client
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from sse.errors import Full
+from sse.store import Link
+
+logger = logging.getLogger("sse")
+
+TASKS: Final = 4
+"""Connections of the backend's own tasks: the subscription, the lease, the writer, the reader."""
+
+REQUESTS: Final = 8
+"""Connections of requests: who asks what Redis is needed for, together."""
+
+TIMEOUT: Final = 2.0
+"""Seconds that one command may take."""
+
+REQUEST: Final = 5.0
+"""Seconds that a request waits for what it needs of Redis, while Redis answers."""
+
+RETRY: Final = 0.25
+"""Seconds between two attempts."""
+
+TROUBLE: Final = (RedisError, OSError, TimeoutError)
+
+
+def client(url: str, connections: int) -> Client:
+    patience = {"timeout": REQUEST, "socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+    retry = Retry(NoBackoff(), 0)  # whether something is written twice is the backend's to decide
+    options = {"retry": retry, "client_name": "sidestream", "protocol": 2, **patience}
+    return Client.from_pool(BlockingConnectionPool.from_url(url, max_connections=connections, **options))
+
+
+class Connections:
+    """tasks, requests: clients for either. up: set while Redis answers. trouble: set by whoever finds that it doesn't.
+
+    down: when that began, by the event loop's clock.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises ValueError for a URL that can't be used; the message doesn't hold it."""
+        try:
+            self.tasks, self.requests = client(url, TASKS), client(url, REQUESTS)
+        except (ValueError, TypeError):
+            raise ValueError("this is no URL of a Redis") from None
+        self.link = Link()
+        self.up, self.trouble = asyncio.Event(), asyncio.Event()
+        self.down = 0.0
+        self._url = url
+
+    def check(self) -> None:
+        """Ask once, and wait for the answer. Raises ValueError."""
+        try:
+            with redis.Redis.from_url(self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT) as once:
+                once.ping()
+        except TROUBLE as error:
+            raise ValueError(f"Redis can't be used: {self._shown(error)}") from None
+
+    async def close(self) -> None:
+        for each in (self.tasks, self.requests):
+            with suppress(*TROUBLE):
+                await each.aclose(close_connection_pool=True)
+
+    async def request(self, work: Awaitable[Any]) -> Any:
+        """What a request needs of Redis. At the start it waits for that to answer. Raises Full."""
+        try:
+            async with asyncio.timeout(REQUEST if self.hopeful else 0):
+                if self.hopeful:
+                    await self.up.wait()
+                return await work
+        except TROUBLE:
+            self.link.errors += 1
+            self.trouble.set()
+            raise Full("store") from None
+        finally:
+            if isinstance(work, Coroutine):
+                work.close()  # it may not have begun
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether Redis answers, or has not been asked yet."""
+        return self.link.up or not self.link.errors
+
+    async def again(self, step: Callable[[], Awaitable[None]], *, away: bool = False) -> None:
+        """Do it for ever. away: while Redis is away as well."""
+        while True:
+            try:
+                if not away:
+                    await self.up.wait()
+                await step()
+                continue
+            except TROUBLE as error:
+                self._failed(error)
+            except Exception:
+                logger.exception("a defect of the backend")
+            await asyncio.sleep(RETRY)
+
+    def reached(self) -> None:
+        """It answers."""
+        if not self.link.up:
+            self.link.reconnects += self.link.reached
+            self.link.up = self.link.reached = True
+            logger.info("the store answers")
+            self.up.set()
+
+    def _failed(self, error: BaseException) -> None:
+        self.link.errors += 1
+        self.trouble.set()
+        if self.link.up or self.link.errors == 1:
+            logger.warning("the store does not answer: %s", self._shown(error))
+            self.link.up, self.down = False, asyncio.get_running_loop().time()
+            self.up.clear()
+
+    def _shown(self, error: BaseException) -> str:
+        """An error without the credentials."""
+        return f"{type(error).__name__}: {error}".replace(urlsplit(self._url).password or "\0", "…")

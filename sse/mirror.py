@@ -1,0 +1,127 @@
+"""A stream that runs in another process, as an ordinary stream here: what a backend fills, and watchers follow.
+
+In:  what the stream was announced with (`record` has its format's part), and its entries as they are read. Out: a `Mirror`.
+An entry is a number with an event's bytes, as the process that runs the stream has encoded it; the terminal event's is `END`,
+and says how the stream ended.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self, TypeAlias
+
+import orjson
+
+from sse.errors import SourceFailed
+from sse.formats import LOST, Format, events_of
+from sse.log import Budget
+from sse.stream import Opening, State, Stream, Trigger
+from sse.wire.ascii import to_ascii
+
+Entries: TypeAlias = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+"""Ids `<number>-0` and fields: the event is the one without a name."""
+
+IDLE: Final = 1.0
+"""Seconds that a stream which runs elsewhere is followed while nobody watches it here."""
+
+END: Final = 18446744073709551615
+"""2^64-1: the number under which a terminal event is kept, above that of every event."""
+
+FIRST, LAST = 111111111111111, 222222222222222  # stand for the numbers in a recorded gap
+
+
+def record(opening: Opening) -> dict[str, Any]:
+    """What the format of a stream says to watchers, and to all of them if its process is lost; as JSON."""
+    format, head = opening.format, f"id: {opening.id}.end\n" if opening.format.ids else ""
+    said = to_ascii if opening.ascii else bytes
+    *before, terminal = map(said, events_of(format.lost()))
+    return {
+        "name": format.name,
+        "ids": format.ids,
+        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in format.headers],
+        "opening": said(format.opening(opening.id) or b"").decode(),
+        "gap": said(format.gap(FIRST, LAST)).decode(),
+        "apology": said(format.apology()).decode(),
+        "lost": b"".join(before).decode() + head + terminal.decode(),
+    }
+
+
+class Recorded(Format):
+    """What the format of a stream that runs elsewhere says to watchers, as it was written there."""
+
+    def __init__(self, recorded: Mapping[str, Any]) -> None:
+        self.name, self.ids = recorded["name"], recorded["ids"]
+        self.headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded["headers"])
+        self._recorded = recorded
+
+    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
+        return self._recorded["opening"].encode() or None
+
+    def gap(self, first: int, last: int) -> bytes:
+        gap: str = self._recorded["gap"]
+        return gap.replace(str(FIRST), str(first)).replace(str(LAST), str(last)).encode()
+
+    def apology(self) -> bytes:
+        apology: str = self._recorded["apology"]
+        return apology.encode()
+
+
+class Mirror(Stream):
+    """A stream that runs elsewhere. document: what it was announced with.
+
+    owner: the process that runs it. loaded: once its log has caught up. seen: when that was last tried.
+    """
+
+    elsewhere = True
+
+    def __init__(self, document: Mapping[str, Any], drop: Callable[[Stream], None], budget: Budget) -> None:
+        known = {name: document[name] for name in ("id", "identity", "metadata", "kind", "key")}
+        opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: self.result, **known)
+        super().__init__(opening, budget, on_expire=drop, on_abandon=drop)
+        self.created = document["created"]
+        self.document = document
+        self.owner: str = document["owner"]
+        self.loaded = asyncio.Event()
+        self.result: Any = None
+        self.seen = self._loop.time()
+
+    @property
+    def newest(self) -> int:
+        """Unknown while it runs: its owner may have told clients of more than is here."""
+        return END if self.state is State.RUNNING else super().newest
+
+    def fill(self, entries: Entries) -> None:
+        """Append what was read."""
+        self.seen = self._loop.time()
+        for entry_id, fields in entries:
+            if self.log.closed:
+                return
+            number = int(entry_id.partition(b"-")[0])
+            if number == END:
+                self.over(fields[b""], orjson.loads(fields[b"end"]))
+                return
+            if number != self.log.last + 1:
+                self.log.skip(number - 1)
+            self.log.append(fields[b""])
+            self.last_event = self.seen
+
+    def sketch(self, oldest: Entries, newest: Entries) -> Self:
+        """Fill it with its oldest event and its two newest ones, newest first: to be described, not to be watched."""
+        self.fill(newest[::-1])
+        self.discard()
+        self.log.first = int(oldest[0][0].partition(b"-")[0]) if oldest else 1
+        return self
+
+    def over(self, terminal: bytes, end: Mapping[str, Any]) -> None:
+        """It has ended there."""
+        self.state, self.reason, self.ended, self.result = State(end["state"]), end["reason"], end["ended"], end["result"]
+        self.failure = SourceFailed(*end["error"]) if end["error"] else None
+        self._set_timer(IDLE)
+        self.log.close(terminal)
+        self.loaded.set()
+
+
+def loss(document: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """The end of a stream whose process is gone: the terminal event, and how it ended."""
+    end = {"state": State.FAILED, "reason": Trigger.SOURCE_FAILED, "ended": time.time(), "error": LOST, "result": None}
+    return document["format"]["lost"].encode(), end

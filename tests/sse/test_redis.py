@@ -1,0 +1,564 @@
+"""Two stores, as two processes have them, and a real Redis between them."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from sse import entries as writing
+from sse import mirror
+from sse import redis as module
+from sse.connections import REQUESTS, TASKS
+from sse.entries import bury, key_of, opening_of
+from sse.errors import Full
+from sse.formats import Format, Written
+from sse.redis import Redis
+from sse.store import Holder, Limits, Store
+from sse.stream import Opening, State, Stream, Trigger, new_id
+from tests.support.redis import RedisServer, redis_server
+
+
+class Reader:
+    """A watcher that takes what there is."""
+
+    def __init__(self, stream: Stream, position: int = 0) -> None:
+        self.stream = stream
+        self.position = position
+        self.body = b""
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def until(self, number: int) -> bytes:
+        """All there is, until it has taken this one or the last."""
+        self.stream.attach(self)
+        try:
+            async with asyncio.timeout(10):
+                while self.position < number and not self.stream.finished(self):
+                    if body := self.stream.take(self):
+                        self.body += body
+                    else:
+                        self._woken.clear()
+                        await self._woken.wait()
+        finally:
+            self.stream.detach(self)
+        return self.body
+
+    async def whole(self) -> bytes:
+        return await self.until(1 << 60)
+
+
+class Hand:
+    """A source in the test's hand: yields what is put, ends with None, and says when it was closed."""
+
+    def __init__(self) -> None:
+        self.items: asyncio.Queue[Any] = asyncio.Queue()
+        self.closed = asyncio.Event()
+
+    def __aiter__(self) -> "Hand":
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await self.items.get()
+        if item is None:
+            raise StopAsyncIteration
+        return item
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+    def put(self, *items: Any) -> None:
+        for item in items:
+            self.items.put_nowait(item)
+
+
+def joined(written: Written) -> bytes:
+    return written if isinstance(written, bytes) else b"".join(written)
+
+
+async def numbers(count: int, wait: float = 0.0) -> AsyncIterator[dict[str, int]]:
+    for number in range(1, count + 1):
+        if wait:
+            await asyncio.sleep(wait)
+        yield {"n": number}
+
+
+def body_of(stream: Stream, count: int, end: bytes = b"data: [DONE]\n\n") -> bytes:
+    """What a stream of numbers says, whole."""
+    events = [b'id: %b.%d\ndata: {"n":%d}\n\n' % (stream.id.encode(), n, n) for n in range(1, count + 1)]
+    return b"".join([*events, b"id: %b.end\n" % stream.id.encode(), end])
+
+
+@asynccontextmanager
+async def store(url: str, **limits: Any) -> AsyncIterator[Store]:
+    """One process' store, whose backend has been reached."""
+    made = Store(Limits(**limits), backend=Redis(url))
+    try:
+        await eventually(lambda: made.backend.link is not None and made.backend.link.up)
+        yield made
+    finally:
+        await made.drain(0)
+        await made.backend.stop()
+
+
+async def eventually(condition: Any, timeout: float = 10.0) -> None:
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def opened(at: Store, source: Any, **options: Any) -> Stream:
+    with at.reserve():
+        opening = Opening(source, Format(), **{"linger": 30, **options})
+        await at.backend.announce(opening)
+        return at.open(opening)
+
+
+async def found(at: Store, stream: Stream) -> Stream:
+    there = await at.find(stream.id)
+    assert there is not None
+    assert there.elsewhere
+    return there
+
+
+async def written(at: Store) -> None:
+    """Wait until Redis has all that was said here."""
+    await eventually(lambda: at.backend.link is not None and at.backend.link.lag == 0)
+
+
+@dataclass
+class Pair:
+    server: RedisServer
+    here: Store
+    there: Store
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    async with redis_server(tmp_path) as server, store(server.url) as here, store(server.url) as there:
+        yield Pair(server, here, there)
+
+
+# -- following
+
+
+async def test_a_stream_is_followed_elsewhere_to_the_byte(pair: Pair) -> None:
+    stream = await opened(pair.here, numbers(300, 0.001))
+    bodies = await asyncio.gather(Reader(stream).whole(), Reader(await found(pair.there, stream)).whole())
+    assert bodies[0] == bodies[1] == body_of(stream, 300)
+
+
+async def test_what_a_stream_is_stands_beside_it_everywhere(pair: Pair) -> None:
+    source = Hand()
+    stream = await opened(
+        pair.here, source, metadata={"user": "ü"}, identity="GET /x", kind="job", result=lambda: {"so far": 1}
+    )
+    there = await found(pair.there, stream)
+    assert (there.key, there.opening.identity, there.opening.kind) == (stream.key, "GET /x", "job")
+    assert there.opening.metadata == {"user": "ü"}
+    assert (there.format.name, there.format.ids) == ("plain", True)
+    assert there.format.opening(stream.id) == stream.format.opening(stream.id)
+    assert there.format.gap(3, 17) == stream.format.gap(3, 17)
+    assert there.format.apology() == stream.format.apology()
+    assert await pair.there.ask(there, "result") == {"so far": 1}
+    source.put(None)
+    await eventually(lambda: there.state is State.DONE)
+    assert (there.reason, there.ended) == ("source_ended", stream.ended)
+    assert await pair.there.ask(there, "result") == {"so far": 1}
+
+
+async def test_a_stream_that_has_ended_can_be_read_elsewhere_and_after_its_process(pair: Pair) -> None:
+    async with store(pair.server.url) as third:
+        stream = await opened(third, numbers(2000))
+        await eventually(lambda: stream.state is State.DONE)
+    assert await Reader(await found(pair.there, stream)).whole() == body_of(stream, 2000)
+    assert await Reader(await found(pair.here, stream), 1990).until(2001) != b""
+
+
+async def test_one_who_is_ahead_waits_for_what_follows(pair: Pair) -> None:
+    """The owner serves before it writes, so that a client can know more than Redis."""
+    source = Hand()
+    stream = await opened(pair.here, source)
+    there = await found(pair.there, stream)
+    ahead = asyncio.create_task(Reader(there, 2).whole())
+    source.put({"n": 1}, {"n": 2}, {"n": 3}, None)
+    assert await ahead == body_of(stream, 3)[len(body_of(stream, 2, b"")) - len(f"id: {stream.id}.end\n") :]
+
+
+async def test_one_who_is_ahead_of_the_end_gets_the_terminal_event(pair: Pair) -> None:
+    source = Hand()
+    stream = await opened(pair.here, source)
+    there = await found(pair.there, stream)
+    ahead = asyncio.create_task(Reader(there, 50).whole())
+    source.put({"n": 1}, None)
+    assert await ahead == b"id: %b.end\ndata: [DONE]\n\n" % stream.id.encode()
+
+
+async def test_what_redis_no_longer_has_is_told_as_a_gap(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, store(server.url, events=64) as here, store(server.url) as there:
+        source = Hand()
+        stream = await opened(here, source)
+        for n in range(1, 301):
+            source.put({"n": n})
+            await asyncio.sleep(0)
+        await eventually(lambda: stream.log.last == 300)
+        await written(here)
+        async with server.client() as client:
+            entries: Any = await client.xrange(key_of(stream.id))
+        assert int(entries[0][0].partition(b"-")[0]) == stream.log.first > 1
+        reader = Reader(await found(there, stream))
+        body = await reader.until(300)
+        assert b"event: gap" in body
+        assert b'{"first":1,"last":%d}' % (stream.log.first - 1) in body
+
+
+async def test_nothing_depends_on_a_message(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE", 1.0)
+    source = Hand()
+    stream = await opened(pair.here, source)
+    there = await found(pair.there, stream)
+    reading = asyncio.create_task(Reader(there).until(1))
+    async with pair.server.client() as client:
+        # Appended without a word: what a message that was lost looks like
+        await client.xadd(key_of(stream.id), {"": b"id: x.1\ndata: 1\n\n"}, id="1-0")
+    assert await reading == b"id: x.1\ndata: 1\n\n"
+
+
+async def test_an_id_that_nobody_knows_is_not_found(pair: Pair) -> None:
+    assert await pair.there.find(new_id()) is None
+    assert await pair.there.find("*}:opening") is None
+
+
+async def test_one_that_is_let_go_of_while_it_is_watched_stays_where_it_runs(pair: Pair) -> None:
+    source = Hand()
+    stream = await opened(pair.here, source)
+    watching = asyncio.create_task(Reader(await found(pair.there, stream)).whole())
+    await asyncio.sleep(0.05)
+    await pair.there.drain(0)
+    assert await watching == b":\n", "no event, and no end"
+    await asyncio.sleep(0.2)
+    async with store(pair.server.url) as third:
+        source.put({"n": 1}, None)
+        assert await Reader(await found(third, stream)).whole() == body_of(stream, 1)
+
+
+# -- ending
+
+
+async def test_a_stream_is_cancelled_from_elsewhere(pair: Pair) -> None:
+    source = Hand()
+    stream = await opened(pair.here, source)
+    there = await found(pair.there, stream)
+    await pair.there.end(there, Trigger.DELETED)
+    assert stream.reason == "deleted"
+    async with asyncio.timeout(1):
+        await source.closed.wait()
+    await eventually(lambda: there.state is State.CANCELLED)
+
+
+async def test_watchers_elsewhere_count_for_linger(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "IDLE", 0.05)
+    stream = await opened(pair.here, Hand(), linger=0.3)
+    watching = asyncio.create_task(Reader(await found(pair.there, stream)).whole())
+    await asyncio.sleep(1.0)
+    assert stream.state is State.RUNNING
+    watching.cancel()
+    begin = time.monotonic()
+    await eventually(lambda: stream.reason == "abandoned")
+    assert 0.3 < time.monotonic() - begin < 2
+
+
+async def test_the_first_end_that_is_written_stands(pair: Pair) -> None:
+    """Whoever has declared a stream lost has ended it: its process can't add to it, and stops."""
+    source = Hand()
+    stream = await opened(pair.here, source)
+    there = await found(pair.there, stream)
+    source.put({"n": 1})
+    await written(pair.here)
+    async with pair.server.client() as client:
+        document = orjson.loads(await client.get(opening_of(stream.id)) or b"")
+        pipe = client.pipeline(transaction=False)
+        bury(pipe, stream.id, *mirror.loss(document), 300, "")
+        await pipe.execute()
+    source.put({"n": 2})
+    async with asyncio.timeout(2):
+        await source.closed.wait()
+    assert (stream.state, stream.failure and stream.failure.code) == (State.FAILED, "producer_lost")
+    body = await Reader(there).whole()
+    assert body.count(b"\n\n") == 2
+    assert b'"code":"producer_lost"' in body
+    async with pair.server.client() as client:
+        entries: Any = await client.xrange(key_of(stream.id))
+    assert [entry[0] for entry in entries][-2:] == [b"1-0", b"18446744073709551615-0"]
+
+
+async def lose(at: Store) -> None:
+    """As kill -9 does to a process."""
+    backend = at.backend
+    assert isinstance(backend, Redis)
+    for task in backend._tasks:
+        task.cancel()
+    await asyncio.gather(*backend._tasks, return_exceptions=True)
+    await backend._connections.close()
+
+
+async def test_a_process_that_is_gone_is_noticed_by_those_that_watch_and_by_those_that_dont(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Store(backend=Redis(pair.server.url))
+    await eventually(lambda: lost.backend.link is not None and lost.backend.link.up)
+    watched, unwatched = await opened(lost, Hand(), keep=60, claim="k"), await opened(lost, Hand(), keep=60)
+    there = await found(pair.there, watched)
+    reading = asyncio.create_task(Reader(there).whole())
+    await asyncio.sleep(0.1)
+    begin = time.monotonic()
+    await lose(lost)
+    body = await asyncio.wait_for(reading, 10)
+    assert time.monotonic() - begin < 7
+    assert body == b"id: %b.end\n%b" % (watched.id.encode(), joined(Format().lost()))
+    again = await found(pair.here, unwatched)
+    await eventually(lambda: again.state is State.FAILED)
+    assert again.failure is not None
+    assert again.failure.code == "producer_lost"
+    async with pair.server.client() as client:
+        for stream in (watched, unwatched):
+            for key in (key_of(stream.id), opening_of(stream.id)):
+                assert 0 < await client.pttl(key) <= 60_000
+    for stream in (watched, unwatched):
+        stream.end(Trigger.DELETED)
+
+
+# -- keys
+
+
+async def test_a_key_is_had_by_one(pair: Pair) -> None:
+    ids = [new_id() for _ in range(2)]
+
+    async def race(at: Store, stream_id: str) -> Holder:
+        holder = await at.backend.claim("key", Holder(stream_id, "digest"))
+        if holder.stream_id == stream_id:
+            await asyncio.sleep(0.05)  # it takes its time to open it
+            await opened(at, Hand(), id=stream_id, claim="key")
+        return holder
+
+    holders = await asyncio.gather(race(pair.here, ids[0]), race(pair.there, ids[1]))
+    assert holders[0] == holders[1]
+    winner = holders[0].stream_id
+    for at in (pair.here, pair.there):
+        assert await at.find(winner) is not None
+        assert await at.backend.holder("key") == Holder(winner, "digest")
+    async with pair.server.client() as client:
+        assert await client.pttl("sidestream:claim:key") == -1
+
+
+async def test_a_key_whose_stream_was_never_opened_is_free_again(pair: Pair) -> None:
+    await pair.here.backend.claim("key", Holder("a" * 22, ""))
+    waiting = asyncio.create_task(pair.there.backend.claim("key", Holder("b" * 22, "")))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    pair.here.backend.forget("a" * 22, "key")
+    assert (await waiting).stream_id == "b" * 22
+
+
+async def test_a_key_of_a_process_that_is_gone_is_taken_over(pair: Pair) -> None:
+    async with pair.server.client() as client:
+        await client.set("sidestream:claim:key", b'["%b","","nobody"]' % (b"a" * 22))
+    assert (await pair.there.backend.claim("key", Holder("b" * 22, ""))).stream_id == "b" * 22
+
+
+async def test_a_key_is_taken_from_the_one_that_is_named(pair: Pair) -> None:
+    stream = await opened(pair.here, Hand(), claim="key")
+    assert await pair.here.backend.claim("key", Holder(stream.id, "")) == Holder(stream.id, "")
+    assert (await pair.there.backend.claim("key", Holder("b" * 22, ""), instead_of="c" * 22)).stream_id == stream.id
+    assert (await pair.there.backend.claim("key", Holder("b" * 22, ""), instead_of=stream.id)).stream_id == "b" * 22
+
+
+# -- Redis in trouble
+
+
+async def test_while_redis_is_away_watchers_here_go_on_and_those_elsewhere_catch_up(pair: Pair) -> None:
+    stream = await opened(pair.here, numbers(400, 0.01))
+    there = Reader(await found(pair.there, stream))
+    reading = asyncio.create_task(there.whole())
+    here = asyncio.create_task(Reader(stream).whole())
+    await asyncio.sleep(0.3)
+    pair.server.freeze()
+    before = stream.log.last
+    await asyncio.sleep(2.5)
+    assert stream.log.last > before + 100
+    assert there.position < before + 10
+    with pytest.raises(Full):
+        await pair.there.find(new_id())
+    pair.server.thaw()
+    assert await here == await reading == body_of(stream, 400)
+
+
+async def test_a_redis_that_was_restarted_empty_is_filled_again(pair: Pair) -> None:
+    stream = await opened(pair.here, numbers(300, 0.01), claim="key")
+    done = await opened(pair.here, numbers(20))
+    await eventually(lambda: done.state is State.DONE)
+    await written(pair.here)
+    reading = asyncio.create_task(Reader(await found(pair.there, stream)).whole())
+    await asyncio.sleep(0.3)
+    await pair.server.kill()
+    await pair.server.start()
+    assert await reading == body_of(stream, 300)
+    async with store(pair.server.url) as third:
+        assert await Reader(await found(third, stream)).whole() == body_of(stream, 300)
+        assert await Reader(await found(third, done)).whole() == body_of(done, 20)
+
+
+async def test_a_producer_waits_for_a_redis_that_lags_by_more_than_the_log(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, store(server.url, events=1000) as here, store(server.url) as there:
+        source = Hand()
+        stream = await opened(here, source)
+        reading = asyncio.create_task(Reader(await found(there, stream)).whole())
+        server.freeze()
+        source.put(*({"n": n} for n in range(1, 5001)), None)
+        await asyncio.sleep(0.5)
+        waiting = stream.log.last
+        await asyncio.sleep(0.5)
+        assert stream.log.last == waiting < 5000
+        server.thaw()
+        body = await reading
+        told = re.findall(rb'"n":(\d+)|"first":(\d+),"last":(\d+)', body)
+        numbers = [n for one, first, last in told for n in range(int(one or first), int(one or last) + 1)]
+        assert numbers == [*range(1, 5001)], "each is there, or told to be missing"
+        assert int(told[0][0]) == 1
+
+
+async def test_a_producer_waits_for_a_redis_that_is_away_only_so_long_and_the_gap_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    async with redis_server(tmp_path) as server, store(server.url, events=1000) as here, store(server.url) as there:
+        source = Hand()
+        stream = await opened(here, source)
+        reader = Reader(await found(there, stream))
+        reading = asyncio.create_task(reader.whole())
+        source.put({"n": 1})
+        await written(here)
+        server.freeze()
+        source.put(*({"n": n} for n in range(2, 5001)), None)
+        await eventually(lambda: stream.state is State.DONE)
+        server.thaw()
+        body = await reading
+        assert b"event: gap" in body
+        assert body.endswith(body_of(stream, 5000)[-2000:])
+
+
+@pytest.mark.parametrize("command", [("maxmemory", "1"), ("min-replicas-to-write", "1")], ids=["out of memory", "read-only"])
+async def test_a_redis_that_takes_nothing_loses_nothing(pair: Pair, command: tuple[str, str]) -> None:
+    name, value = command
+    stream = await opened(pair.here, numbers(300, 0.01))
+    reading = asyncio.create_task(Reader(await found(pair.there, stream)).whole())
+    async with pair.server.client() as client:
+        await client.config_set(name, value)
+        await eventually(lambda: pair.here.backend.link is not None and not pair.here.backend.link.up)
+        await asyncio.sleep(1)
+        await client.config_set(name, "0")
+    assert await reading == body_of(stream, 300)
+
+
+async def test_a_subscription_that_breaks_begins_anew(pair: Pair) -> None:
+    stream = await opened(pair.here, numbers(200, 0.01))
+    reading = asyncio.create_task(Reader(await found(pair.there, stream)).whole())
+    await asyncio.sleep(0.2)
+    async with pair.server.client() as client:
+        await client.client_kill_filter(_type="pubsub")
+    assert await reading == body_of(stream, 200)
+
+
+async def test_it_can_begin_before_redis_does(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server:
+        await server.kill()
+        here = Store(backend=Redis(server.url))
+        stream = await opened(here, numbers(10))
+        with pytest.raises(Full):
+            await here.backend.claim("key", Holder("a" * 22, ""))
+        assert await Reader(stream).whole() == body_of(stream, 10)
+        await server.start()
+        async with store(server.url) as there:
+            await written(here)
+            assert await Reader(await found(there, stream)).whole() == body_of(stream, 10)
+        await here.drain(0)
+        await here.backend.stop()
+
+
+# -- what is left
+
+
+async def test_a_thousand_streams_leave_no_connection_no_task_and_no_channel(pair: Pair) -> None:
+    tasks = len(asyncio.all_tasks())
+    for _ in range(10):
+        streams = [await opened(pair.here, numbers(3, 0.001)) for _ in range(100)]
+        mirrors = await asyncio.gather(*[found(pair.there, stream) for stream in streams])
+        bodies = await asyncio.gather(*[Reader(there).whole() for there in mirrors])
+        assert bodies == [body_of(stream, 3) for stream in streams]
+    async with pair.server.client() as client:
+        limit = 2 * (TASKS + REQUESTS) + 1
+        assert len(await client.client_list()) <= limit
+        async with asyncio.timeout(10):
+            while len(await client.pubsub_channels()) > 2:
+                await asyncio.sleep(0.05)
+    await eventually(lambda: not any(stream.elsewhere for stream in pair.there.streams.values()))
+    assert len(asyncio.all_tasks()) <= tasks
+
+
+async def test_what_has_expired_leaves_nothing_in_redis(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "SHORTEST", 1.0)
+    for _ in range(50):
+        stream = await opened(pair.here, numbers(3), keep=0, claim=new_id())
+        await Reader(stream).whole()
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(pair.server.client())
+        async with asyncio.timeout(10):
+            while set(await client.keys()) != {b"sidestream:{all}:processes", b"sidestream:{all}:epoch"}:
+                await asyncio.sleep(0.1)
+
+
+async def test_the_list_is_the_list_of_all(pair: Pair) -> None:
+    ours, theirs = await opened(pair.here, numbers(5)), await opened(pair.there, Hand(), metadata=1)
+    await written(pair.here)
+    [listed] = await pair.there.backend.newest(10)
+    assert (listed.id, listed.newest, listed.state, listed.log.first) == (ours.id, 5, State.DONE, 1)
+    [listed] = await pair.here.backend.newest(10)
+    assert (listed.id, listed.state, listed.opening.metadata) == (theirs.id, State.RUNNING, 1)
+    assert pair.here.streams.keys() == {ours.id}
+
+
+def test_a_url_that_cant_be_used_is_not_shown() -> None:
+    with pytest.raises(ValueError) as raised:
+        Redis("redis://user:hush@host:port")
+    assert "hush" not in str(raised.value)
+
+
+async def test_a_wrong_password_is_told_and_not_shown(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, server.client() as client:
+        await client.config_set("requirepass", "right")
+        with pytest.raises(ValueError) as raised:
+            Redis(f"redis://:hush@127.0.0.1:{server.port}").check()
+        assert "hush" not in str(raised.value)
+        await client.execute_command("AUTH", "right")  # type: ignore[no-untyped-call]
+        await client.config_set("requirepass", "")
+
+
+def test_without_the_setting_redis_is_not_imported() -> None:
+    code = (
+        "import asyncio, sys; from app import Sidestream; from sidecar.settings import Settings\n"
+        "async def main():\n"
+        "    sidestream = Sidestream(Settings()); sidestream.start(); await sidestream.stop()\n"
+        "asyncio.run(main())\n"
+        "assert not {'redis', 'sse.redis', 'sse.connections', 'sse.entries'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
