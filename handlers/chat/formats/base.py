@@ -22,8 +22,9 @@ class ChatFormat(Format):
     """Made for one answer, of the body that asks for it. request: what that asks for.
 
     after_status: whether the answer's head waits for the upstream's status, so that a failure has a status of its own; such an
-    answer can't be resumed, and ends with its client. beside_pending: whether the sidecar's tools run in a stage that calls
-    tools of the client's too. retry: whether a request that fails upstream is sent again, where that makes sense.
+    answer can't be resumed, isn't kept or listed, and ends with its client. beside_pending: whether the sidecar's tools run in
+    a stage that calls tools of the client's too. retry: whether a request that fails upstream is sent again, where that makes
+    sense.
     """
 
     after_status = False

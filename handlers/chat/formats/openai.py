@@ -3,7 +3,7 @@
 No ids and no retry, since the SDK takes either for an event of its own. `[DONE]` stands for success alone; everything else ends
 with an `{"error": …}` object, for which the SDK raises. No header goes out before the upstream's status is known.
 
-Limit: nothing here can be resumed; an Idempotency-Key has no effect.
+Limit: nothing here can be resumed, or watched by others, so nothing is kept or listed; an Idempotency-Key has no effect.
 """
 
 from collections.abc import Mapping
