@@ -11,6 +11,7 @@ from handlers import basic, bench, health, index, streams
 from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.plain import Asked, Plain
 from handlers.chat.formats.typed import Typed
+from handlers.chat.responses import ResponsesAPI
 from handlers.chat.routes import Chat
 from handlers.jobs.routes import Jobs
 from handlers.merge import routes as merge
@@ -59,18 +60,24 @@ class Features:
 
 
 ASK = 'curl -N -H content-type:application/json -d \'{"prompt": "Hello"}\' {url}/chat'
+RESPOND = """curl --json '{"input": "Hello", "background": true}' {url}/v1/responses"""
 PUBLISH = """curl --json '{"data": 1}' {url}/streams/ID/events"""
 
 
 def routes(features: Features) -> tuple[Route, ...]:
     """What is served."""
-    chat, jobs = features.chat, features.jobs
+    chat, responses, jobs = features.chat, ResponsesAPI(features.chat), features.jobs
     table = (
         Route("GET", "/chat", chat.answering(Asked), Right.TOKEN, "curl -N '{url}/chat?prompt=Hello'"),
         Route("POST", "/chat", chat.answering(Typed, Plain), Right.TOKEN, ASK),
         Route("GET", "/chat/formats", chat.samples.index, Right.TOKEN, "curl {url}/chat/formats"),
         Route("GET", "/chat/formats/{name}", chat.samples.show, Right.TOKEN, "curl -N {url}/chat/formats/typed"),
         Route("POST", "/v1/chat/completions", chat.answering(OpenAI), Right.TOKEN, errors=OpenAI.problem),
+        Route("POST", "/v1/responses", responses.create, Right.TOKEN, RESPOND, errors=OpenAI.problem),
+        Route("GET", "/v1/responses/resp_{id}", responses.retrieve, Right.TOKEN, errors=OpenAI.problem),
+        Route("DELETE", "/v1/responses/resp_{id}", responses.delete, Right.TOKEN, errors=OpenAI.problem),
+        Route("POST", "/v1/responses/resp_{id}/cancel", responses.cancel, Right.TOKEN, errors=OpenAI.problem),
+        Route("GET", "/v1/responses/resp_{id}/input_items", responses.input_items, Right.TOKEN, errors=OpenAI.problem),
         Route("GET", "/v1/models", chat.models, Right.TOKEN, "curl {url}/v1/models", errors=OpenAI.problem),
         Route("GET", "/v1/models/{model*}", chat.models, Right.TOKEN, errors=OpenAI.problem),
         Route("GET", "/stream", basic.stream, Right.TOKEN, "curl -N '{url}/stream?count=10&interval=0.5'"),

@@ -23,7 +23,7 @@ Errors = Callable[[Problem], Response]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """method, path (`{name}` matches one segment, `{name*}` at the end all that follow), handler, the right it takes.
+    """method, path (`{name}`: a segment or its rest; `{name*}` at the end: all that follow), handler, the right it takes.
 
     about: what the index says to try. errors: how errors look.
     """
@@ -44,8 +44,9 @@ class Route:
             return None
         params: dict[str, str] = {}
         for expected, part in zip(pattern, parts, strict=True):
-            if expected.startswith("{"):
-                params[expected.strip("{*}")] = part
+            begin, _, name = expected.partition("{")
+            if name and part.startswith(begin):
+                params[name.strip("*}")] = part[len(begin) :]
             elif expected != part:
                 return None
         return params

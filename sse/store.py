@@ -237,6 +237,13 @@ class Store:
             return opening.result() if opening.result is not None else None
         return await opening.asked(stream, what, *args) if opening.asked is not None else None
 
+    async def delete(self, stream: Stream) -> None:
+        """End a stream and let it go: nobody finds it from now on. Those who watch it get its end."""
+        await self.end(stream, Trigger.DELETED)
+        self._let_go(stream)
+        if not stream.log.watchers:
+            self.forget(stream)
+
     def forget(self, stream: Stream) -> None:
         """Let a stream go, with its log and its key: it has ended, or runs elsewhere and is not watched here."""
         self._let_go(stream)

@@ -58,6 +58,10 @@ ENDS: Final = {
 """What each trigger makes of a running stream. A stream that has ended stays as it is."""
 
 
+ID_LENGTH = 22
+"""Characters of a stream's id."""
+
+
 def new_id() -> str:
     """128 random bits, URL-safe: 22 of `[A-Za-z0-9_-]`."""
     return secrets.token_urlsafe(16)

@@ -22,11 +22,15 @@ ASK_FOR_USAGE: Final = {"stream_options": {"include_usage": True}}
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the sidecar has for every request. tools: names of its own. system: goes before a prompt. max_stages: the most."""
+    """What the sidecar has for every request. tools: names of its own. system: goes before a prompt. max_stages: the most.
+
+    limit: what the upstream calls the number of tokens that an answer may have.
+    """
 
     tools: Collection[str] = ()
     system: str = ""
     max_stages: int = 8
+    limit: str = "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +55,34 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_Check = tuple[Callable[[Any], bool], str]
-_TEXT: Final[_Check] = (lambda value: isinstance(value, str) and value != "", "a text that is not empty")
-_FLAG: Final[_Check] = (lambda value: isinstance(value, bool), "true or false")
-_COUNT: Final[_Check] = (lambda value: type(value) is int and value >= 1, "an integer from 1")
-_OBJECT: Final[_Check] = (lambda value: isinstance(value, dict), "an object")
-_LIST: Final[_Check] = (lambda value: isinstance(value, list), "a list")
+Check = tuple[Callable[[Any], bool], str]
+TEXT: Final[Check] = (lambda value: isinstance(value, str) and value != "", "a text that is not empty")
+FLAG: Final[Check] = (lambda value: isinstance(value, bool), "true or false")
+COUNT: Final[Check] = (lambda value: type(value) is int and value >= 1, "an integer from 1")
+OBJECT: Final[Check] = (lambda value: isinstance(value, dict), "an object")
+LIST: Final[Check] = (lambda value: isinstance(value, list), "a list")
 
-_FIELDS: Final[Mapping[str, _Check]] = {
-    "model": _TEXT,
+_FIELDS: Final[Mapping[str, Check]] = {
+    "model": TEXT,
     "messages": (lambda value: isinstance(value, list) and 0 < len(value) <= MAX_MESSAGES, f"a list of 1 to {MAX_MESSAGES}"),
-    "tools": _LIST,
-    "n": _COUNT,
-    "stream": _FLAG,
-    "stream_options": _OBJECT,
-    "max_stages": _COUNT,
+    "tools": LIST,
+    "n": COUNT,
+    "stream": FLAG,
+    "stream_options": OBJECT,
+    "max_stages": COUNT,
 }  # fmt: skip
-_OWN_FIELDS: Final[Mapping[str, _Check]] = {
-    "prompt": _TEXT,
-    "format": _TEXT,
+OWN_FIELDS: Final[Mapping[str, Check]] = {
+    "prompt": TEXT,
+    "format": TEXT,
     "linger": (lambda value: _is_number(value) and 0 <= value <= MAX_LINGER, f"seconds, from 0 to {MAX_LINGER}"),
-    "metadata": _OBJECT,
+    "metadata": OBJECT,
 }
 _TAKEN: Final = ("model", "messages", "tools", "max_stages", "stream")
 
 
 def parse_openai(body: Any, offer: Offer) -> ChatRequest:
     """A body as OpenAI's API takes it. Raises Problem: 400 if it is no object, otherwise 422 with the member `parameter`."""
-    _check(body, _FIELDS)
+    check(body, _FIELDS)
     if body.get("messages") is None:
         raise wrong("messages", "is missing")
     for number, message in enumerate(body["messages"]):
@@ -105,8 +109,8 @@ def parse_own(body: Any, offer: Offer) -> ChatRequest:
 
     It asks the upstream for the usage; `"stream_options": null` prevents that.
     """
-    _check(body, _OWN_FIELDS)
-    rest = {name: value for name, value in body.items() if name not in _OWN_FIELDS}
+    check(body, OWN_FIELDS)
+    rest = {name: value for name, value in body.items() if name not in OWN_FIELDS}
     if (prompt := body.get("prompt")) is not None:
         if body.get("messages") is not None:
             raise wrong("messages", "can't stand beside `prompt`")
@@ -123,7 +127,8 @@ def wrong(parameter: str, what: str) -> Problem:
     return Problem(422, f"{parameter}: {what}", parameter=parameter)
 
 
-def _check(body: Any, fields: Mapping[str, _Check]) -> None:
+def check(body: Any, fields: Mapping[str, Check]) -> None:
+    """Raise Problem for a body that is no object, and for a field that isn't as the table says: 400, 422."""
     if not isinstance(body, dict):
         raise Problem(400, "the body must be a JSON object")
     for name, (is_right, expected) in fields.items():

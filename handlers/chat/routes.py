@@ -9,6 +9,7 @@ Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 """
 
 import logging
+from contextlib import nullcontext
 
 from handlers.chat.engine import Answer
 from handlers.chat.formats.base import ChatFormat
@@ -42,14 +43,14 @@ class Chat:
             # At INFO they write a line for each request; at DEBUG the SDK writes whole prompts, which belong into no log.
             logging.getLogger(name).setLevel(logging.WARNING)
         self.toolbox = Toolbox(load("SIDESTREAM_TOOLS", ("handlers.chat.builtin", *settings.tools)).values())
-        self.offer = Offer(self.toolbox.tools, settings.system, settings.max_stages)
-        self.samples = Samples(self.offer, self.toolbox)
         upstream = OpenAIUpstream.from_environment(
             model=settings.model, first_token_timeout=settings.first_token_timeout, timeout=settings.upstream_timeout
         )
         if upstream is None:
             logger.info("no upstream: the model `demo` answers; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one")
         self.upstream: OpenAIUpstream | DemoUpstream = upstream or DemoUpstream(settings.demo_interval)
+        self.offer = Offer(self.toolbox.tools, settings.system, settings.max_stages, self.upstream.limit)
+        self.samples = Samples(self.offer, self.toolbox)
 
     @property
     def upstream_name(self) -> str:
@@ -71,7 +72,7 @@ class Chat:
         async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
             format, body = await first.asked(request, self.offer, service.settings.max_body, *others)
             check_metadata(format.request.metadata)
-            answer = Answer(format, self.upstream, self.toolbox, service.counts.first_token.observe, _trace(request))
+            answer = Answer(format, self.upstream, self.toolbox, service.counts.first_token.observe, trace(request))
             if format.after_status:
                 return await self._after_status(service, request, answer)
             return await answers.open(service, request, stream, lambda: self.opening(service, answer), body=body)
@@ -84,7 +85,7 @@ class Chat:
             with service.store.reserve():
                 whole = await attended(request.receive, self.upstream.models())
         except UpstreamFailed as failure:
-            return _refused(service, OpenAI, failure)
+            return refused(service, OpenAI, failure)
         if (id := request.params.get("model")) is None:
             return passed_on(whole)
         if (model := listed(whole.body).get(id)) is None:
@@ -102,19 +103,29 @@ class Chat:
     async def _after_status(self, service: Service, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
         try:
+            if answer.request.stream:
+                stream = await begun(service, request, answer, self.opening(service, answer), wait=True)
+                return answers.follow(service, request, stream, None)
             with service.store.reserve():
-                if not answer.request.stream:
-                    return passed_on(await attended(request.receive, _whole(answer)))
-                with answers.seat(service):
-                    await attended(request.receive, answer.open())
-                    answer.format.limits(answer.limits)
-                    stream = answers.begin(service, self.opening(service, answer))
-            return answers.follow(service, request, stream, None)
-        except BaseException as error:
-            await answer.aclose()
-            if isinstance(error, UpstreamFailed):
-                return _refused(service, answer.format, error)
-            raise
+                return passed_on(await attended(request.receive, _whole(answer)))
+        except UpstreamFailed as failure:
+            return refused(service, answer.format, failure)
+
+
+async def begun(service: Service, request: Request, answer: Answer, opening: Opening, *, wait: bool) -> Stream:
+    """The stream of an answer, with the place of a watcher if that wants events. wait: until the upstream's status is known.
+
+    A client that goes meanwhile cancels it. Raises Full, UpstreamFailed.
+    """
+    try:
+        with service.store.reserve(), answers.seat(service) if answer.request.stream else nullcontext():
+            if wait:
+                await attended(request.receive, answer.open())
+                answer.format.limits(answer.limits)
+            return answers.begin(service, opening)
+    except BaseException:
+        await answer.aclose()
+        raise
 
 
 async def _whole(answer: Answer) -> Whole:
@@ -122,12 +133,13 @@ async def _whole(answer: Answer) -> Whole:
     return await answer.whole() if format.passes_whole() else Whole(200, format.whole(await answer.complete()), answer.limits)
 
 
-def _trace(request: Request) -> dict[str, str]:
+def trace(request: Request) -> dict[str, str]:
     """What ties the upstream's part of a trace to ours (W3C Trace Context)."""
     headers = {name: request.header(name.encode()) or "" for name in ("traceparent", "tracestate")}
     return {name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()}
 
 
-def _refused(service: Service, format: ChatFormat | type[ChatFormat], failure: UpstreamFailed) -> Reply:
+def refused(service: Service, format: ChatFormat | type[ChatFormat], failure: UpstreamFailed) -> Reply:
+    """The answer to a request whose upstream has failed before a stream began."""
     service.counts.failures[failure.code] += 1
     return format.refused(failure)

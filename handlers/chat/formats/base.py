@@ -61,10 +61,13 @@ class ChatFormat(Format):
     @classmethod
     def refused(cls, failure: UpstreamFailed) -> Response:
         """How it looks that the upstream has failed before the answer began."""
-        return cls.problem(Problem(failure.status, failure.message, code=failure.code))
+        said = failure.said.headers if failure.said is not None else {}
+        headers = {name: value for name, value in said.items() if name != "content-type"}  # they say when to try again
+        return cls.problem(Problem(failure.status, failure.message, headers=headers, code=failure.code))
 
     def limits(self, headers: Mapping[str, str]) -> None:
-        """What the upstream says of its limits, where the answer's head waits for that."""
+        """What the upstream says of its limits, where the answer's head waits for that and tells it."""
+        self.headers = tuple((name.encode(), value.encode()) for name, value in headers.items())
 
     def item(self, item: Item) -> Written:
         """`{"content": …}` for each piece of text."""

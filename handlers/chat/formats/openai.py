@@ -6,7 +6,6 @@ with an `{"error": …}` object, for which the SDK raises. No header goes out be
 Limit: nothing here can be resumed, or watched by others, so nothing is kept or listed; an Idempotency-Key has no effect.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +50,7 @@ class OpenAI(ChatFormat):
     @classmethod
     def problem(cls, problem: Problem) -> Response:
         kind = "invalid_request_error" if problem.status < 500 else "server_error"
-        error = error_object(problem.detail, None, type=kind, param=problem.members.get("parameter"))
+        error = error_object(problem.detail, problem.members.get("code"), type=kind, param=problem.members.get("parameter"))
         return json_response(error, problem.status, problem.headers)
 
     @classmethod
@@ -60,9 +59,6 @@ class OpenAI(ChatFormat):
         if failure.said is not None:
             return passed_on(failure.said)
         return json_response(error_object(failure.message, failure.code), failure.status)
-
-    def limits(self, headers: Mapping[str, str]) -> None:
-        self.headers = tuple((name.encode(), value.encode()) for name, value in headers.items())
 
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         return None

@@ -25,6 +25,8 @@ MODEL = "demo"
 class DemoUpstream:
     """Stands where `upstream.OpenAIUpstream` would. interval: seconds a word."""
 
+    limit = "max_tokens"
+
     def __init__(self, interval: float = 0.1) -> None:
         self._interval = interval
 

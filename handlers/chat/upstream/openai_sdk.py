@@ -72,6 +72,12 @@ class OpenAIUpstream:
         found = environment.server()
         return cls(*found, **options) if found else None
 
+    @property
+    def limit(self) -> str:
+        """What it calls the most tokens of an answer. OpenAI's newer models refuse the old name, others don't know the new."""
+        host = urlsplit(self.base_url).hostname or ""
+        return "max_completion_tokens" if host.endswith((".openai.com", ".openai.azure.com")) else "max_tokens"
+
     def start(self) -> "asyncio.Task[_SDK]":
         """Begin to load the SDK, half a second in a thread, unless that has begun: the first chat waits less."""
         if self._loading is None or (self._loading.done() and self._loading.exception() is not None):

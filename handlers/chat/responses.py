@@ -1,0 +1,328 @@
+"""OpenAI's Responses API over any upstream that speaks chat completions: what a request asks of the model, and the routes.
+
+    POST /v1/responses                    streamed or not, in the foreground or in the background
+    GET /v1/responses/{id}                the object, or with `stream=true` its events, from `starting_after` on
+    POST /v1/responses/{id}/cancel        the object; only in the background, where no connection ends the work
+    DELETE /v1/responses/{id}             gone at once; those who watch it get its end
+    GET /v1/responses/{id}/input_items    what it was made of, in pages
+
+In the foreground a client that goes ends the work, and the status is the upstream's. In the background the work goes on for the
+request's `linger`, without one to its end. What has ended is kept for `KEEP`; with `"store": false` not at all.
+
+Limit: a response is known to the process that has made it alone. `Idempotency-Key` has no effect.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from handlers.chat import request as shape
+from handlers.chat.engine import Answer
+from handlers.chat.formats.responses import PREFIXES, SILENCE, Responses
+from handlers.chat.items import Call, UpstreamFailed
+from handlers.chat.request import ASK_FOR_USAGE, MAX_MESSAGES, Offer, check, parse_openai, wrong
+from handlers.chat.routes import Chat, begun, refused, trace
+from sidecar import answers
+from sidecar.answers import Reply
+from sidecar.service import Service
+from sse.asgi import attended
+from sse.errors import Problem
+from sse.http import Request, Response, json_response
+from sse.stream import ID_LENGTH, Opening, State, Stream, Trigger, new_id
+
+PREFIX: Final = "resp_"
+"""Of a response's id; the rest is its stream's."""
+
+QUIET: Final = 30.0
+"""Seconds between two looks at whether a stream has said anything since the last one."""
+
+_TEXT: Final[shape.Check] = (lambda value: isinstance(value, str), "a text")
+_NO: Final[shape.Check] = (lambda _: False, "left out: there is nothing like it in chat completions")
+_FIELDS: Final[Mapping[str, shape.Check]] = {
+    "input": (lambda value: isinstance(value, str | list), "a text or a list of items"),
+    "metadata": (lambda value: isinstance(value, dict) and len(value) <= 16, "an object of 16 members at the most"),
+    "truncation": (lambda value: value == "disabled", "disabled"),
+    "linger": shape.OWN_FIELDS["linger"],
+    "max_output_tokens": shape.COUNT,
+    "tools": shape.LIST,
+    **dict.fromkeys(("instructions", "previous_response_id"), _TEXT),
+    **dict.fromkeys(("text", "reasoning"), shape.OBJECT),
+    **dict.fromkeys(("background", "store", "parallel_tool_calls"), shape.FLAG),
+    **dict.fromkeys(("conversation", "prompt", "context_management", "moderation", "max_tool_calls", "top_logprobs", "n"), _NO),
+}  # fmt: skip
+_TAKEN: Final = {*_FIELDS, "tool_choice", "stream_options", "include"}
+"""Not passed on: it has another name there, or none. What nobody here knows is passed on."""
+
+_TOLD: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("instructions", "max_output_tokens", "previous_response_id", "temperature", "top_p")),
+    "background": False, "store": True, "parallel_tool_calls": True, "tool_choice": "auto", "truncation": "disabled",
+    "metadata": {}, "reasoning": {"effort": None, "summary": None}, "text": {"format": {"type": "text"}},
+}  # fmt: skip
+"""What the object repeats of a request, as it is where that doesn't say."""
+
+_NEEDED: Final = {"message": ("role",), "function_call": ("call_id", "name", "arguments"), "function_call_output": ("call_id",)}
+"""Texts without which an item can't be used."""
+
+_TOOL: Final = ("name", "description", "parameters", "strict")
+
+
+# -- what a request asks
+
+
+def asked(body: Any, offer: Offer, kept: Mapping[str, Responses]) -> Responses:
+    """The response to a body that was checked. kept: those that it refers to, by their streams' ids. Raises Problem."""
+    id, history = new_id(), _history(body.get("previous_response_id"), kept)
+    input = _input(body.get("input") or [], id, kept)
+    if not 0 < len(input) + len(history) < MAX_MESSAGES:
+        raise wrong("input", f"must be 1 to {MAX_MESSAGES - 1} items, with those of the responses before it")
+    system = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
+    messages = [*system, *_messages([*history, *input], len(history))]
+    request = parse_openai({**_parameters(body, offer), "messages": messages}, offer)
+    if body.get("background") and body.get("store") is False:
+        raise wrong("store", "must be true in the background")
+    return Responses(id, request, _told(body, id), input, history, body.get("linger"))
+
+
+def _told(body: Mapping[str, Any], id: str) -> dict[str, Any]:
+    given = {name: body[name] for name in _TOLD if body.get(name) is not None}
+    given |= {name: {**_TOLD[name], **given[name]} for name in ("reasoning", "text") if name in given}
+    tools = [tool if isinstance(tool, dict) else {"type": "function", "name": tool} for tool in body.get("tools") or ()]
+    head = {"id": f"{PREFIX}{id}", "object": "response", "created_at": int(time.time()), "model": body.get("model") or ""}
+    return {**head, **_TOLD, **given, "tools": [{**dict.fromkeys(_TOOL), **tool} for tool in tools]}
+
+
+def _history(previous: str | None, kept: Mapping[str, Responses]) -> list[dict[str, Any]]:
+    if previous is None:
+        return []
+    response = kept.get(_stream_of(previous))
+    if response is None or response.running:
+        detail = f"Previous response with id {previous[:100]!r} not found, or still running."
+        raise Problem(400, detail, parameter="previous_response_id", code="previous_response_not_found")
+    return [*response.history, *response.input, *response.output]
+
+
+def _input(given: str | list[Any], id: str, kept: Mapping[str, Responses]) -> list[dict[str, Any]]:
+    """The items, each with a type and an id."""
+    items = []
+    for number, item in enumerate([{"role": "user", "content": given}] if isinstance(given, str) else given):
+        place = f"input[{number}]"
+        if (reference := _reference(item)) is not None:
+            response = kept.get(_stream_of(reference))
+            known = {said["id"]: said for said in (*response.input, *response.output)} if response is not None else {}
+            if reference not in known:
+                raise wrong(f"{place}.id", f"there is no item {reference[:100]!r}, or it is kept no more")
+            item = known[reference]
+        type = (item.get("type") or "message") if isinstance(item, dict) else None
+        if not isinstance(type, str) or type not in PREFIXES:
+            raise wrong(f"{place}.type", f"must be {', '.join(PREFIXES)} or item_reference, not {type!r}")
+        for name in _NEEDED.get(type, ()):
+            if not isinstance(item.get(name), str):
+                raise wrong(f"{place}.{name}", "must be a text")
+        if isinstance(text := item.get("content"), str):
+            part = "output_text" if item.get("role") == "assistant" else "input_text"
+            item = {**item, "content": [{"type": part, "text": text}]}
+        own = str(item.get("id") or f"{PREFIXES[type]}_{id}_{number}")
+        items.append({"status": "completed", **item, "type": type, "id": own})
+    return items
+
+
+def _reference(item: Any) -> str | None:
+    """The id by which an item refers to another one, if that is what it does."""
+    if not isinstance(item, dict) or item.get("type") not in ("item_reference", None) or "role" in item:
+        return None
+    return item["id"] if isinstance(item.get("id"), str) else None
+
+
+def _stream_of(id: str) -> str:
+    """The stream that the id of a response or of an item names."""
+    return id.partition("_")[2][:ID_LENGTH]
+
+
+def _messages(items: Iterable[Mapping[str, Any]], before: int) -> list[dict[str, Any]]:
+    """Items as the messages of a chat; the first `before` are not of this request."""
+    messages: list[dict[str, Any]] = []
+    for number, item in enumerate(items, -before):
+        match item["type"]:
+            case "message":
+                role = "system" if item["role"] == "developer" else item["role"]  # which every upstream knows
+                messages.append({"role": role, "content": _content(item.get("content"), f"input[{number}].content")})
+            case "function_call":
+                if not messages or messages[-1]["role"] != "assistant":
+                    messages.append({"role": "assistant", "content": None})
+                call = Call(0, item["call_id"], item["name"], item["arguments"])
+                messages[-1].setdefault("tool_calls", []).append(call.message())
+            case "function_call_output":
+                content = _content(item.get("output"), f"input[{number}].output")
+                messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+    return messages
+
+
+def _content(content: Any, place: str) -> str | list[dict[str, Any]]:
+    """A text, or parts; texts alone are one, since some upstreams know nothing else."""
+    if not isinstance(content, str | list):
+        raise wrong(place, "must be a text or a list of parts")
+    parts = [_part(part, f"{place}[{number}]") for number, part in enumerate(content)] if isinstance(content, list) else []
+    texts = [part["text"] for part in parts if "text" in part] if parts else content
+    return "\n".join(texts) if parts and len(texts) == len(parts) else parts or content
+
+
+def _part(part: Any, place: str) -> dict[str, Any]:
+    match part:
+        case {"type": "input_text" | "output_text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
+            return {"type": "text", "text": text}
+        case {"type": "input_image", "image_url": str(url)}:
+            return {
+                "type": "image_url",
+                "image_url": {"url": url, **({"detail": part["detail"]} if part.get("detail") else {})},
+            }
+        case {"type": "input_image"}:
+            raise wrong(f"{place}.image_url", "must be a text: there are no files by id here")
+    raise wrong(f"{place}.type", "must be input_text, output_text, refusal or input_image, with what belongs to it")
+
+
+def _parameters(body: Mapping[str, Any], offer: Offer) -> dict[str, Any]:
+    """A body's parameters, by the names that they have in chat completions."""
+    text = body.get("text") or {}
+    tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(body.get("tools") or ())]
+    parameters = {
+        **{name: value for name, value in body.items() if name not in _TAKEN},
+        **ASK_FOR_USAGE,
+        offer.limit: body.get("max_output_tokens") or body.get(offer.limit),
+        "reasoning_effort": (body.get("reasoning") or {}).get("effort"),
+        "verbosity": text.get("verbosity"),
+        "response_format": _response_format(text.get("format")),
+    }
+    if tools:  # without any, upstreams refuse the others
+        choice, parallel = _tool_choice(body.get("tool_choice")), body.get("parallel_tool_calls")
+        parameters |= {"tools": tools, "tool_choice": choice, "parallel_tool_calls": parallel}
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _tool(tool: Any, place: str) -> Any:
+    if isinstance(tool, str):
+        return tool
+    if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("name"), str):
+        raise wrong(f"{place}.type", "must be a function, or a tool of the sidecar's by its name: none is hosted, none custom")
+    return {"type": "function", "function": {name: tool[name] for name in _TOOL if tool.get(name) is not None}}
+
+
+def _tool_choice(choice: Any) -> Any:
+    match choice:
+        case None | "none" | "auto" | "required":
+            return choice
+        case {"type": "function", "name": str(name)}:
+            return {"type": "function", "function": {"name": name}}
+    raise wrong("tool_choice", "must be none, auto, required or a function")
+
+
+def _response_format(format: Any) -> Any:
+    match format:
+        case {"type": "json_schema", **schema}:
+            return {"type": "json_schema", "json_schema": schema}
+        case {"type": "json_object"}:
+            return format
+        case None | {"type": "text"}:
+            return None
+    raise wrong("text.format", "must be of type text, json_object or json_schema")
+
+
+# -- the routes
+
+
+class ResponsesAPI:
+    """The handlers."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    async def create(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`POST /v1/responses`."""
+        chat, body, keep = self._chat, await request.json(limit=service.settings.max_body), service.settings.keep
+        try:
+            check(body, _FIELDS)
+            format = asked(body, chat.offer, await _kept(service, body))
+            answer = Answer(format, chat.upstream, chat.toolbox, service.counts.first_token.observe, trace(request))
+            linger = format.linger if format.background else 0 if format.request.stream else None
+            store = format.told["store"]
+            opening = Opening(answer, format, linger, keep if store else 0, result=format.object, id=format.id, listed=store)
+            stream = await begun(service, request, answer, opening, wait=not format.background)
+        except UpstreamFailed as failure:
+            return refused(service, Responses, failure)
+        except Problem as problem:
+            status = 400 if problem.status == 422 else problem.status  # as OpenAI's server says it
+            raise Problem(status, problem.detail, headers=problem.headers, **problem.members) from None
+        asyncio.get_running_loop().call_later(QUIET, _break_silence, stream, None)
+        if format.request.stream:
+            return answers.follow(service, request, stream, None, key=stream.key)
+        if not format.background:
+            try:
+                await attended(request.receive, stream.closed())
+            finally:
+                stream.end(Trigger.ABANDONED)  # without effect if it has ended
+        if format.failure is not None:
+            raise Problem(getattr(format.failure, "status", 500), format.failure.message, code=format.failure.code)
+        return json_response(format.object(), headers=answer.limits)
+
+    async def retrieve(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`GET /v1/responses/{id}?stream=&starting_after=`."""
+        stream, format = _found(request, stream)
+        if request.query.get("stream") != "true":
+            return json_response(format.object())
+        if not format.background:
+            raise Problem(400, "stream: only a response in the background can be streamed again", parameter="stream")
+        log, after = stream.log, request.integer("starting_after", -1, minimum=0, maximum=stream.log.last - 1)
+        if after + 2 < log.first:
+            raise Problem(400, f"The events before {log.first - 1} are held no more.", parameter="starting_after")
+        if log.closed and after == log.last - 1:  # there is nothing more to say
+            return Response(200, b":\n", {"content-type": "text/event-stream"})
+        return answers.watch(service, request, stream, after + 1)
+
+    async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`POST /v1/responses/{id}/cancel`; one that has ended stays as it is."""
+        stream, format = _found(request, stream)
+        if not format.background:
+            raise Problem(400, "Only a response in the background can be cancelled.", parameter="id")
+        await service.store.end(stream, Trigger.DELETED)
+        return json_response(format.object())
+
+    async def delete(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+        """`DELETE /v1/responses/{id}`."""
+        stream, format = _found(request, stream)
+        await service.store.delete(stream)
+        return json_response({"id": format.told["id"], "object": "response", "deleted": True})
+
+    async def input_items(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """`GET /v1/responses/{id}/input_items?after=&limit=&order=`; those of the responses before it too."""
+        _, format = _found(request, stream)
+        limit, after = request.integer("limit", 20, minimum=1, maximum=100), request.query.get("after")
+        items = {item["id"]: item for item in (*format.history, *format.input)}
+        ids = list(items) if request.query.get("order") == "asc" else list(items)[::-1]
+        if after is not None and after not in items:
+            raise Problem(400, "after: is no item of this response", parameter="after")
+        begin = 0 if after is None else ids.index(after) + 1
+        page, more = ids[begin : begin + limit], len(ids) > begin + limit
+        about = {"first_id": page[0] if page else None, "last_id": page[-1] if page else None, "has_more": more}
+        return json_response({"object": "list", "data": [items[id] for id in page], **about})
+
+
+async def _kept(service: Service, body: Mapping[str, Any]) -> dict[str, Responses]:
+    """The responses that a body refers to, by their streams' ids."""
+    named = (body.get("previous_response_id"), *map(_reference, body.get("input") or ()))
+    found = {id: await service.store.find(id) for id in {_stream_of(name) for name in named if name is not None}}
+    return {id: stream.format for id, stream in found.items() if stream is not None and isinstance(stream.format, Responses)}
+
+
+def _found(request: Request, stream: Stream | None) -> tuple[Stream, Responses]:
+    """The response that the path names. Raises Problem 404, for a stream of another format too."""
+    if stream is None or not isinstance(stream.format, Responses):
+        raise Problem(404, f"Response with id '{PREFIX}{request.params['id'][:100]}' not found.")
+    return stream, stream.format
+
+
+def _break_silence(stream: Stream, last: float | None) -> None:
+    """Let the stream say something if it hasn't since the last look, and look again: clients give up, comments or not."""
+    if stream.state is State.RUNNING:
+        if stream.last_event == last:
+            stream.emit(SILENCE)
+        asyncio.get_running_loop().call_later(QUIET, _break_silence, stream, stream.last_event)
