@@ -82,7 +82,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6243, "sse": 2226, "sse without its client": 1676}
+FIGURES = {"all of it": 5794, "sse": 2226, "sse without its client": 1676}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -107,6 +107,8 @@ OWN_FIGURES: dict[str, int] = {
     "sse.mirror": 82,
     "sse.questions": 74,
     "sse.connections": 89,
+    "handlers.chat.formats.responses": 210,
+    "handlers.chat.responses": 240,
 }
 """New modules, by name: the figures above are without them."""
 

@@ -151,8 +151,9 @@ class Responses(ChatFormat):
                 return self._say(_REASONING if type(item) is items.Reasoning else _REFUSAL, text)
             case items.CallBegun(index, id, name):
                 ended = self._hush()
-                if any(said.get("call_id") == id for said in self.output):  # some servers count anew in each stage
-                    id = f"{id}_{len(self.output)}"
+                known = [*self.history, *self.input, *self.output]
+                if any(said.get("call_id") == id for said in known):  # some servers count anew, and clients tell by it
+                    id = f"{id}_{len(known)}"
                 added = self._add("function_call", call_id=id, name=name, arguments="")
                 self._calls[index] = self._growing(_CALL)
                 return [*ended, added]
