@@ -19,7 +19,7 @@ from handlers.metrics import Metrics
 from handlers.page import front, state
 from handlers.page.lab import Lab
 from handlers.publish import routes as publish
-from sidecar import access, answers, logs
+from sidecar import access, answers, conversations, logs
 from sidecar.access import Right
 from sidecar.answers import Reply
 from sidecar.routes import Route, Routes
@@ -85,6 +85,8 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("GET", "/streams/{id}", streams.watch, Right.CAPABILITY, "curl -N {url}/streams/ID"),
         Route("DELETE", "/streams/{id}", streams.cancel, Right.KEY, "curl -X DELETE {url}/streams/ID"),
         Route("DELETE", "/streams/{id}/watchers", streams.drop, Right.KEY, "curl -X DELETE {url}/streams/ID/watchers"),
+        Route("GET", "/conversations/{conversation}", streams.watch, Right.TOKEN, "curl -N {url}/conversations/KEY"),
+        Route("DELETE", "/conversations/{conversation}", streams.cancel, Right.TOKEN, "curl -X DELETE {url}/conversations/KEY"),
         Route("POST", "/jobs", jobs.create, Right.TOKEN, "curl -X POST {url}/jobs"),
         Route("GET", "/jobs", jobs.index, Right.TOKEN, "curl {url}/jobs"),
         Route("GET", "/jobs/{id}", jobs.show, Right.KEY, "curl {url}/jobs/ID"),
@@ -197,6 +199,8 @@ class Sidestream:
 
     async def _named(self, service: Service, request: Request) -> Stream | None:
         """The stream that the path names, or where that names none the last event ID. The one look-up of a request."""
+        if (key := request.params.get("conversation")) is not None:
+            return await conversations.find(service.store, request, key)
         stream_id = request.params.get("id")
         if stream_id is None:
             last = resume.parse(request.last_event_id or "")

@@ -1,7 +1,8 @@
 """How a request opens, resumes or watches a stream.
 
 In:  a request, the stream that it names if that is held, and what a handler would open. Out: a `Reply`. In this order: HEAD, a
-last event ID (`sse.resume`), an idempotency key, a new stream. What stands in the way is raised, and is answered by `refusal`.
+last event ID (`sse.resume`), a conversation or an idempotency key, a new stream. What stands in the way is raised, and is
+answered by `refusal`.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 from urllib.parse import urlencode
 
+from sidecar.conversations import MAX_KEY, Conversation, claim_of, digest, join
 from sidecar.logs import REQUEST_ID
 from sidecar.service import Service
 from sse.asgi import Send
@@ -18,7 +20,7 @@ from sse.errors import Full, Problem
 from sse.http import Headers, Request, Response, json_response
 from sse.resume import GONE_ID, Held, Verdict, decide
 from sse.sender import Followed
-from sse.store import Holder
+from sse.store import Holder, Store
 from sse.stream import Opening, State, Stream, new_id
 from sse.watch import EventStream, head
 from sse.wire.encoder import encode
@@ -30,9 +32,6 @@ NOT_OF_THE_STREAM = ("last_event_id", "key", "from")
 
 PASSING = ("shutting down", "store")
 """What is in the way only here, or only now, if there are several processes."""
-
-MAX_KEY = 256
-"""Characters of an idempotency key."""
 
 Propose = Callable[[], Opening]
 """What a handler would open; called only if a stream is opened, with nothing awaited after it."""
@@ -89,46 +88,75 @@ class Head:
 # -- opening
 
 
-async def open(service: Service, request: Request, stream: Stream | None, propose: Propose, *, body: bytes = b"") -> Reply:
+async def open(
+    service: Service,
+    request: Request,
+    stream: Stream | None,
+    propose: Propose,
+    *,
+    body: bytes = b"",
+    conversation: Conversation | None = None,
+) -> Reply:
     """The answer to a request that may open a stream: its events, or with `Accept: application/json` where they are.
 
-    stream: what the last event ID names. Raises Full, Problem 400, 404, 409, 422.
+    stream: what the last event ID names. conversation: where the stream is to run. Raises Full, Problem 400, 404, 409, 422.
     """
     if request.method == "HEAD":
         return Head()
     if request.last_event_id is not None:
         return resume(service, request, stream, same=stream is not None and stream.opening.identity == identify(request, body))
     if request.accepts("application/json"):
-        return opened(service, request, await start(service, request, propose, body=body), 202)
+        return opened(service, request, await start(service, request, propose, body, conversation), 202)
     with seat(service):
-        stream = await start(service, request, propose, body=body)
-    return follow(service, request, stream, None, key=stream.key)
+        stream = await start(service, request, propose, body, conversation)
+    return follow(service, request, stream, None, key=stream.key, told=stream.format.tells_opener)
 
 
-async def start(service: Service, request: Request, propose: Propose, *, body: bytes = b"") -> Stream:
-    """The stream that the request's idempotency key has opened before, or a new one. Raises Full, Problem 400, 409, 422."""
-    store, key, identity, stream_id = service.store, _claim(request), identify(request, body), new_id()
-    if key:
-        holder = await store.backend.claim(key, Holder(stream_id, identity))
-        if holder.digest != identity:
-            raise Problem(422, "This idempotency key was used for another request.", parameter="key")
-        if holder.stream_id != stream_id:
-            stream = await store.find(holder.stream_id)
-            if stream is None:
-                detail = "The request that has this idempotency key has not opened its stream yet."
-                raise Problem(409, detail, headers={"retry-after": "1"}, parameter="key")
-            return stream
+async def start(
+    service: Service, request: Request, propose: Propose, body: bytes = b"", conversation: Conversation | None = None
+) -> Stream:
+    """The stream that the request's idempotency key has opened before, or that it joins in its conversation, or a new one.
+
+    In a conversation an idempotency key names the run. Raises Full, Problem 400, 409, 422.
+    """
+    store, key, identity, stream_id = service.store, _key(request), identify(request, body), new_id()
+    claim = ""
+    if conversation is not None:
+        claim, run = claim_of(request, conversation.key), conversation.run or key
+        holder = Holder(stream_id, digest("run", run) if run else identity)
+        stream = await join(store, claim, holder, replace(conversation, run=run))
+    elif key:
+        claim = digest(request.header(b"authorization") or "", request.method, request.path, key)
+        stream = await _again(store, claim, Holder(stream_id, identity))
+    else:
+        stream = None
+    if stream is not None:
+        return stream
     opening = None
     try:
         with store.reserve():
-            opening = prepared(service, propose(), id=stream_id, identity=identity, claim=key)
+            opening = prepared(service, propose(), id=stream_id, identity=identity, claim=claim)
             await store.backend.announce(opening)
             return store.open(opening)
     except BaseException:
-        store.backend.forget(stream_id, key)
+        store.backend.forget(stream_id, claim)
         if opening is not None and (aclose := getattr(opening.source, "aclose", None)):
             await aclose()
         raise
+
+
+async def _again(store: Store, claim: str, holder: Holder) -> Stream | None:
+    """The stream that was opened with an idempotency key before. Raises Problem 409, 422."""
+    held = await store.backend.claim(claim, holder)
+    if held.digest != holder.digest:
+        raise Problem(422, "This idempotency key was used for another request.", parameter="key")
+    if held.stream_id == holder.stream_id:
+        return None
+    stream = await store.find(held.stream_id)
+    if stream is None:
+        detail = "The request that has this idempotency key has not opened its stream yet."
+        raise Problem(409, detail, headers={"retry-after": "1"}, parameter="key")
+    return stream
 
 
 def begin(service: Service, opening: Opening, **changes: Any) -> Stream:
@@ -208,11 +236,18 @@ def seat(service: Service) -> Iterator[None]:
 
 
 def follow(
-    service: Service, request: Request, followed: Followed, after: int | None, *, key: str | None = None, newest: bool = False
+    service: Service,
+    request: Request,
+    followed: Followed,
+    after: int | None,
+    *,
+    key: str | None = None,
+    newest: bool = False,
+    told: bool = True,
 ) -> Reply:
     """The event stream response, which gives the place of its watcher back; but for HEAD, that is taken.
 
-    key: told to whoever has opened the stream. after, newest: as in `watch`.
+    key: told to whoever has opened the stream. told: whether a newcomer is told the opening. after, newest: as in `watch`.
     """
     headers: Headers = ()
     if isinstance(followed, Stream):
@@ -228,7 +263,7 @@ def follow(
         position = followed.position(from_now=newest or request.query.get("from") == "now")
         if newest:
             position = max(position - 1, followed.position(from_now=False))
-    return Watching(followed, position, after is None, service.pace, headers, service=service)
+    return Watching(followed, position, told and after is None, service.pace, headers, service=service)
 
 
 def found(stream: Stream | None) -> Stream:
@@ -292,12 +327,9 @@ def base(service: Service, request: Request) -> str:
     return request.root_path or service.settings.root_path
 
 
-def _claim(request: Request) -> str:
-    """The idempotency key, for this caller and route alone; empty without one. Raises Problem 400."""
+def _key(request: Request) -> str:
+    """The idempotency key; empty without one. Raises Problem 400."""
     key = request.header(b"idempotency-key") or request.query.get("key") or ""
     if len(key) > MAX_KEY:
         raise Problem(400, f"An idempotency key may have {MAX_KEY} characters at the most.", parameter="key")
-    if not key:
-        return ""
-    caller = request.header(b"authorization") or ""
-    return hashlib.sha256("\0".join((caller, request.method, request.path, key)).encode()).hexdigest()
+    return key

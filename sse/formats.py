@@ -38,8 +38,8 @@ class Format:
     """What a stream asks of its format. A format overrides what it writes otherwise.
 
     name: for state documents and logs. ids: whether events carry ids; without them nothing can be resumed. headers: what the
-    answers that carry it say besides their own. transliterated: whether a stream
-    may say it in ASCII (`Opening.ascii`).
+    answers that carry it say besides their own. transliterated: whether a stream may say it in ASCII (`Opening.ascii`).
+    tells_opener: whether the request that opens the stream is told the opening, as all other newcomers are.
 
     Limit: a source that never waits, and whose items all write nothing, holds the event loop.
     """
@@ -48,6 +48,7 @@ class Format:
     ids: bool = True
     headers: tuple[tuple[bytes, bytes], ...] = ()
     transliterated: bool = True
+    tells_opener: bool = True
 
     def opening(self, stream_id: str) -> bytes | None:
         """What a newcomer is told before the first event."""

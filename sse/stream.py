@@ -44,6 +44,7 @@ class Trigger(StrEnum):
     SOURCE_ENDED = "source_ended"
     SOURCE_FAILED = "source_failed"
     DELETED = "deleted"
+    REPLACED = "replaced"  # by another one in its conversation
     ABANDONED = "abandoned"  # nobody watched for as long as the linger
     SHUTTING_DOWN = "shutting_down"
 
@@ -52,6 +53,7 @@ ENDS: Final = {
     Trigger.SOURCE_ENDED: State.DONE,
     Trigger.SOURCE_FAILED: State.FAILED,
     Trigger.DELETED: State.CANCELLED,
+    Trigger.REPLACED: State.CANCELLED,
     Trigger.ABANDONED: State.CANCELLED,
     Trigger.SHUTTING_DOWN: State.CANCELLED,
 }

@@ -1,14 +1,15 @@
 """A request's body, parsed JSON -> `ChatRequest`; or a Problem that names the field.
 
-What is the sidecar's own is taken out: its tools and max_stages, and in its own shape of a request prompt, format, linger and
-metadata. What it has to know is checked: the fields of the tables, and the outline of messages and tools. The rest is the
-upstream's business and passed on as it is, parameters that nobody here knows included.
+What is the sidecar's own is taken out: its tools and max_stages, and in its own shape of a request prompt, format, linger,
+metadata, conversation and replace. What it has to know is checked: the fields of the tables, and the outline of messages and
+tools. The rest is the upstream's business and passed on as it is, parameters that nobody here knows included.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from sidecar.conversations import MAX_KEY, Conversation
 from sse.errors import Problem
 
 MAX_MESSAGES = 2000
@@ -37,7 +38,7 @@ class Offer:
 class ChatRequest:
     """parameters: passed on. own_tools: names of the sidecar's. client_tools: objects. linger: seconds, None if not asked for.
 
-    stream: whether the client wants events.
+    stream: whether the client wants events. conversation: where the answer is to run.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -49,6 +50,7 @@ class ChatRequest:
     linger: float | None = None
     metadata: Any = None
     stream: bool = True
+    conversation: Conversation | None = None
 
 
 def _is_number(value: Any) -> bool:
@@ -76,6 +78,11 @@ OWN_FIELDS: Final[Mapping[str, Check]] = {
     "format": TEXT,
     "linger": (lambda value: _is_number(value) and 0 <= value <= MAX_LINGER, f"seconds, from 0 to {MAX_LINGER}"),
     "metadata": OBJECT,
+    "conversation": (
+        lambda value: isinstance(value, str) and 0 < len(value) <= MAX_KEY,
+        f"a text of 1 to {MAX_KEY} characters",
+    ),
+    "replace": FLAG,
 }
 _TAKEN: Final = ("model", "messages", "tools", "max_stages", "stream")
 
@@ -119,7 +126,9 @@ def parse_own(body: Any, offer: Offer) -> ChatRequest:
     request = parse_openai(ASK_FOR_USAGE | rest, offer)
     if request.parameters.get("n", 1) not in (1, None):
         raise wrong("n", "must be 1 here: one answer is streamed")
-    return replace(request, linger=body.get("linger"), metadata=body.get("metadata"), stream=True)
+    key, replaces = body.get("conversation"), bool(body.get("replace"))
+    conversation = Conversation(key, replace=replaces) if key is not None else None
+    return replace(request, linger=body.get("linger"), metadata=body.get("metadata"), stream=True, conversation=conversation)
 
 
 def wrong(parameter: str, what: str) -> Problem:

@@ -75,7 +75,10 @@ class Chat:
             answer = Answer(format, self.upstream, self.toolbox, service.counts.first_token.observe, trace(request))
             if format.after_status:
                 return await self._after_status(service, request, answer)
-            return await answers.open(service, request, stream, lambda: self.opening(service, answer), body=body)
+            conversation = format.request.conversation
+            return await answers.open(
+                service, request, stream, lambda: self.opening(service, answer), body=body, conversation=conversation
+            )
 
         return handle
 

@@ -31,9 +31,9 @@ def runs() -> Runs:
 class Process(Extended):
     """One of the two applications."""
 
-    def __init__(self, runs: Runs, keys: Memory) -> None:
+    def __init__(self, runs: Runs, keys: Memory, settings: Settings = SETTINGS) -> None:
         self.neighbour = Neighbour(keys)
-        super().__init__(SETTINGS, *runs.routes(), backend=self.neighbour)
+        super().__init__(settings, *runs.routes(), backend=self.neighbour)
 
 
 @pytest.fixture

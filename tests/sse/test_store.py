@@ -245,11 +245,20 @@ async def test_the_first_who_claims_a_key_has_it_until_it_is_released() -> None:
     assert await memory.claim("key", Holder("t", "other")) is HOLDER
     assert await memory.claim("another", Holder("t", "other")) == Holder("t", "other")
 
-    memory.forget("another", "key")
-    assert await memory.claim("key", Holder("t", "other")) is HOLDER, "it is another stream's"
+    memory.forget("t", "key")
+    memory.forget("s", "unknown")
+    assert await memory.holder("key") == await memory.claim("key", Holder("t", "other")) == HOLDER
     memory.forget(HOLDER.stream_id, "key")
-    memory.forget("unknown", "")
+    assert await memory.holder("key") is None
     assert await memory.claim("key", Holder("t", "other")) == Holder("t", "other")
+
+
+async def test_a_key_can_be_taken_away_from_the_stream_that_is_named() -> None:
+    memory = Memory()
+    await memory.claim("key", HOLDER)
+    assert await memory.claim("key", Holder("t", ""), "another") is HOLDER
+    assert await memory.claim("key", Holder("t", ""), HOLDER.stream_id) == Holder("t", "")
+    assert await memory.claim("key", Holder("u", ""), HOLDER.stream_id) == Holder("t", "")
 
 
 async def test_a_key_is_its_streams_for_as_long_as_that_is_held() -> None:

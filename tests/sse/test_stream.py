@@ -43,6 +43,7 @@ ENDS = {
     Trigger.SOURCE_ENDED: State.DONE,
     Trigger.SOURCE_FAILED: State.FAILED,
     Trigger.DELETED: State.CANCELLED,
+    Trigger.REPLACED: State.CANCELLED,
     Trigger.ABANDONED: State.CANCELLED,
     Trigger.SHUTTING_DOWN: State.CANCELLED,
 }
@@ -50,6 +51,7 @@ TERMINALS = {
     Trigger.SOURCE_ENDED: ("message", "[DONE]"),
     Trigger.SOURCE_FAILED: ("error", '{"error":"no","code":"test","fatal":true}'),
     Trigger.DELETED: ("cancelled", '{"reason":"deleted"}'),
+    Trigger.REPLACED: ("cancelled", '{"reason":"replaced"}'),
     Trigger.ABANDONED: ("cancelled", '{"reason":"abandoned"}'),
     Trigger.SHUTTING_DOWN: ("cancelled", '{"reason":"shutting_down"}'),
 }

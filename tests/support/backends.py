@@ -151,6 +151,10 @@ class Neighbour(Memory):
         await asyncio.sleep(0)
         return await self.keys.claim(key, holder, instead_of)
 
+    async def holder(self, key: str) -> Holder | None:
+        await asyncio.sleep(0)
+        return await self.keys.holder(key)
+
     def forget(self, stream_id: str, claim: str) -> None:
         self.keys.forget(stream_id, claim)
 

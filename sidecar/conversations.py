@@ -1,0 +1,65 @@
+"""Conversations: a caller's key, such as a chat's id, for the answer that runs in that chat.
+
+In:  a key, and a request that would open a stream. Out: the stream that has the key, or None where the request may open one.
+
+    the conversation's stream     a request with its key
+    none                          opens a stream
+    runs                          409; the same request again joins it; with `replace` it is ended, and a stream is opened
+    has ended, and is held        opens a stream; the same run again (`run`) is told it once more
+
+The backend holds the keys, so that one at a time holds for all processes; a key is forgotten with its stream. Keys can be
+guessed: whoever finds or stops a stream by one needs the token. The same key of another user, whom X-Forwarded-User names, is
+another conversation.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from sse.errors import Problem
+from sse.http import Request
+from sse.store import Holder, Store
+from sse.stream import State, Stream, Trigger
+
+MAX_KEY = 256
+"""Characters of a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """key: not empty. run: the caller's name for what it asks for, if it has one. replace: end what runs."""
+
+    key: str
+    run: str = ""
+    replace: bool = False
+
+
+def claim_of(request: Request, key: str) -> str:
+    """What the backend knows a conversation by."""
+    return digest("conversation", request.header(b"x-forwarded-user") or "", key)
+
+
+def digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()
+
+
+async def find(store: Store, request: Request, key: str) -> Stream | None:
+    """The stream of a conversation."""
+    holder = await store.backend.holder(claim_of(request, key))
+    return await store.find(holder.stream_id) if holder is not None else None
+
+
+async def join(store: Store, claim: str, holder: Holder, conversation: Conversation) -> Stream | None:
+    """The stream that a request joins; None: `holder` has the conversation, and may open its stream. Raises Problem 409."""
+    instead_of = ""
+    while (held := await store.backend.claim(claim, holder, instead_of)).stream_id != holder.stream_id:
+        stream = await store.find(held.stream_id)
+        if stream is None:
+            raise Problem(409, "A stream is just being opened in this conversation.", headers={"retry-after": "1"})
+        running = stream.state is State.RUNNING
+        if held.digest == holder.digest and (running or conversation.run):
+            return stream
+        if running and not conversation.replace:
+            raise Problem(409, "An answer is running in this conversation.", code="conversation_busy")
+        await store.end(stream, Trigger.REPLACED)
+        instead_of = stream.id
+    return None
