@@ -11,6 +11,7 @@ from handlers import basic, bench, health, index, streams
 from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.plain import Asked, Plain
 from handlers.chat.formats.typed import Typed
+from handlers.chat.formats.ui_messages import UIMessages
 from handlers.chat.responses import ResponsesAPI
 from handlers.chat.routes import Chat
 from handlers.jobs.routes import Jobs
@@ -72,6 +73,9 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("POST", "/chat", chat.answering(Typed, Plain), Right.TOKEN, ASK),
         Route("GET", "/chat/formats", chat.samples.index, Right.TOKEN, "curl {url}/chat/formats"),
         Route("GET", "/chat/formats/{name}", chat.samples.show, Right.TOKEN, "curl -N {url}/chat/formats/typed"),
+        Route("POST", "/ui/chat", chat.answering(UIMessages), Right.TOKEN, errors=UIMessages.problem),
+        Route("GET", "/ui/chat/{conversation}/stream", chat.rejoining(UIMessages), Right.TOKEN, errors=UIMessages.problem),
+        Route("POST", "/ui/chat/{conversation}/stop", chat.cancel, Right.TOKEN, errors=UIMessages.problem),
         Route("POST", "/v1/chat/completions", chat.answering(OpenAI), Right.TOKEN, errors=OpenAI.problem),
         Route("POST", "/v1/responses", responses.create, Right.TOKEN, RESPOND, errors=OpenAI.problem),
         Route("GET", "/v1/responses/resp_{id}", responses.retrieve, Right.TOKEN, errors=OpenAI.problem),

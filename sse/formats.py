@@ -39,7 +39,8 @@ class Format:
 
     name: for state documents and logs. ids: whether events carry ids; without them nothing can be resumed. headers: what the
     answers that carry it say besides their own. transliterated: whether a stream may say it in ASCII (`Opening.ascii`).
-    tells_opener: whether the request that opens the stream is told the opening, as all other newcomers are.
+    tells_opener: whether the request that opens the stream is told the opening, as all other newcomers are. from_first: whether
+    newcomers are told the gap if the first events are no longer held; otherwise they start at the oldest one that is.
 
     Limit: a source that never waits, and whose items all write nothing, holds the event loop.
     """
@@ -49,6 +50,7 @@ class Format:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     transliterated: bool = True
     tells_opener: bool = True
+    from_first: bool = False
 
     def opening(self, stream_id: str) -> bytes | None:
         """What a newcomer is told before the first event."""

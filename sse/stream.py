@@ -273,9 +273,11 @@ class Stream:
     # -- its watchers
 
     def position(self, from_now: bool) -> int:
-        """Where a newcomer starts: at the oldest event held, or at the live end."""
+        """Where a newcomer starts: at the oldest event held, at the first one, or at the live end."""
         log = self.log
-        return log.last - log.closed if from_now else log.first - 1
+        if from_now:
+            return log.last - log.closed
+        return self.opening.start if self.format.from_first else log.first - 1
 
     def attach(self, watcher: Watcher) -> None:
         """Let `watcher` follow from its position on; no await between finding the stream and this."""

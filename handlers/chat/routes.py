@@ -29,8 +29,8 @@ from sidecar.service import Service, check_metadata
 from sidecar.settings import Settings
 from sse.asgi import attended
 from sse.errors import Problem
-from sse.http import Request, json_response
-from sse.stream import Opening, Stream
+from sse.http import Request, Response, json_response
+from sse.stream import Opening, State, Stream, Trigger
 
 logger = logging.getLogger("sidestream")
 
@@ -81,6 +81,27 @@ class Chat:
             )
 
         return handle
+
+    def rejoining(self, kind: type[ChatFormat]) -> Handler:
+        """A handler that tells the answer of a conversation again, and goes on with it. `?running=1`: unless it has ended.
+
+        204 where there is none (`useChat` asks at each load of its page). Raises Problem 409 for one in another format.
+        """
+
+        async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
+            if stream is None or (request.query.get("running") and stream.state is not State.RUNNING):
+                return Response(204)
+            if stream.format.name != kind.name:
+                raise Problem(409, f"The answer in this conversation has the format {stream.format.name}.")
+            return answers.resume(service, request, stream)
+
+        return handle
+
+    async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+        """Stop the answer of a conversation, if one runs there: whoever says it twice means the same."""
+        if stream is not None:
+            await service.store.end(stream, Trigger.DELETED)
+        return Response(204)
 
     async def models(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
         """`GET /v1/models`, and `GET /v1/models/{model}`: of those that it lists, since not every upstream answers that."""

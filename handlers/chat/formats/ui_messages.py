@@ -1,0 +1,356 @@
+"""The AI SDK's UI messages: what its `useChat` sends and reads (npm `ai`, `uiMessageChunkSchema`; versions 5 to 7).
+
+    POST /ui/chat                              what `DefaultChatTransport` posts; its `id` is the conversation
+    GET /ui/chat/{conversation}/stream         the whole answer again, then live; 204 if there is none
+    POST /ui/chat/{conversation}/stop          stops the work, for all who watch
+
+    item, or end           parts
+    the first StageBegun   start, start-step
+    another StageBegun     start-step
+    Chunk, Refusal         text-start, text-delta …, text-end
+    Reasoning              reasoning-start, reasoning-delta …, reasoning-end
+    CallBegun, CallDelta   tool-input-start, tool-input-delta; the sidecar's tools are `dynamic` and `providerExecuted`
+    CallEnded              tool-input-available; tool-input-error where the arguments are not JSON
+    ToolResult             tool-output-available, tool-output-error
+    StageDone              finish-step
+    the source ended       finish                                             then [DONE]
+    it was stopped         what is open is closed, message-metadata, abort    then [DONE]
+    it failed              what is open is closed, message-metadata, error    then [DONE]
+    events are lost        data-gap, and the beginning of what is open
+
+The client throws at a delta or a result whose part has not begun: after a gap those parts begin once more. It replaces a
+message by one with the same id: a page that comes back gets the answer from its beginning, and shows it once.
+
+An answer that goes on with the last message of the assistant's, after the client has run its tools, is a part of that message.
+Who posted has the earlier parts; everybody else is told them first (`opening`). Calls among them come without
+tool-input-available, at which the client would run its tools once more.
+
+Limit: reasoning of earlier messages is not sent to the upstream; of files, images are.
+Limit: if its connection breaks while the page stays, useChat adds the whole answer to the parts that it has, which then stand
+there twice (versions 5 to 7). A `fetch` that reconnects below it prevents that: docs/front-ends.md.
+Limit: of a stream that runs in another process, what is open does not begin once more after a gap.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from handlers.chat import items
+from handlers.chat.formats.base import ChatFormat
+from handlers.chat.request import Offer, parse_own, wrong
+from handlers.chat.texts import write
+from sse.errors import Problem, SourceFailed
+from sse.formats import DONE, Written
+from sse.http import Response
+from sse.stream import new_id
+from sse.wire.encoder import encode_json
+from sse.wire.payload import dumps
+
+_TRANSPORT: Final = ("id", "messages", "trigger", "messageId")
+"""Fields of the client's; what an application adds to its body is the request's own: model, tools, linger, replace, …"""
+
+_REASONS: Final = ("stop", "length", "content-filter", "tool-calls")
+
+
+class UIMessages(ChatFormat):
+    """One message of the assistant's, part by part."""
+
+    name = "ui-messages"
+    headers = ((b"x-vercel-ai-ui-message-stream", b"v1"),)
+    tells_opener = False
+    from_first = True
+
+    def __init__(self, body: Any, offer: Offer) -> None:
+        messages = _checked(body)
+        said = [message for each in messages for message in _from_ui(each)]
+        if offer.system and messages[0]["role"] != "system":
+            said.insert(0, {"role": "system", "content": offer.system})
+        rest = {name: value for name, value in body.items() if name not in _TRANSPORT}
+        self.request = parse_own({"conversation": body.get("id"), **rest, "messages": said}, offer)
+        self._clients = {tool["function"]["name"] for tool in self.request.client_tools if "function" in tool}
+        self._earlier = messages[-1] if messages[-1]["role"] == "assistant" else {}
+        self._id = self._earlier.get("id") or f"msg-{new_id()}"
+        self._asked = time.monotonic()
+        self._first: float | None = None
+        self._usage: Any = None
+        self._finish_reason = "other"
+        self._number = 0  # of the event that was written last
+        self._blocks = 0
+        self._block = b'""'  # the id of the text or reasoning that is open, as JSON
+        self._kind = ""  # what of those is open
+        self._calls: dict[int, items.CallBegun] = {}  # of this stage
+        self._due: dict[str, str | None] = {}  # ids of calls that wait: for the rest of these arguments, or for the sidecar
+        self._open: dict[str, list[tuple[int, bytes]]] = {}  # what is open, by id: the events that begin it, with numbers
+        self._closed: list[tuple[int, list[tuple[int, bytes]]]] = []  # the same, and the number of the event that closed it
+
+    @classmethod
+    def problem(cls, problem: Problem) -> Response:
+        """A text: the client shows it."""
+        return Response(problem.status, problem.detail.encode(), {"content-type": "text/plain", **problem.headers})
+
+    # -- what is written
+
+    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
+        if not self._earlier:
+            return None
+        return b"".join([self._start(), *(event for part in self._earlier["parts"] for event in _again(part))])
+
+    def item(self, item: items.Item) -> Written:
+        if type(item) is items.Chunk and self._kind == "text" and item.text:  # most items are this one
+            self._number += 1
+            return b'data: {"type":"text-delta","id":%b,"delta":%b}\n\n' % (self._block, write(item.text))
+        return [*self._events(item)]
+
+    def item_error(self, error: str) -> bytes:
+        return _part("data-item-error", data={"error": error})
+
+    def gap(self, first: int, last: int) -> bytes:
+        begun = [*self._open.values(), *(events for closed, events in self._closed if closed > last)]
+        again = [event for events in begun for number, event in events if number <= last]
+        return b"".join([self._start(), _part("data-gap", data={"first": first, "last": last}), *again])
+
+    def done(self) -> Written:
+        metadata = {"state": "done", "usage": _usage(self._usage), **self._times()}
+        return _part("finish", finishReason=self._finish_reason, messageMetadata=metadata), DONE
+
+    def cancelled(self, reason: str) -> Written:
+        metadata = _part("message-metadata", messageMetadata={"state": "cancelled", "reason": reason, **self._times()})
+        return [*self._close_all("The answer was stopped."), metadata, _part("abort", reason=reason), DONE]
+
+    def failed(self, failure: SourceFailed) -> Written:
+        state = {"state": "failed", "code": failure.code, "retryable": failure.retryable, **self._times()}
+        metadata = _part("message-metadata", messageMetadata=state)
+        return [*self._close_all("The answer has failed."), metadata, _part("error", errorText=failure.message), DONE]
+
+    def apology(self) -> bytes:
+        return _part("error", errorText="internal error")
+
+    # -- item by item
+
+    def _events(self, item: items.Item) -> Iterator[bytes]:
+        match item:
+            case items.StageBegun(number):
+                if number == 1:
+                    yield self._count(self._start())
+                self._calls = {}
+                yield self._count(_part("start-step"))
+            case items.Chunk() | items.Refusal() if item.text:
+                yield from self._piece("text", item.text)
+            case items.Reasoning(text):
+                yield from self._piece("reasoning", text)
+            case items.CallBegun(index, id, name):
+                yield from self._close_block()
+                self._calls[index] = item
+                self._due[id] = ""
+                yield self._begin(id, _part("tool-input-start", toolCallId=id, toolName=name, **self._whose(name)))
+            case items.CallDelta(index, arguments):
+                id = self._calls[index].id
+                self._due[id] = (self._due[id] or "") + arguments
+                yield self._count(_part("tool-input-delta", toolCallId=id, inputTextDelta=arguments))
+            case items.CallEnded(call):
+                self._due[call.id] = None
+                if not self._whose(call.name):
+                    del self._due[call.id]
+                yield self._begin(call.id, self._input(call.id, call.name, call.arguments))
+            case items.ToolResult(_, call, outcome):
+                del self._due[call.id]
+                fields = {"toolCallId": call.id, **self._whose(call.name)}
+                if outcome.error is None:
+                    yield self._end(call.id, _part("tool-output-available", output=outcome.value, **fields))
+                else:
+                    yield self._end(call.id, _part("tool-output-error", errorText=outcome.error, **fields))
+            case items.StageDone():
+                self._usage = items.add_usage(self._usage, item.usage)
+                reason = item.finish_reason.replace("_", "-")
+                self._finish_reason = reason if reason in _REASONS else "other"
+                yield from self._close_all("This call was not run.")
+                yield self._count(_part("finish-step"))
+
+    def _piece(self, kind: str, text: str) -> Iterator[bytes]:
+        """The next piece of a text or of reasoning."""
+        if self._first is None:
+            self._first = time.monotonic()
+        if self._kind != kind:
+            yield from self._close_block()
+            self._blocks, self._kind = self._blocks + 1, kind
+            self._block = b'"%d"' % self._blocks
+            yield self._begin(kind, _part(f"{kind}-start", id=str(self._blocks)))
+        yield self._count(_part(f"{kind}-delta", id=str(self._blocks), delta=text))
+
+    def _input(self, id: str, name: str, arguments: str) -> bytes:
+        fields = {"toolCallId": id, "toolName": name, **self._whose(name)}
+        try:
+            return _part("tool-input-available", input=json.loads(arguments or "{}"), **fields)
+        except ValueError as error:
+            return _part("tool-input-error", input=arguments, errorText=f"The arguments are not JSON: {error}.", **fields)
+
+    def _whose(self, name: str) -> dict[str, bool]:
+        """What is said of a call that the sidecar answers. A name that nobody knows is one, where it has any tools to offer."""
+        own = self.request.own_tools and name not in self._clients
+        return {"dynamic": True, "providerExecuted": True} if own else {}
+
+    def _close_block(self) -> Iterator[bytes]:
+        if self._kind:
+            kind, self._kind = self._kind, ""
+            yield self._end(kind, _part(f"{kind}-end", id=str(self._blocks)))
+
+    def _close_all(self, why: str) -> Iterator[bytes]:
+        """End what is open: the client's own tools wait for the client, everything else gets no end by itself."""
+        yield from self._close_block()
+        names = {call.id: call.name for call in self._calls.values()}
+        for id, arguments in self._due.items():
+            fields: dict[str, Any] = {"toolCallId": id, "errorText": why, **self._whose(names[id])}
+            if arguments is not None:
+                yield self._end(id, _part("tool-input-error", toolName=names[id], input=arguments, **fields))
+            else:
+                yield self._end(id, _part("tool-output-error", **fields))
+        self._due = {}
+
+    # -- what is open
+
+    def _count(self, event: bytes) -> bytes:
+        self._number += 1
+        return event
+
+    def _begin(self, id: str, event: bytes) -> bytes:
+        self._open.setdefault(id, []).append((self._number + 1, event))
+        return self._count(event)
+
+    def _end(self, id: str, event: bytes) -> bytes:
+        self._closed.append((self._number + 1, self._open.pop(id)))
+        return self._count(event)
+
+    def _start(self) -> bytes:
+        return _part(
+            "start", messageId=self._id, messageMetadata={**(self._earlier.get("metadata") or {}), "state": "streaming"}
+        )
+
+    def _times(self) -> dict[str, int]:
+        """Milliseconds since the request."""
+        duration = {"durationMs": round((time.monotonic() - self._asked) * 1000)}
+        return duration if self._first is None else {**duration, "firstTokenMs": round((self._first - self._asked) * 1000)}
+
+
+def _part(type: str, **fields: Any) -> bytes:
+    """A part of the protocol, as an event."""
+    return encode_json(dumps({"type": type, **fields}))
+
+
+def _usage(usage: Any) -> dict[str, Any]:
+    """The upstream's counts, by the names that the AI SDK has for them."""
+    usage = usage if isinstance(usage, dict) else {}
+    counts = {
+        "inputTokens": usage.get("prompt_tokens"),
+        "outputTokens": usage.get("completion_tokens"),
+        "totalTokens": usage.get("total_tokens"),
+        "reasoningTokens": (usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+        "cachedInputTokens": (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+    }
+    return {name: count for name, count in counts.items() if count is not None}
+
+
+# -- what is read
+
+
+def _checked(body: Any) -> Sequence[dict[str, Any]]:
+    """The messages of a body, whose outline is right. Raises Problem."""
+    if not isinstance(body, dict):
+        raise Problem(400, "the body must be a JSON object")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise wrong("messages", "must be a list of UI messages")
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
+            raise wrong(f"messages[{number}].role", "must be system, user or assistant")
+        parts = message.get("parts")
+        if not isinstance(parts, list) or not all(
+            isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts
+        ):
+            raise wrong(f"messages[{number}].parts", "must be a list of objects with a type")
+    return messages
+
+
+def _from_ui(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A UI message -> messages of a chat. Parts that nobody but the page knows are left out."""
+    parts = message["parts"]
+    if message["role"] == "assistant":
+        for step in _steps(parts):
+            yield from _assistant(step)
+    elif all(part["type"] != "file" for part in parts):
+        yield {"role": message["role"], "content": _text(parts)}
+    else:
+        yield {"role": message["role"], "content": [*filter(None, map(_content, parts))]}
+
+
+def _steps(parts: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The parts that one request to the model has brought: what it said after its calls, it said in the next one."""
+    step: list[dict[str, Any]] = []
+    for part in parts:
+        if part["type"] == "step-start" or (part["type"] == "text" and any(map(_tool, step))):
+            yield step
+            step = []
+        step.append(part)
+    yield step
+
+
+def _assistant(step: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One step, with its calls and what came of them. A call without a result was given up: the upstream would refuse it."""
+    calls = [part for part in step if _tool(part) and str(part.get("state")).startswith("output-")]
+    if not calls and not _text(step):
+        return
+    made = [{"id": part.get("toolCallId"), "type": "function", "function": _function(part)} for part in calls]
+    yield {"role": "assistant", "content": _text(step) or None} | ({"tool_calls": made} if made else {})
+    for part in calls:
+        failed = part["state"] != "output-available"
+        output = {"error": part.get("errorText") or "denied"} if failed else part.get("output")
+        content = output if isinstance(output, str) else dumps(output).decode()
+        yield {"role": "tool", "tool_call_id": part.get("toolCallId"), "content": content}
+
+
+def _function(part: Mapping[str, Any]) -> dict[str, str]:
+    given = part.get("input")
+    return {"name": _tool(part), "arguments": dumps(given if isinstance(given, dict) else {}).decode()}
+
+
+def _tool(part: Mapping[str, Any]) -> str:
+    """The name of the tool whose call a part is; empty if it is none."""
+    kind: str = part["type"]
+    return str(part.get("toolName")) if kind == "dynamic-tool" else kind[5:] if kind.startswith("tool-") else ""
+
+
+def _text(parts: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(str(part.get("text") or "") for part in parts if part["type"] == "text")
+
+
+def _content(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A part of a user's message. Raises Problem for a file that is no image."""
+    if part["type"] == "text":
+        return {"type": "text", "text": part.get("text")}
+    if part["type"] != "file":
+        return None
+    if not str(part.get("mediaType")).startswith("image/"):
+        raise wrong("messages", f"a file of type {str(part.get('mediaType'))[:100]} can't be sent to the model; images can")
+    return {"type": "image_url", "image_url": {"url": part.get("url")}}
+
+
+def _again(part: Mapping[str, Any]) -> Iterator[bytes]:
+    """A part that was there before this answer, as the protocol writes it."""
+    kind, id = part["type"], f"earlier-{new_id()}"
+    if kind in ("text", "reasoning"):
+        yield _part(f"{kind}-start", id=id)
+        yield _part(f"{kind}-delta", id=id, delta=part.get("text") or "")
+        yield _part(f"{kind}-end", id=id)
+    elif kind == "step-start":
+        yield _part("start-step")
+    elif name := _tool(part):
+        fields: dict[str, Any] = {"toolCallId": part.get("toolCallId")}
+        whose = {"dynamic": True} if kind == "dynamic-tool" else {}
+        yield _part("tool-input-start", toolName=name, providerExecuted=bool(part.get("providerExecuted")), **fields, **whose)
+        yield _part("tool-input-delta", inputTextDelta=dumps(part.get("input")).decode(), **fields)
+        if part.get("state") == "output-available":
+            yield _part("tool-output-available", output=part.get("output"), **fields, **whose)
+        else:
+            yield _part("tool-output-error", errorText=part.get("errorText") or "denied", **fields, **whose)
+    elif kind.startswith(("data-", "source-")) or kind == "file":
+        yield _part(**part)
