@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from handlers import basic, bench, health, index, streams
+from handlers.chat.formats.ag_ui import AGUI
 from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.plain import Asked, Plain
 from handlers.chat.formats.typed import Typed
@@ -76,6 +77,8 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("POST", "/ui/chat", chat.answering(UIMessages), Right.TOKEN, errors=UIMessages.problem),
         Route("GET", "/ui/chat/{conversation}/stream", chat.rejoining(UIMessages), Right.TOKEN, errors=UIMessages.problem),
         Route("POST", "/ui/chat/{conversation}/stop", chat.cancel, Right.TOKEN, errors=UIMessages.problem),
+        Route("POST", "/ag-ui", chat.answering(AGUI), Right.TOKEN),
+        Route("POST", "/ag-ui/{conversation}/stop", chat.cancel, Right.TOKEN),
         Route("POST", "/v1/chat/completions", chat.answering(OpenAI), Right.TOKEN, errors=OpenAI.problem),
         Route("POST", "/v1/responses", responses.create, Right.TOKEN, RESPOND, errors=OpenAI.problem),
         Route("GET", "/v1/responses/resp_{id}", responses.retrieve, Right.TOKEN, errors=OpenAI.problem),

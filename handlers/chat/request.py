@@ -52,6 +52,10 @@ class ChatRequest:
     stream: bool = True
     conversation: Conversation | None = None
 
+    def answers(self, name: str) -> bool:
+        """Whether the sidecar answers a call of this name. One that nobody knows, it does, if it has any tools to offer."""
+        return bool(self.own_tools) and all(name != (tool.get("function") or {}).get("name") for tool in self.client_tools)
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -18,8 +18,8 @@
     it failed              what is open is closed, message-metadata, error    then [DONE]
     events are lost        data-gap, and the beginning of what is open
 
-The client throws at a delta or a result whose part has not begun: after a gap those parts begin once more. It replaces a
-message by one with the same id: a page that comes back gets the answer from its beginning, and shows it once.
+The client throws at a delta or a result whose part has not begun: after a gap those parts begin once more (`spans`). It
+replaces a message by one with the same id: a page that comes back gets the answer from its beginning, and shows it once.
 
 An answer that goes on with the last message of the assistant's, after the client has run its tools, is a part of that message.
 Who posted has the earlier parts; everybody else is told them first (`opening`). Calls among them come without
@@ -38,6 +38,8 @@ from typing import Any, Final
 
 from handlers.chat import items
 from handlers.chat.formats.base import ChatFormat
+from handlers.chat.formats.spans import Spans
+from handlers.chat.formats.usage import counted
 from handlers.chat.request import Offer, parse_own, wrong
 from handlers.chat.texts import write
 from sse.errors import Problem, SourceFailed
@@ -68,21 +70,18 @@ class UIMessages(ChatFormat):
             said.insert(0, {"role": "system", "content": offer.system})
         rest = {name: value for name, value in body.items() if name not in _TRANSPORT}
         self.request = parse_own({"conversation": body.get("id"), **rest, "messages": said}, offer)
-        self._clients = {tool["function"]["name"] for tool in self.request.client_tools if "function" in tool}
         self._earlier = messages[-1] if messages[-1]["role"] == "assistant" else {}
         self._id = self._earlier.get("id") or f"msg-{new_id()}"
         self._asked = time.monotonic()
         self._first: float | None = None
         self._usage: Any = None
         self._finish_reason = "other"
-        self._number = 0  # of the event that was written last
+        self._spans = Spans()
         self._blocks = 0
         self._block = b'""'  # the id of the text or reasoning that is open, as JSON
         self._kind = ""  # what of those is open
         self._calls: dict[int, items.CallBegun] = {}  # of this stage
         self._due: dict[str, str | None] = {}  # ids of calls that wait: for the rest of these arguments, or for the sidecar
-        self._open: dict[str, list[tuple[int, bytes]]] = {}  # what is open, by id: the events that begin it, with numbers
-        self._closed: list[tuple[int, list[tuple[int, bytes]]]] = []  # the same, and the number of the event that closed it
 
     @classmethod
     def problem(cls, problem: Problem) -> Response:
@@ -98,20 +97,18 @@ class UIMessages(ChatFormat):
 
     def item(self, item: items.Item) -> Written:
         if type(item) is items.Chunk and self._kind == "text" and item.text:  # most items are this one
-            self._number += 1
-            return b'data: {"type":"text-delta","id":%b,"delta":%b}\n\n' % (self._block, write(item.text))
+            return self._spans.event(b'data: {"type":"text-delta","id":%b,"delta":%b}\n\n' % (self._block, write(item.text)))
         return [*self._events(item)]
 
     def item_error(self, error: str) -> bytes:
         return _part("data-item-error", data={"error": error})
 
     def gap(self, first: int, last: int) -> bytes:
-        begun = [*self._open.values(), *(events for closed, events in self._closed if closed > last)]
-        again = [event for events in begun for number, event in events if number <= last]
-        return b"".join([self._start(), _part("data-gap", data={"first": first, "last": last}), *again])
+        events, begun = self._spans.across(first, last), 1 if first == 1 else 0
+        return b"".join([*events[:begun], _part("data-gap", data={"first": first, "last": last}), *events[begun:]])
 
     def done(self) -> Written:
-        metadata = {"state": "done", "usage": _usage(self._usage), **self._times()}
+        metadata = {"state": "done", "usage": counted(self._usage), **self._times()}
         return _part("finish", finishReason=self._finish_reason, messageMetadata=metadata), DONE
 
     def cancelled(self, reason: str) -> Written:
@@ -132,9 +129,9 @@ class UIMessages(ChatFormat):
         match item:
             case items.StageBegun(number):
                 if number == 1:
-                    yield self._count(self._start())
+                    yield self._spans.begin("message", self._start())
                 self._calls = {}
-                yield self._count(_part("start-step"))
+                yield self._spans.event(_part("start-step"))
             case items.Chunk() | items.Refusal() if item.text:
                 yield from self._piece("text", item.text)
             case items.Reasoning(text):
@@ -143,29 +140,29 @@ class UIMessages(ChatFormat):
                 yield from self._close_block()
                 self._calls[index] = item
                 self._due[id] = ""
-                yield self._begin(id, _part("tool-input-start", toolCallId=id, toolName=name, **self._whose(name)))
+                yield self._spans.begin(id, _part("tool-input-start", toolCallId=id, toolName=name, **self._whose(name)))
             case items.CallDelta(index, arguments):
                 id = self._calls[index].id
                 self._due[id] = (self._due[id] or "") + arguments
-                yield self._count(_part("tool-input-delta", toolCallId=id, inputTextDelta=arguments))
+                yield self._spans.event(_part("tool-input-delta", toolCallId=id, inputTextDelta=arguments))
             case items.CallEnded(call):
                 self._due[call.id] = None
                 if not self._whose(call.name):
                     del self._due[call.id]
-                yield self._begin(call.id, self._input(call.id, call.name, call.arguments))
+                yield self._spans.begin(call.id, self._input(call.id, call.name, call.arguments))
             case items.ToolResult(_, call, outcome):
                 del self._due[call.id]
                 fields = {"toolCallId": call.id, **self._whose(call.name)}
                 if outcome.error is None:
-                    yield self._end(call.id, _part("tool-output-available", output=outcome.value, **fields))
+                    yield self._spans.end(call.id, _part("tool-output-available", output=outcome.value, **fields))
                 else:
-                    yield self._end(call.id, _part("tool-output-error", errorText=outcome.error, **fields))
+                    yield self._spans.end(call.id, _part("tool-output-error", errorText=outcome.error, **fields))
             case items.StageDone():
                 self._usage = items.add_usage(self._usage, item.usage)
                 reason = item.finish_reason.replace("_", "-")
                 self._finish_reason = reason if reason in _REASONS else "other"
                 yield from self._close_all("This call was not run.")
-                yield self._count(_part("finish-step"))
+                yield self._spans.event(_part("finish-step"))
 
     def _piece(self, kind: str, text: str) -> Iterator[bytes]:
         """The next piece of a text or of reasoning."""
@@ -175,8 +172,8 @@ class UIMessages(ChatFormat):
             yield from self._close_block()
             self._blocks, self._kind = self._blocks + 1, kind
             self._block = b'"%d"' % self._blocks
-            yield self._begin(kind, _part(f"{kind}-start", id=str(self._blocks)))
-        yield self._count(_part(f"{kind}-delta", id=str(self._blocks), delta=text))
+            yield self._spans.begin(kind, _part(f"{kind}-start", id=str(self._blocks)))
+        yield self._spans.event(_part(f"{kind}-delta", id=str(self._blocks), delta=text))
 
     def _input(self, id: str, name: str, arguments: str) -> bytes:
         fields = {"toolCallId": id, "toolName": name, **self._whose(name)}
@@ -186,14 +183,13 @@ class UIMessages(ChatFormat):
             return _part("tool-input-error", input=arguments, errorText=f"The arguments are not JSON: {error}.", **fields)
 
     def _whose(self, name: str) -> dict[str, bool]:
-        """What is said of a call that the sidecar answers. A name that nobody knows is one, where it has any tools to offer."""
-        own = self.request.own_tools and name not in self._clients
-        return {"dynamic": True, "providerExecuted": True} if own else {}
+        """What is said of a call that the sidecar answers."""
+        return {"dynamic": True, "providerExecuted": True} if self.request.answers(name) else {}
 
     def _close_block(self) -> Iterator[bytes]:
         if self._kind:
             kind, self._kind = self._kind, ""
-            yield self._end(kind, _part(f"{kind}-end", id=str(self._blocks)))
+            yield self._spans.end(kind, _part(f"{kind}-end", id=str(self._blocks)))
 
     def _close_all(self, why: str) -> Iterator[bytes]:
         """End what is open: the client's own tools wait for the client, everything else gets no end by itself."""
@@ -202,24 +198,10 @@ class UIMessages(ChatFormat):
         for id, arguments in self._due.items():
             fields: dict[str, Any] = {"toolCallId": id, "errorText": why, **self._whose(names[id])}
             if arguments is not None:
-                yield self._end(id, _part("tool-input-error", toolName=names[id], input=arguments, **fields))
+                yield self._spans.end(id, _part("tool-input-error", toolName=names[id], input=arguments, **fields))
             else:
-                yield self._end(id, _part("tool-output-error", **fields))
+                yield self._spans.end(id, _part("tool-output-error", **fields))
         self._due = {}
-
-    # -- what is open
-
-    def _count(self, event: bytes) -> bytes:
-        self._number += 1
-        return event
-
-    def _begin(self, id: str, event: bytes) -> bytes:
-        self._open.setdefault(id, []).append((self._number + 1, event))
-        return self._count(event)
-
-    def _end(self, id: str, event: bytes) -> bytes:
-        self._closed.append((self._number + 1, self._open.pop(id)))
-        return self._count(event)
 
     def _start(self) -> bytes:
         return _part(
@@ -235,19 +217,6 @@ class UIMessages(ChatFormat):
 def _part(type: str, **fields: Any) -> bytes:
     """A part of the protocol, as an event."""
     return encode_json(dumps({"type": type, **fields}))
-
-
-def _usage(usage: Any) -> dict[str, Any]:
-    """The upstream's counts, by the names that the AI SDK has for them."""
-    usage = usage if isinstance(usage, dict) else {}
-    counts = {
-        "inputTokens": usage.get("prompt_tokens"),
-        "outputTokens": usage.get("completion_tokens"),
-        "totalTokens": usage.get("total_tokens"),
-        "reasoningTokens": (usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
-        "cachedInputTokens": (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-    }
-    return {name: count for name, count in counts.items() if count is not None}
 
 
 # -- what is read
