@@ -1,7 +1,7 @@
 // What makes a page that reads event streams robust. docs/front-ends.md says of each line why it is needed.
 
 const HEARTBEAT = 15_000   // SIDESTREAM_HEARTBEAT: a connection that has said nothing for longer than that is dead
-const PAUSE = 1_000        // before the next try
+const PAUSE = 1_000        // before each try, and up to as much again: not all clients come at once
 
 // `fetch`, but where the answer is one of the sidecar's streams, its body goes on after a connection that broke, exactly where
 // it was. Whoever reads the body doesn't notice.
@@ -16,13 +16,13 @@ export async function reconnecting(input, init = {}) {
   const elsewhere = () => connection.abort()
   const again = async () => {
     while (true) {
+      await awake(PAUSE * (1 + Math.random()))
       connection = new AbortController()
       const signal = AbortSignal.any([connection.signal, ...(init.signal ? [init.signal] : [])])
       try {
         response = await fetch(url, { headers: { "last-event-id": last }, signal })
         if (response.status < 500) return
       } catch (error) { if (init.signal?.aborted) throw error }
-      await awake(PAUSE)
     }
   }
   const body = new ReadableStream({
@@ -91,11 +91,11 @@ export function shared(url, hear, types = ["message"]) {
     if (last) from.searchParams.set("last_event_id", last)
     const source = new EventSource(from)
     for (const type of types) source.addEventListener(type, ({ data, lastEventId }) => {
-      if (data === undefined) return source.readyState === EventSource.CLOSED && over()   // an error of the connection
+      if (data === undefined) return   // an error of the connection
       const event = { type, data, id: lastEventId }
       channel.postMessage(event)
       take(event)
-      if (lastEventId.endsWith(".end")) { source.close(); over() }
     })
+    source.addEventListener("error", () => source.readyState === EventSource.CLOSED && over())
   }))
 }

@@ -1,5 +1,5 @@
-// A chat with useChat (npm @ai-sdk/react) through the sidecar: stop stops, and a reload loses nothing. README of this folder:
-// docs/front-ends.md. What differs from a page of the AI SDK's own: `api`, the stop button, and `fetch`.
+// A chat with useChat (npm @ai-sdk/react) through the sidecar: stop stops, a reload loses nothing, tabs see the same. What differs
+// from a page of the AI SDK's own: `api`, the stop button, `fetch`, and what is kept (docs/front-ends.md).
 
 import { useChat } from "@ai-sdk/react"
 import { DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } from "ai"
@@ -12,7 +12,7 @@ const api = "/ui/chat"
 const colour = { type: "function", function: { name: "colour", description: "Ask for the colour.", parameters: { type: "object" } } }
 const transport = new DefaultChatTransport({
   api,
-  fetch: reconnecting,   // a connection that breaks goes on below useChat, which would show the answer twice
+  fetch: reconnecting,   // a connection that breaks goes on below useChat, which would call it an error
   body: { tools: ["calculate", "current_time", colour] },
 })
 const tabs = new BroadcastChannel(`chat-${id}`)

@@ -26,8 +26,8 @@ Who posted has the earlier parts; everybody else is told them first (`opening`).
 tool-input-available, at which the client would run its tools once more.
 
 Limit: reasoning of earlier messages is not sent to the upstream; of files, images are.
-Limit: if its connection breaks while the page stays, useChat adds the whole answer to the parts that it has, which then stand
-there twice (versions 5 to 7). A `fetch` that reconnects below it prevents that: docs/front-ends.md.
+Limit: if its connection breaks while the page stays, useChat of versions 5 and 6 adds the whole answer to the parts that it
+has, which then stand there twice. A `fetch` that reconnects below it prevents that: docs/front-ends.md.
 Limit: of a stream that runs in another process, what is open does not begin once more after a gap.
 """
 
