@@ -39,7 +39,7 @@ logger = logging.getLogger("sidestream")
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Those that make something once. start: in the event loop that they are used in."""
+    """The features that keep state. Call `start` in the event loop that serves them."""
 
     chat: Chat
     jobs: Jobs
@@ -67,7 +67,7 @@ PUBLISH = """curl --json '{"data": 1}' {url}/streams/ID/events"""
 
 
 def routes(features: Features) -> tuple[Route, ...]:
-    """What is served."""
+    """The route table: everything that is served."""
     chat, responses, jobs = features.chat, ResponsesAPI(features.chat), features.jobs
     table = (
         Route("GET", "/chat", chat.answering(Asked), Right.TOKEN, "curl -N '{url}/chat?prompt=Hello'"),
@@ -119,7 +119,7 @@ def routes(features: Features) -> tuple[Route, ...]:
 
 
 class Sidestream:
-    """The ASGI application. settings: read from the environment when it starts, unless given. backend: as `Store` has it."""
+    """The ASGI application. settings: read from the environment when it starts, unless given. backend: see `sse.store`."""
 
     def __init__(self, settings: Settings | None = None, backend: Backend | None = None) -> None:
         self.settings = settings
@@ -130,14 +130,14 @@ class Sidestream:
 
     @property
     def service(self) -> Service:
-        """What the handlers share; made at the start, or by the first request where no lifespan is forwarded."""
+        """What the handlers share. It is made at the start, or by the first request if the server runs no lifespan."""
         if self._service is None:
             self.start()
         assert self._service is not None
         return self._service
 
     def start(self) -> None:
-        """Read the settings and make the features. Raises ValueError for one that is wrong."""
+        """Read the settings and make the features. Raises ValueError for a wrong setting."""
         settings = self.settings or from_environment()
         service = Service(settings, self._backend or backend_for(settings))
         self.features = Features.of(service)
@@ -146,15 +146,15 @@ class Sidestream:
         self._service = service
 
     def routes(self, features: Features) -> tuple[Route, ...]:
-        """The route table; an application of its own may add to it."""
+        """The route table. A subclass may add routes to it."""
         return routes(features)
 
     async def drain(self) -> None:
-        """Let what runs finish, and end what doesn't in time."""
+        """Let the streams that run finish, and end those that take longer than `SIDESTREAM_DRAIN`."""
         await self.service.store.drain(self.service.settings.drain)
 
     async def stop(self) -> None:
-        """End what still runs. Our server has drained before; under another one this is all there is."""
+        """End the streams that still run. Our own server has called `drain` before; another server calls only this."""
         if self._service is not None and self.features is not None:
             await self._service.store.drain(0)
             await self.features.stop()
@@ -184,7 +184,7 @@ class Sidestream:
     async def _reply(self, request: Request) -> Reply:
         try:
             service = self.service
-        except ValueError as error:  # where no lifespan is forwarded, nothing has been said of it yet
+        except ValueError as error:  # without a lifespan the error has not been logged yet
             logger.error("%s", error)
             return problem_response(Problem(500, "A setting is wrong; the log says which."))
         problem: Problem
@@ -205,7 +205,7 @@ class Sidestream:
         return answers.refusal(service, request, problem, self._routes.errors(request.path))
 
     async def _named(self, service: Service, request: Request) -> Stream | None:
-        """The stream that the path names, or where that names none the last event ID. The one look-up of a request."""
+        """The stream that the path names or, if it names none, the last event ID does. A request looks up no other stream."""
         if (key := request.params.get("conversation")) is not None:
             return await conversations.find(service.store, request, key)
         stream_id = request.params.get("id")
@@ -223,7 +223,7 @@ if __name__ == "__main__":
 
     from sidecar import server
 
-    # The image starts us with SIGTERM blocked (Containerfile): one that came while all this was imported arrives now.
+    # The image starts this process with SIGTERM blocked (Containerfile). A SIGTERM sent during the imports arrives now.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     sys.exit(server.main(Sidestream))

@@ -2,25 +2,26 @@
 
     open         anybody                                                    /, /healthz, /readyz, OPTIONS
     capability   whoever knows the URL: 128 random bits                     one stream, its state, one job's progress, a merge;
-                                                                            and what is the same for all, the lab's lessons
-    key          `Stream-Key: <key>` of that very stream, or a token        cancelling, publishing to, closing one stream
+                                                                            the lab's lessons and probe (no secret in the URL)
+    key          `Stream-Key: <key>` of the named stream, or a token        cancelling, publishing to, closing one stream
     token        `Authorization: Bearer <token>`                            everything else
 
 Without a token everything is open, and therefore the server is on loopback only (`server.py` refuses to start elsewhere).
 
-A web page must not spend the operator's money. What comes from elsewhere than this host or `ORIGINS` is refused before anything
-starts, as far as a browser says where it comes from:
+A web page must not spend the operator's money. A request that a page of another origin has caused is refused before anything
+starts, unless `ORIGINS` names that origin. A browser tells where a request comes from by one of these headers:
 
-    Origin           comes with all but a GET without CORS: a link, an image, `fetch` in the mode no-cors
-    Sec-Fetch-Site   comes with that too (Fetch Metadata, 2.3), but only by TLS and on this machine
-    Referer          comes otherwise (RFC 9110, 10.1.3), unless the page forbids it (Referrer Policy, 3)
-    nothing          comes from such a page. So a browser that asks by plain HTTP, without these, for what would need a token
-                     if there were one, is refused
+    Origin           on every request except a GET without CORS (a link, an image, `fetch` in the mode no-cors)
+    Sec-Fetch-Site   on such a GET too (Fetch Metadata, 2.3), but only over TLS or to this machine
+    Referer          on every other GET (RFC 9110, 10.1.3), unless the page forbids it (Referrer Policy, 3)
 
-A rebound DNS name can't get in: without a token, Host has to be a loopback name or in `HOSTS`. Programs send no Origin and are
-not concerned.
+A page that forbids Referer sends none of the three over plain HTTP. So a browser's GET without all three is refused there, if
+its route takes the right `token` and no token is set.
 
-Limit: Safari before 16.4 says no Sec-Fetch-Site, so that on this machine a page in it may start work by a GET without Referer.
+DNS rebinding doesn't help an attacker: without a token, Host has to be a loopback name or in `HOSTS`. Programs that send no
+Origin are not affected.
+
+Limit: Safari before 16.4 sends no Sec-Fetch-Site. A page in it can start work on this machine by a GET without Referer.
 """
 
 import hmac
@@ -54,7 +55,7 @@ EXPOSE_HEADERS = ", ".join(
 
 
 def check(settings: Settings, request: Request, right: Right, stream: Stream | None) -> None:
-    """Raise Problem 401 or 403 unless the request has this right. stream: the one that a key would be of."""
+    """Raise Problem 401 or 403 unless the request has this right. stream: the stream whose key may be given."""
     if right is Right.OPEN:
         return
     _check_exposure(settings, request)
@@ -85,7 +86,7 @@ def has_key(request: Request, stream: Stream) -> bool:
 
 
 def _check_exposure(settings: Settings, request: Request) -> None:
-    """Our own server refuses to start; another one may have been bound anywhere."""
+    """Raise Problem 403 if another server than ours has bound this to a public address without a token."""
     try:
         local = ip_address((request.scope.get("server") or ("",))[0])
     except ValueError:  # a name, as in tests, or a Unix socket
@@ -110,7 +111,7 @@ def _from_elsewhere(settings: Settings, request: Request, right: Right) -> bool:
         return not _is_ours(settings, request, origin)
     if (site := request.header(b"sec-fetch-site")) is not None:
         return site not in ("none", "same-origin")
-    if right is not Right.TOKEN or guarded(settings):  # nothing starts, or a page can't send the token without CORS
+    if right is not Right.TOKEN or guarded(settings):  # a page can start nothing, or lacks the token
         return False
     if (referer := request.header(b"referer")) is not None:
         return not _is_ours(settings, request, _REFERRING.sub(r"\1", referer))
@@ -119,17 +120,17 @@ def _from_elsewhere(settings: Settings, request: Request, right: Right) -> bool:
 
 
 def _is_ours(settings: Settings, request: Request, origin: str) -> bool:
-    """Whether an origin is allowed, or the one that is asked."""
+    """Whether an origin is in ORIGINS, or is the origin of this server."""
     origin = known(origin)
     if origin in settings.origins:
         return True
-    # Not always the other way round: a proxy may have ended TLS and not said so, or not be believed (TRUSTED_PROXIES).
+    # An https page may ask over http: a proxy may have ended TLS without saying so, or isn't in TRUSTED_PROXIES.
     downgraded = request.scope.get("scheme") == "https" and origin.startswith("http:")
     return not downgraded and same_host(origin, request.header(b"host") or "")
 
 
 def cors(settings: Settings, request: Request) -> Mapping[str, str]:
-    """The CORS headers of an answer: none unless the request's Origin is in ORIGINS. The answer varies with it all the same."""
+    """The CORS headers of an answer: Vary where ORIGINS is set, the others where it names the request's Origin."""
     if not settings.origins:
         return {}
     origin = request.header(b"origin")

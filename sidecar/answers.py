@@ -1,8 +1,8 @@
 """How a request opens, resumes or watches a stream.
 
-In:  a request, the stream that it names if that is held, and what a handler would open. Out: a `Reply`. In this order: HEAD, a
-last event ID (`sse.resume`), a conversation or an idempotency key, a new stream. What stands in the way is raised, and is
-answered by `refusal`.
+In:  a request, the stream that it names if that is held, and what a handler would open. Out: a `Reply`. `open` decides
+in this order: HEAD, a last event ID (`sse.resume`), a conversation or an idempotency key, a new stream. `refusal` answers what
+was raised.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ from sse.wire.event import Event
 from sse.wire.payload import dumps
 
 NOT_OF_THE_STREAM = ("last_event_id", "key", "from")
-"""Query parameters that say how to watch, not what: a request is the same with or without them."""
+"""Query parameters that say how to watch and not what. They don't count when two requests are compared."""
 
 PASSING = ("shutting down", "store")
-"""What is in the way only here, or only now, if there are several processes."""
+"""Limits that hold only in this process, or only for now: another process may have room."""
 
 Propose = Callable[[], Opening]
-"""What a handler would open; called only if a stream is opened, with nothing awaited after it."""
+"""Returns what a handler would open. It is called only when a stream is opened, and nothing is awaited after it."""
 
 
 class Reply(Protocol):
-    """An answer, ready to be sent. headers: what it says besides its own."""
+    """An answer, ready to be sent. headers: added to its own."""
 
     @property
     def status(self) -> int: ...
@@ -55,7 +55,7 @@ class Gone(Problem):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Watching(EventStream):
-    """An event stream response that counts as a watcher. Its place was taken before, and is given back when it ends."""
+    """An event stream response that counts as a watcher. It gives back at its end the place that `Store.seat` reserved."""
 
     service: Service
 
@@ -74,7 +74,7 @@ class Watching(EventStream):
 
 
 class Head:
-    """What HEAD gets where GET would have followed a stream: nothing is opened, nobody watches (RFC 9110, 9.3.2)."""
+    """The answer to HEAD where GET would follow a stream: no stream is opened, no watcher counted (RFC 9110, 9.3.2)."""
 
     status = 200
 
@@ -171,7 +171,7 @@ def prepared(service: Service, opening: Opening, **changes: Any) -> Opening:
 
 
 def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
-    """A stream that runs, told to a backend: watch it at `url`; `key` permits cancelling and publishing."""
+    """The JSON answer that names a stream: its `url` to watch it, its `key` to cancel it and to publish to it."""
     url = location(service, request, stream)
     return json_response({"stream_id": stream.id, "url": url, "key": stream.key}, status, {"location": url})
 
@@ -194,7 +194,7 @@ def resume(service: Service, request: Request, stream: Stream | None, *, same: b
     same: whether this request is the one that opened the stream, or names it by its path. newest: a newcomer starts at the
     newest event. Raises Full, Gone, Problem 400, 409.
     """
-    if stream is not None and stream.discarded:  # while the request's body was read
+    if stream is not None and stream.discarded:  # it expired while the request's body was read
         stream = None
     answer = decide(request.last_event_id, held(stream, same=same) if stream is not None else None)
     match answer.verdict:
@@ -226,7 +226,10 @@ def watch(service: Service, request: Request, followed: Followed, after: int | N
 
 @contextmanager
 def seat(service: Service) -> Iterator[None]:
-    """Take the place of a watcher, which is given back if the block fails; otherwise `follow` passes it on. Raises Full."""
+    """Reserve a watcher's place for the block. If the block fails, the place is given back; else `follow` takes it over.
+
+    Raises Full.
+    """
     service.store.seat()
     try:
         yield
@@ -245,9 +248,9 @@ def follow(
     newest: bool = False,
     told: bool = True,
 ) -> Reply:
-    """The event stream response, which gives the place of its watcher back; but for HEAD, that is taken.
+    """The event stream response. Except for HEAD, the caller has reserved a place, which the response gives back at its end.
 
-    key: told to whoever has opened the stream. told: whether a newcomer is told the opening. after, newest: as in `watch`.
+    key: the stream's, for the client that opened it. told: whether a newcomer gets the opening. after, newest: as in `watch`.
     """
     headers: Headers = ()
     if isinstance(followed, Stream):
@@ -273,15 +276,15 @@ def found(stream: Stream | None) -> Stream:
     return stream
 
 
-# -- what stands in the way
+# -- errors
 
 
 def refusal(service: Service, request: Request, problem: Problem, errors: Callable[[Problem], Response]) -> Response:
-    """A problem, in the shape that errors have on this route; to an event stream client that can't act on it, an event.
+    """The answer to a problem: in the shape that errors have on this route, or as an event for an EventSource.
 
-    503 would end an EventSource for good (9.2.3): one that comes back is told when to try again, and where there are several
-    processes, a newcomer too. One whose stream is gone gets an event that says so, and whose id makes its next reconnect end
-    with 204.
+    An EventSource can't read an error's body, and 503 would end it for good (9.2.3). One that reconnects to a full server gets
+    a `retry`, and where there are several processes, so does a newcomer. One whose stream is gone gets an event that says so;
+    with its id, the next reconnect is answered 204.
     """
     if request.accepts("text/event-stream"):
         if isinstance(problem, Gone) and request.method != "DELETE":
@@ -300,11 +303,11 @@ def busy(full: Full) -> Problem:
 
 
 def one_event(event: Event) -> Response:
-    """An event stream that says this and ends."""
+    """An event stream of this one event."""
     return Response(200, encode(event), {"content-type": "text/event-stream"})
 
 
-# -- what a request says
+# -- facts of a request
 
 
 def held(stream: Stream, *, same: bool) -> Held:
@@ -312,7 +315,7 @@ def held(stream: Stream, *, same: bool) -> Held:
 
 
 def identify(request: Request, body: bytes = b"") -> str:
-    """What a request asks for, whoever sends it and however it watches."""
+    """A text that is the same for requests that ask for the same, whoever sends them and however they watch."""
     query = urlencode(sorted((name, value) for name, value in request.query.items() if name not in NOT_OF_THE_STREAM))
     digest = hashlib.sha256(body).hexdigest() if body else ""
     return f"{request.method} {request.path}?{query} {digest}"
@@ -323,7 +326,7 @@ def location(service: Service, request: Request, stream: Stream) -> str:
 
 
 def base(service: Service, request: Request) -> str:
-    """What stands before every path that a client is told."""
+    """The path under which this is served, which begins every path that a client is told; empty at the root."""
     return request.root_path or service.settings.root_path
 
 

@@ -10,20 +10,20 @@ What a client sends (sections of RFC 9112):
     HEAD_TIMEOUT    seconds for a head, and for that rest                                   closed
     MAX_PIPELINED   requests that wait behind another one (9.3.2)                           closed
 
-Until its answer begins, a body is bounded by whoever reads it (`sse.http`); what is not read, uvicorn doesn't take. A status is
-said only where it can't be read as the answer to something else, as 408 could. "Closed" is a reset: after FIN the kernel would
-keep what it holds for the client, which may be megabytes, for minutes.
+Until its answer begins, a body is bounded by its reader (`sse.http`): uvicorn stops reading while nobody takes the body. A
+status is sent only where the client can't take it for the answer to another request, as it could a 408. "Closed" means a reset:
+after a FIN the kernel would keep the bytes that it holds for the client, perhaps megabytes, for minutes.
 
-What this adds to uvicorn besides, and why:
+What else this changes in uvicorn, and why:
 
     Host            exactly one, and well formed, else 400 (3.2)
     trailer fields  are dropped (7.1.2; RFC 9110, 6.5.1): uvicorn takes them for header fields
     Upgrade         is ignored (RFC 9110, 7.8): uvicorn logs advice, and loses the body, which Java's HttpClient sends with it
     HTTP/1.0        gets no chunks (7.1): an answer without a length ends with the connection (6.3)
-    event streams   can abort a connection whose client has stalled: uvicorn would wait for its flush for ever. Behind a request
-                    whose stream is open nothing may follow: uvicorn stops reading there, which hides the disconnect
+    event streams   can abort a connection whose client has stalled: uvicorn would wait for its flush for ever. No request may
+                    follow one whose stream is open: uvicorn would stop reading, and so would not see the disconnect
 
-Limit: a target in absolute form is served by its path; Host counts, although the target's host should (3.2.2).
+Limit: a target in absolute form is served by its path, and the Host header counts instead of the target's host (3.2.2).
 """
 
 import asyncio
@@ -51,7 +51,7 @@ MAX_REST: Final = 16 * 1024 * 1024
 HEAD_TIMEOUT: Final = 10.0
 MAX_PIPELINED: Final = 16
 EMPTY_LINE: Final = len(b"\r\n")
-"""Bytes that may follow a request whose answer is an event stream: some clients say a line too many (2.2)."""
+"""Bytes that may follow a request whose answer is an event stream: some clients send an empty line too many (2.2)."""
 
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 9110, 7.2
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
@@ -60,35 +60,35 @@ logger = logging.getLogger("sidestream")
 
 
 class Refused(httptools.HttpParserError):
-    """Raised while the parser is fed, it ends that, with the status that is answered where there is room for an answer."""
+    """Raised in a callback of the parser, it stops the parsing. Its argument: the status to answer, if that is possible."""
 
 
 class Connection(HttpToolsProtocol):
     """One client connection."""
 
-    _answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest, and may wait behind this one
+    _answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is of the newest request, which may wait behind this one
     _streaming = False  # the answer is an event stream
     _timer: asyncio.TimerHandle | None = None
-    _head_open = False  # a head has begun, if only with an empty line, and not ended
-    _head = 0  # bytes of it that the parser has told us: of a field, when that is complete
-    _pending = 0  # bytes that came since a head, a piece of content or a message was complete
-    _rest = 0  # bytes of a request that came when its answer had begun
+    _head_open = False  # a head has begun, perhaps with an empty line, and has not ended
+    _head = 0  # bytes of it that the parser has reported; it reports a field when that is complete
+    _pending = 0  # bytes received since the last complete head, piece of content or message
+    _rest = 0  # bytes of a request that arrived after its answer had begun
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is incomplete, so that nothing else may be written."""
+        """Whether an answer is incomplete. Nothing else may be written until it is complete."""
         return self._answering is not None and not self._answering.response_complete
 
     @property
     def _unread(self) -> bool:
-        """Whether more is due of a request whose answer has begun, which nobody reads."""
+        """Whether the rest of a body is still to come although its answer has begun. Nobody reads that rest."""
         return self.cycle is not None and self.cycle.response_started and self.cycle.more_body
 
     # -- the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self.client is not None:  # RFC 4291, 2.5.5.2: what an IPv4 address looks like to a socket that listens on both
+        if self.client is not None:  # RFC 4291, 2.5.5.2: how a socket for both versions shows an IPv4 address
             self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
         self._hurry()
 
@@ -97,8 +97,8 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # uvicorn does so unless it was reset
         self.pipeline.clear()
         if self._answering is not None:
-            self._answering.scope["extensions"] = {}  # it leads back here
-            if self.busy:  # uvicorn tells the newest only
+            self._answering.scope["extensions"] = {}  # breaks the cycle of references to this connection
+            if self.busy:  # uvicorn tells only the newest request
                 self._answering.disconnected = True
                 self._answering.message_event.set()
         super().connection_lost(exc)
@@ -115,7 +115,7 @@ class Connection(HttpToolsProtocol):
             behind = self._streaming and not self._unread
             if self._pending > (EMPTY_LINE if behind else MAX_HEAD) or self._rest > MAX_REST:
                 raise Refused(431)
-        except httptools.HttpParserError as error:  # in a callback ours is the context of another one
+        except httptools.HttpParserError as error:  # the parser wraps what a callback raises
             self._refuse(next((cause.args[0] for cause in (error, error.__context__) if isinstance(cause, Refused)), 400))
         else:
             self._watch_the_clock()
@@ -124,7 +124,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # There the parser stops, as if no body followed: another one reads that, and nothing behind it.
+            # The parser stops here, as if no body followed. Another parser reads the body, and no further request.
             self.cycle.keep_alive = False
             framing = b"".join(b"%b: %b\r\n" % field for field in self.headers if field[0] in _FRAMING)
             self.parser = httptools.HttpRequestParser(
@@ -133,7 +133,7 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(b"POST / HTTP/1.1\r\nconnection: close\r\n%b\r\n%b" % (framing, data[upgrade.args[0] :]))
 
     def _refuse(self, status: int) -> None:
-        """Answer what can't be read, where that is not in the middle or the rest of something else, and close."""
+        """Answer a request that can't be read, and close. In the middle of another answer or body, close without an answer."""
         logger.info("a request was refused: %d", status)
         if self.busy or self._unread:
             self._abort()
@@ -142,17 +142,17 @@ class Connection(HttpToolsProtocol):
         head = b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, phrase, len(phrase)) + phrase)
         self.transport.close()
-        self._hurry()  # to be taken
+        self._hurry()  # the client has HEAD_TIMEOUT to take the answer
 
     def _abort(self) -> None:
-        """Let go of the client, without waiting for it to take what is buffered."""
+        """Reset the connection; bytes that the client has not taken are dropped."""
         if self._answering is not None:
             self._answering.disconnected = True
         with suppress(OSError, ValueError):  # it is closed already
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
-    # -- the parser tells, in this order
+    # -- the parser's callbacks, in the order in which it calls them
 
     def on_message_begin(self) -> None:
         if self._streaming or len(self.pipeline) == MAX_PIPELINED:
@@ -166,7 +166,7 @@ class Connection(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_open:  # otherwise it is of a trailer
+        if self._head_open:  # otherwise the field is of a trailer
             self._grow(len(name) + len(value) + len(b": \r\n"), MAX_HEAD, 431)
             super().on_header(name, value)
 
@@ -187,7 +187,7 @@ class Connection(HttpToolsProtocol):
         self._pending = self._rest = 0
         if not self.parser.should_upgrade():
             super().on_message_complete()
-            self.cycle.more_body = False  # uvicorn says so only while the answer is incomplete
+            self.cycle.more_body = False  # uvicorn sets it only while the answer is incomplete
 
     def _grow(self, size: int, limit: int, status: int) -> None:
         self._head += size
@@ -214,9 +214,10 @@ class Connection(HttpToolsProtocol):
             self._watch_the_clock()
 
     def _unframed(self, app: Any, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Run `app`, with an answer that ends with the connection unless it says its length.
+        """Run `app`. An answer without a Content-Length ends with the connection (6.3).
 
-        uvicorn frames no answer to HEAD, and writes nothing of its content: taken for one, the content is written here.
+        uvicorn sends the answer to HEAD without chunks and without content. So the method is changed to HEAD for uvicorn, and
+        the content is written here.
         """
         inner = dict(scope)
 
@@ -233,7 +234,7 @@ class Connection(HttpToolsProtocol):
     # -- time
 
     def _watch_the_clock(self) -> None:
-        """What is begun is to be ended soon."""
+        """Set the timer while a head, or the rest of a body, is incomplete."""
         if self._head_open or self._unread:
             self._hurry()
         else:
@@ -250,5 +251,5 @@ class Connection(HttpToolsProtocol):
 
     def _expire(self) -> None:
         self._timer = None
-        if not (self._head_open and self.busy):  # otherwise it is a request behind another one, whose turn hasn't come
+        if not (self._head_open and self.busy):  # a request that waits behind a busy one has time
             self._abort()

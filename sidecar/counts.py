@@ -1,6 +1,6 @@
-"""What has happened since the start, as plain numbers: `/metrics` reads them, whether or not anybody ever does.
+"""What has happened since the start, as plain numbers. `/metrics` reads them.
 
-Counted once for each request, connection and stream, when it ends; what is still going on is read where it goes on.
+A request, a connection and a stream are counted once, when they end. `/metrics` asks those that go on for their own numbers.
 """
 
 from bisect import bisect_left
@@ -13,7 +13,7 @@ from sse.watch import EventStream
 
 
 class Histogram:
-    """bounds: upper ones, ascending, in seconds."""
+    """Counts observed values in buckets. bounds: the upper bounds, ascending, in seconds."""
 
     def __init__(self, *bounds: float) -> None:
         self.bounds = bounds
@@ -25,12 +25,12 @@ class Histogram:
         self.sum += value
 
     def buckets(self) -> list[tuple[str, int]]:
-        """(upper bound, how many were at or below it), as Prometheus has them: the last bound is infinite."""
+        """(upper bound, number of values at or below it), as Prometheus has them: the last bound is infinite."""
         return list(zip([*map(str, self.bounds), "+Inf"], accumulate(self._counts), strict=True))
 
 
 class Counts:
-    """watching: the connections that watch now. sent, events, send_time: of those that have ended."""
+    """watching: the connections that watch now. sent, events, send_time: totals of the watchers that have ended."""
 
     def __init__(self) -> None:
         self.watching: set[EventStream] = set()
@@ -57,5 +57,5 @@ class Counts:
         self.send_time += sender.send_time
 
     def senders(self) -> list[Sender]:
-        """Those of the connections that watch now."""
+        """The senders of the connections that watch now."""
         return [watcher.sender for watcher in self.watching if watcher.sender is not None]

@@ -1,7 +1,7 @@
 """Functions that are offered by name: to a model as tools, to clients as kinds of jobs.
 
-In:  a Python function. Out: its name, its docstring, and a JSON schema from its signature, against which arguments are checked
-before it is called. `SIDESTREAM_TOOLS` and `SIDESTREAM_JOBS` name modules that have such functions in them:
+In:  a Python function. Out: its name, its docstring, and a JSON schema made from its signature. Arguments are checked against
+the schema before the function is called. `SIDESTREAM_TOOLS` and `SIDESTREAM_JOBS` name modules with such functions:
 
     from sidecar.functions import Between, function
 
@@ -18,8 +18,8 @@ before it is called. `SIDESTREAM_TOOLS` and `SIDESTREAM_JOBS` name modules that 
         "Find a word in the dictionary."
         return await dictionary.find(word, limit)
 
-An async function runs in the event loop, any other in a thread (`sse.threads`). One that has a parameter `on_progress` may
-report with it. What a function returns is its result, what it raises is its failure.
+An async function runs in the event loop, any other in a thread (`sse.threads`). A function with a parameter `on_progress` can
+report its progress with it. What a function returns is its result; what it raises is its failure.
 
     annotation                           keywords of JSON Schema (2020-12)     in words
     int float bool str list dict None    type                                  an integer, a number, true or false, …
@@ -29,7 +29,7 @@ report with it. What a function returns is its result, what it raises is its fai
     X | Y                                anyOf                                 … or …
     any other, or none                   none                                  any JSON
 
-Limit: of a schema that is given instead of the signature's, no other keywords are checked, and not what is in its objects.
+Limit: a schema may also be given. Only the keywords of this table are checked in it, and not the members of its objects.
 """
 
 import importlib
@@ -68,7 +68,7 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """parameters: a JSON schema of type object. timeout: seconds that a call may take, None if nothing is said of that."""
+    """parameters: a JSON schema of type object. timeout: seconds that a call may take; None: the caller's default."""
 
     call: Callable[..., Any]
     name: str
@@ -80,9 +80,9 @@ class Function:
         return self.call(*args, **kwargs)
 
     def check(self, arguments: Mapping[str, Any], place: str = "") -> None:
-        """Raise Problem 422 for the first argument that is unknown, wrong or missing. place: what stands before its name.
+        """Raise Problem 422 for the first argument that is unknown, wrong or missing. place: is put before its name.
 
-        The detail is a sentence that says what would be right, for whoever gave the arguments.
+        The detail is a sentence that says what is expected.
         """
         properties, open_ = self.parameters.get("properties", {}), self.parameters.get("additionalProperties", False)
         for name in (*arguments, *self.parameters.get("required", ())):
@@ -109,7 +109,8 @@ def function(
 ) -> Function | Callable[[Callable[..., Any]], Function]:
     """Offer a function: `@function`, or `@function(timeout=5)`.
 
-    name: another one than its own. timeout: seconds that a call may take. parameters: a JSON schema instead of the signature's.
+    name: instead of the function's own. timeout: seconds that a call may take. parameters: a JSON schema, instead of the
+    signature's.
     Raises TypeError for a generator.
     """
 
@@ -123,9 +124,9 @@ def function(
 
 
 def load(variable: str, modules: Iterable[str]) -> dict[str, Function]:
-    """The functions of these modules by name; of two with the same name, the later. variable: the setting that they are from.
+    """The functions of these modules by name; of two with the same name, the later. variable: the setting of the modules.
 
-    Raises ValueError, whose one line says which module can't be used and why.
+    Raises ValueError with one line that says which module can't be used and why.
     """
     found: dict[str, Function] = {}
     for module in modules:
@@ -141,12 +142,12 @@ def load(variable: str, modules: Iterable[str]) -> dict[str, Function]:
 
 
 def _one_line(error: BaseException) -> str:
-    """What an import raised and, where that is known, where."""
-    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)][
-        2:
-    ]  # without load and importlib
+    """The error that an import raised, and the line that raised it if that is known."""
+    # Without the first two frames, which are `load` and importlib.
+    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)][2:]
     place = [f" ({file}, line {line})" for file, line in places if not file.startswith("<frozen importlib")][-1:]
-    text = describe(error) + "".join([] if isinstance(error, SyntaxError) else place)  # a SyntaxError's text has its place
+    # The text of a SyntaxError names its place itself.
+    text = describe(error) + "".join([] if isinstance(error, SyntaxError) else place)
     return "".join(char if char.isprintable() else " " for char in text)
 
 
@@ -185,12 +186,12 @@ def _schema(annotation: Any) -> dict[str, Any]:
 
 
 def _names(types: Any) -> list[str]:
-    """The types that a schema names and that are known here."""
+    """The types that a schema names, without those that aren't in `_TYPES`."""
     return [name for name in ([types] if isinstance(types, str) else types) if name in _TYPES]
 
 
 _KEYWORDS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    # Exactly these types, as JSON is parsed: to isinstance True is an int.
+    # Exactly the types that JSON is parsed to: for isinstance, True would be an int.
     "type": lambda types, value: not _names(types) or any(type(value) in _TYPES[name][0] for name in _names(types)),
     "anyOf": lambda schemas, value: any(fits(schema, value) for schema in schemas),
     "enum": lambda choices, value: value in choices,
@@ -207,7 +208,7 @@ def fits(schema: Schema, value: Any) -> bool:
 
 def _all_fit(schema: Schema, values: Iterable[Any]) -> bool:
     if schema.keys() <= {"type"}:
-        values = {type(value): value for value in values}.values()  # one of each type will do
+        values = {type(value): value for value in values}.values()  # one value of each type is enough
     return all(fits(schema, value) for value in values)
 
 

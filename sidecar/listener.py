@@ -3,10 +3,10 @@
 Accepted sockets inherit the listening one's options (Linux: `tcp(7)`, `socket(7)`):
 
     TCP_NODELAY          an event goes out when it is written, not when the one before is acknowledged
-    TCP_NOTSENT_LOWAT    the kernel takes this much that it can't send yet, and no more: what a stalled client costs. Unlike
-                         SO_SNDBUF it leaves what is on its way as large as a long line needs
-    TCP_USER_TIMEOUT     a peer that acknowledges nothing for so long is gone
-    SO_KEEPALIVE         a peer that is silent, on a connection that is silent, is asked whether it still exists
+    TCP_NOTSENT_LOWAT    the kernel accepts no more than this many bytes that it can't send yet, so that a stalled client costs
+                         little. Unlike SO_SNDBUF it doesn't limit the bytes in flight, of which a long distance needs many
+    TCP_USER_TIMEOUT     the kernel gives up a peer that acknowledges nothing for so long
+    SO_KEEPALIVE         the kernel asks a silent peer on an idle connection whether it still exists
 """
 
 import logging
@@ -24,11 +24,11 @@ BACKLOG: Final = 1024
 UNSENT: Final = 128 * 1024
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times: 50 s in all
 RESERVE: Final = 128
-"""Files beside watchers and upstreams: listener, event loop, logs, requests that are answered at once."""
+"""Open files besides watchers and upstreams: the listener, the event loop, logs, requests with short answers."""
 
 
 def check_exposure(settings: Settings) -> None:
-    """Without a token everything is open, and that stays on loopback. Raises ValueError unless `off` says otherwise."""
+    """Raise ValueError for an address other than loopback without a token. The token `off` permits it."""
     if not settings.token and not is_loopback(settings.host):
         expected = "a loopback address, or SIDESTREAM_TOKEN set (off: open to whoever reaches it)"
         raise ValueError(f"SIDESTREAM_HOST={settings.host!r}: expected {expected}")
@@ -57,8 +57,8 @@ def listener(settings: Settings) -> socket.socket:
 
 def options(settings: Settings) -> dict[str, int]:
     """The options of TCP, by name; those that a system doesn't have are left out."""
-    # The send timeout ends at the last event; behind it, and where the peer has vanished, the kernel gives up. Later than the
-    # send timeout, which tells the two apart.
+    # The send timeout notices a client that doesn't read. This one notices a peer that has vanished, also after the last event.
+    # It is longer, so that a client that doesn't read is logged as stalled.
     return {
         "TCP_NODELAY": 1,
         "TCP_NOTSENT_LOWAT": UNSENT,
@@ -70,7 +70,7 @@ def options(settings: Settings) -> dict[str, int]:
 def fit_watchers(settings: Settings) -> Settings:
     """Raise the soft limit of open files to the hard one, and fit MAX_WATCHERS to it: each watcher is a socket.
 
-    A running stream may hold another one, to its upstream; where there is little, watchers get half of it.
+    A running stream may have a socket to its upstream as well. Where the limit is low, watchers get at least half of it.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

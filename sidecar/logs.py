@@ -3,10 +3,10 @@
     on a terminal    INFO sidestream.request: GET /streams/3q2-7wEj… status=200 duration=1.204 bytes=5120 …
     elsewhere        {"time", "level", "logger", "message", and the same fields as members}, a JSON object a line
 
-Stream ids appear by their first 8 characters, which permit nothing. A query, a body, a token or a key never appears: a path
-does, without what is too long to be a name. Requests that probes repeat all day are told at the level debug.
+A stream id is cut to its first 8 characters, with which nobody can watch the stream. A query, a body, a token and a key never
+appear. A path appears, its long segments cut in the same way. Health checks and scrapes are logged at the level debug.
 
-A request's id is taken from X-Request-ID or made, answered in X-Request-ID, and passed on to the upstream.
+A request's id is taken from X-Request-ID, or made here. It is answered in X-Request-ID and passed on to the upstream.
 """
 
 import logging
@@ -29,22 +29,22 @@ streams = logging.getLogger("sidestream.stream")
 REPEATED: Final = ("/healthz", "/readyz", "/metrics")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,64}")
 _LONGEST_NAME = 16
-"""Characters of a segment of a path; one that is longer is an id, or nothing that we serve."""
+"""Characters of a path's segment. A longer segment is an id, or is in no path that is served."""
 
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the request that is answered, or that opened the stream whose source runs."""
+"""The id of the request that is being answered or, in a stream's task, of the request that opened the stream."""
 
 
 class Answered(Protocol):
-    """What is told of every answer."""
+    """What a line says of every answer."""
 
     @property
     def status(self) -> int: ...
 
 
 class Exchange:
-    """One request, from its first moment on: its id, and its line."""
+    """One request and its answer: makes the request's id, and writes its line."""
 
     __slots__ = ("_begin", "_request", "id")
 
@@ -56,11 +56,11 @@ class Exchange:
         REQUEST_ID.set(self.id)  # for this task, and for those that it starts
 
     def headers(self, more: Mapping[str, str]) -> Headers:
-        """What the answer says besides its own: the id, and `more`."""
+        """The headers to add to the answer: the id, and `more`."""
         return tuple((name.encode(), value.encode()) for name, value in {"x-request-id": self.id, **more}.items())
 
     def end(self, reply: Answered | None) -> None:
-        """Write the line. reply: None if the client went before there was one."""
+        """Write the line. reply: None if the client left before there was one."""
         request = self._request
         level = logging.DEBUG if request.path in REPEATED else logging.INFO
         if not requests.isEnabledFor(level):
@@ -132,7 +132,7 @@ class Lines(logging.Formatter):
 
 
 class Terminal(logging.Formatter):
-    """A record for people. What came from outside can't move the cursor: control characters are escaped, everywhere."""
+    """A record for people. Control characters are escaped everywhere, so that text from outside can't move the cursor."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = [f"{name}={_text(value)}" for name, value in getattr(record, "fields", {}).items()]
@@ -142,7 +142,7 @@ class Terminal(logging.Formatter):
 
 
 def _text(value: Any) -> str:
-    # JSON escapes only what is below U+0020
+    # JSON itself escapes only the characters below U+0020
     return _printable(value if isinstance(value, str) else dumps(value).decode())
 
 

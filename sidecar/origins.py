@@ -1,7 +1,7 @@
 """Hosts and origins in the form in which they compare (RFC 9110, 4.2.3 and 7.2; RFC 6454, 4; HTML, "origin").
 
-In:  texts, from a setting or from a request. Out: lower case, addresses in their shortest form, and no port where it is the
-scheme's own; or ValueError for what no browser would send.
+In:  texts from a setting or a request. Out: the same in lower case, with addresses in their shortest form and without the
+scheme's default port; or ValueError for a text that no browser sends.
 """
 
 import re
@@ -15,7 +15,7 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\\\s]*)")
 
 
 def split(authority: str) -> tuple[str, str]:
-    """Host and port of `app.example:8090` or `[::1]`; an empty port counts as none. What is neither is all host."""
+    """Host and port of `app.example:8090` or `[::1]`; an empty port counts as none. Another text is all host."""
     match = _AUTHORITY.fullmatch(authority.lower())
     return (match[1], match[2] or "") if match is not None else (authority, "")
 
@@ -27,7 +27,7 @@ def normal_host(authority: str) -> str:
         host = f"[{IPv6Address(host[1:-1])}]"
     elif _NAME.fullmatch(host) is None:
         raise ValueError(authority)
-    elif host.rstrip(".").rpartition(".")[2].isdigit():  # then a browser takes it for an address (URL standard, 3.5)
+    elif host.rstrip(".").rpartition(".")[2].isdigit():  # a browser takes such a name for an address (URL standard, 3.5)
         host = str(IPv4Address(host))
     if not port:
         return host
@@ -37,9 +37,9 @@ def normal_host(authority: str) -> str:
 
 
 def normal_origin(origin: str) -> str:
-    """An origin as a browser says it. That of an app has a scheme of its own, and perhaps no host: `app://`.
+    """An origin as a browser sends it. An app's origin has a scheme of its own, and perhaps no host: `app://`.
 
-    Raises ValueError, for `null` as well: that is said by the pages of every sandbox and of every file.
+    Raises ValueError, also for `null`: pages of any sandbox and of any file send that.
     """
     match = _ORIGIN.fullmatch(origin.lower())
     if match is None or match[1] == "file":
@@ -51,7 +51,7 @@ def normal_origin(origin: str) -> str:
 
 
 def known(origin: str) -> str:
-    """An origin that a request names, in normal form; empty if it is none that could be allowed."""
+    """The origin that a request names, in normal form; empty if the text is no origin that a setting could name."""
     try:
         return normal_origin(origin)
     except ValueError:
@@ -59,7 +59,7 @@ def known(origin: str) -> str:
 
 
 def same_host(origin: str, authority: str) -> bool:
-    """Whether an origin in normal form is of the host that a request names in Host."""
+    """Whether an origin in normal form has the host and port of a request's Host header."""
     scheme, _, own = origin.partition("://")
     if scheme not in DEFAULT_PORTS:
         return False

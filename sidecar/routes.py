@@ -1,6 +1,6 @@
 """The route table: a method and a path, and the handler that answers.
 
-In:  a request. Out: its route, or the Problem that there is none. HEAD is answered as GET is (RFC 9110, 9.3.2); the table
+In:  a request. Out: its route, or Problem 404 or 405. A route for GET answers HEAD too (RFC 9110, 9.3.2), and the table
 itself answers OPTIONS.
 """
 
@@ -15,17 +15,18 @@ from sse.http import Request, Response, problem_response
 from sse.stream import Stream
 
 Handler = Callable[[Service, Request, Stream | None], Awaitable[Reply]]
-"""stream: what the path's `{id}` names, or where there is none the last event ID; None if that is not held."""
+"""stream: the one that the path's `{id}` names or, in a path without `{id}`, the last event ID; None if it isn't held."""
 
 Errors = Callable[[Problem], Response]
-"""How a problem looks on a route."""
+"""Writes a problem in the shape that errors have on a route."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """method, path (`{name}`: a segment or its rest; `{name*}` at the end: all that follow), handler, the right it takes.
+    """One row of the table.
 
-    about: what the index says to try. errors: how errors look.
+    path: `{name}` matches a segment or the rest of one, `{name*}` at the end all segments that follow. right: that a request
+    needs. about: the command that the index shows. errors: their shape.
     """
 
     method: str
@@ -36,7 +37,7 @@ class Route:
     errors: Errors = problem_response
 
     def match(self, parts: list[str]) -> dict[str, str] | None:
-        """The parameters, if these are the segments of a path of this route."""
+        """The path's parameters, given its segments; None if they aren't of this route."""
         pattern = self.path.split("/")
         if pattern[-1].endswith("*}") and len(parts) > len(pattern):
             parts = [*parts[: len(pattern) - 1], "/".join(parts[len(pattern) - 1 :])]
@@ -53,14 +54,14 @@ class Route:
 
 
 class Routes:
-    """A table of routes, in which a path without parameters is found by one look."""
+    """A table of routes. A path without parameters is found in a dict."""
 
     def __init__(self, table: Iterable[Route]) -> None:
         self._table = tuple(table)
         self._plain = {(route.method, route.path): route for route in self._table if "{" not in route.path}
 
     def find(self, request: Request) -> Route:
-        """The route of a request, whose `params` are set. Raises Problem 404, or 405 with Allow."""
+        """The route of a request; sets the request's `params`. Raises Problem 404, or 405 with Allow."""
         method = "GET" if request.method == "HEAD" else request.method
         if (plain := self._plain.get((method, request.path))) is not None:
             return plain
@@ -81,7 +82,7 @@ class Routes:
         raise Problem(405, f"Allowed here: {allow}.", headers={"allow": allow})
 
     def errors(self, path: str) -> Errors:
-        """How errors look at a path, whether or not anything is there: as on the routes that begin with the same segment."""
+        """The shape of errors at any path: that of the routes whose path begins with the same segment."""
         first = path.split("/")[1:2]
         return next((route.errors for route in self._table if route.path.split("/")[1:2] == first), problem_response)
 

@@ -1,8 +1,9 @@
 """`python app.py`: uvicorn with a drain, on a socket and connections of our own.
 
-Server   on SIGTERM, SIGINT and SIGHUP: drains while the listener stays open, and then exits with 0 (uvicorn raises the signal
-         again). Says so, once a minute, while the process can open no more files
-main     settings, log, socket, application, server; exit status 2 for what can't be used, 3 for an application that can't start
+Server   on SIGTERM, SIGINT and SIGHUP it drains while the listener stays open, and then exits with 0 (uvicorn itself raises
+         the signal again). While the process can open no more files, it logs that once a minute
+main     reads the settings, opens the log and the socket, and serves. Exit status 2: a setting, the socket or the start of the
+         application was refused; 3: the application crashed at its start
 """
 
 import asyncio
@@ -30,16 +31,16 @@ FLUSH: Final = 2.0
 """Seconds that clients may take to receive the rest of their answers, after the streams have ended."""
 
 REPEAT: Final = 60.0
-"""Seconds after which it is said again that there are no more files."""
+"""Seconds between two log lines that say that no more files can be opened."""
 
 
 class Application(Protocol):
-    """What the server needs of what it serves."""
+    """The application, as far as the server needs it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
     async def drain(self) -> None:
-        """Let what runs finish, and end what doesn't in time."""
+        """Let the streams that run finish, and end those that take too long."""
 
 
 class Server(uvicorn.Server):
@@ -50,10 +51,13 @@ class Server(uvicorn.Server):
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
-        self._told = -REPEAT  # when it was said that there are no more files
+        self._told = -REPEAT  # when it was last logged that no more files can be opened
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """First signal: drain. A SIGINT after that: end at once. Not captured, so that the exit status is ours."""
+        """First signal: drain. A SIGINT after that: end at once.
+
+        uvicorn would record the signal and raise it again at the end; then the exit status would be the signal's.
+        """
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
             if self._drain is not None and self._loop is not None:
@@ -70,7 +74,10 @@ class Server(uvicorn.Server):
             logger.info("serving on http://%s:%d - a first stream: curl -N http://%s:%d/stream", host, port, host, port)
 
     async def on_tick(self, counter: int) -> bool:
-        """uvicorn's, ten times a second. Without files uvloop closes new connections and tells nobody: so it is tried out."""
+        """Called by uvicorn ten times a second. Once a second, try whether a file can be opened.
+
+        Without free files uvloop closes new connections silently.
+        """
         if counter % 10 == 0:
             try:
                 os.close(os.dup(2))
@@ -79,7 +86,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What the event loop has to report. asyncio reports each of a thousand attempts to accept a connection."""
+        """The event loop's exception handler. Of "no more files", which asyncio reports at each accept, log one a minute."""
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
             loop.default_exception_handler(context)
@@ -88,27 +95,27 @@ class Server(uvicorn.Server):
             logger.error("no more files can be opened (%s): new connections are closed; see ulimit -n", error.strerror)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain with the listener open: resumes, probes and cancels are still answered. Then what uvicorn does."""
+        """Drain with the listener open, so that resumes, probes and cancels are still answered. Then do what uvicorn does."""
         self._drain = asyncio.ensure_future(self._finish())
-        if self.force_exit:  # before there was a drain to cancel
+        if self.force_exit:  # it was set before there was a drain to cancel
             self._drain.cancel()
         await asyncio.wait((self._drain,))
         for connection in list(self.server_state.connections):
             if self.force_exit or (isinstance(connection, Connection) and connection.busy):
                 connection.transport.abort()
         await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn would leave the application as it is; ending waits for nothing
+        if self.force_exit:  # uvicorn would skip this; it doesn't wait for streams
             await self.lifespan.shutdown()
 
     async def _finish(self) -> None:
-        """Let what runs finish, and every answer that it led to be sent."""
+        """Wait for the streams to finish, and then for their answers to be sent."""
         await self._app.drain()
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=FLUSH)
 
 
 def main(make: Callable[[Settings], Application]) -> int:
-    """Serve what `make` makes of the settings until told to stop; the exit status."""
+    """Serve the application that `make` makes from the settings, until a signal. Returns the exit status."""
     stderr = _standard_error()
     try:
         settings = from_environment()
@@ -125,7 +132,7 @@ def main(make: Callable[[Settings], Application]) -> int:
         signal.signal(signal.SIGHUP, server.handle_exit)
     try:
         server.run(sockets=[sock])
-    except SystemExit:  # uvicorn's: the application has refused to start, as above, or failed
+    except SystemExit:  # raised by uvicorn when the application has refused to start, or has failed to
         return 2 if getattr(server.lifespan, "startup_failed", False) else 3
     if server.force_exit:
         return 128 + signal.SIGINT
@@ -133,17 +140,17 @@ def main(make: Callable[[Settings], Application]) -> int:
 
 
 def _standard_error() -> TextIO:
-    """stderr, or nowhere. Standard files that are closed are opened: a client's socket could get what is written to them."""
+    """stderr, or /dev/null. Closed standard files are opened, or a socket would get their numbers, and what is printed."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     return sys.stderr or open(2, "w", closefd=False)
 
 
 def configuration(app: Application, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves it; its own log lines are warnings and errors only."""
+    """uvicorn's configuration. Its own loggers write warnings and errors only."""
     return uvicorn.Config(
         app,
         host=settings.host,

@@ -1,4 +1,4 @@
-"""What all features share, by attribute: the settings, the store, the counts, the pace of sending."""
+"""The service: the settings, the store, the counts and the pace of sending, which all features share."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from sse.wire.ascii import to_ascii
 from sse.wire.payload import dumps
 
 MAX_METADATA = 1024
-"""Bytes of JSON that whoever opens a stream may have kept beside it."""
+"""Bytes of a stream's metadata as JSON."""
 
 
 def backend_for(settings: Settings) -> Backend | None:
@@ -34,7 +34,7 @@ def backend_for(settings: Settings) -> Backend | None:
 
 
 class Service:
-    """Made once, at the start; handed to every handler. Raises ValueError for a setting that can't be used."""
+    """It is made once, at the start, and given to every handler. Raises ValueError for a setting that can't be used."""
 
     def __init__(self, settings: Settings, backend: Backend | None = None) -> None:
         if settings.ascii:
@@ -60,7 +60,7 @@ class Service:
 
 
 def check_metadata(metadata: Any) -> None:
-    """Raise Problem 422 if it is more than `MAX_METADATA`, or has more levels than fit into a list of streams."""
+    """Raise Problem 422 if it is longer than `MAX_METADATA`, or has too many levels for the list of streams."""
     try:
         dumps({"streams": [{"metadata": metadata}]})
     except Unwritable:

@@ -1,4 +1,4 @@
-"""Every knob, from the environment: read once, checked at start.
+"""The settings, read from the environment and checked once, at the start.
 
 In:  variables named `SIDESTREAM_…`; one that is empty counts as not set. Out: `Settings`, or a ValueError whose one line
 names the variable, its value, and what is expected.
@@ -17,13 +17,13 @@ PREFIX = "SIDESTREAM_"
 SECRET = ("token", "store")
 
 Reader = tuple[Callable[[str], Any], str]
-"""Turns a variable's text into its value, or raises ValueError or KeyError; and what it expects, in words."""
+"""A function from a variable's text to its value, which raises ValueError or KeyError; and what it expects, in words."""
 
 
 def _bounded(convert: Callable[[str], Any], minimum: float, maximum: float) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         value = convert(text)
-        if not minimum <= value <= maximum:  # NaN is not
+        if not minimum <= value <= maximum:  # true for NaN too
             raise ValueError(text)
         return value
 
@@ -69,7 +69,7 @@ def matching(regex: str) -> Callable[[str], str]:
 
 
 def several(read: Callable[[str], str], expected: str) -> Reader:
-    """A list separated by commas or blanks, of one at the least."""
+    """A list, separated by commas or blanks, with at least one entry."""
 
     def read_all(text: str) -> tuple[str, ...]:
         parts = [part for part in re.split(r"[,\s]+", text) if part]
@@ -81,7 +81,10 @@ def several(read: Callable[[str], str], expected: str) -> Reader:
 
 
 def network(text: str) -> str:
-    """An address or a network, as uvicorn reads it. IPv4 written as IPv6 is none: no client looks like that (`connection`)."""
+    """An address or a network, as uvicorn reads it. Raises ValueError, also for IPv4 written as IPv6.
+
+    Clients never have such an address here (`connection` writes it as IPv4).
+    """
     if getattr(ip_network(text).network_address, "ipv4_mapped", None) is not None:
         raise ValueError(text)
     return text
@@ -110,7 +113,7 @@ def knob(default: Any, reader: Reader) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The knobs, in their units: seconds, milliseconds (retry), bytes."""
+    """The settings. Durations are in seconds, `retry` is in milliseconds, sizes are in bytes."""
 
     host: str = knob("127.0.0.1", text)
     port: int = knob(8090, integer(0, 65535))
@@ -154,7 +157,7 @@ class Settings:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read all knobs. Raises ValueError for the first one that is wrong."""
+    """Read all settings. Raises ValueError for the first one that is wrong."""
     values: dict[str, Any] = {}
     for knob_ in fields(Settings):
         variable = PREFIX + knob_.name.upper()
