@@ -1,7 +1,6 @@
-"""`GET /stream?count=&interval=`: numbered messages, then `[DONE]`; the smallest stream there is, to try things with.
+"""`GET /stream?count=&interval=`: numbered messages, then `[DONE]`: the smallest stream, to try things with.
 
-Its ids are the bare numbers: everything it will say follows from the query, so that it is resumed by the number alone, from
-nothing that is kept.
+Its event ids are bare numbers. The query alone determines every event, so a resume needs no stored events, only the number.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 Each event is a chunk as a model would send it, numbered, with the time at which it was made. `burst` events come at a time, and
 `interval` seconds lie between bursts; with 0 the source never waits.
 
-Where no token guards it, it is for clients on this machine only: a load that anybody may ask for is an attack.
+Without a token set, only clients on this machine get it: otherwise anybody could use it to overload the sidecar.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIt
 
 
 async def load(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-    client = request.scope.get("client")  # none: a socket of this machine, or a server that doesn't know
+    client = request.scope.get("client")  # None: a Unix socket, or a server that doesn't tell
     if client and not is_loopback(client[0]) and not has_token(service.settings, request):
         raise Problem(403, "Without a token, the load is for clients on this machine only.")
     if request.last_event_id is not None:
-        return Response(204)  # nothing is kept: an EventSource that comes back would begin again
+        return Response(204)  # no event is kept: an EventSource that reconnects would start anew
     events = request.integer("events", 1000, minimum=0, maximum=100_000_000)
     size = request.integer("size", 190, minimum=0, maximum=1 << 20)
     interval = request.number("interval", 0.0, minimum=0, maximum=3600)

@@ -1,4 +1,4 @@
-"""`GET /healthz`: alive, and which version. `GET /readyz`: whether new streams are taken; 503 while the server drains."""
+"""`GET /healthz`: the process is alive, and its version. `GET /readyz`: it takes new streams; 503 while it drains."""
 
 from sidecar.answers import Reply
 from sidecar.service import Service

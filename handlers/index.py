@@ -1,4 +1,4 @@
-"""`GET /`: an index of the routes, with a line to try each."""
+"""`GET /`: an index of the routes, as shell commands that try them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -10,7 +10,7 @@ from sse.stream import Stream
 
 
 def of(lines: Sequence[str]) -> Callable[[Service, Request, Stream | None], Awaitable[Reply]]:
-    """Plain text. lines: what to try, with `{url}` where the address of this service stands."""
+    """The handler, which answers with plain text. lines: commands, in which `{url}` stands for this service's address."""
 
     async def index(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
         host = request.header(b"host") or "127.0.0.1:8090"

@@ -1,9 +1,9 @@
-"""`GET /metrics`: what `counts` has counted and what goes on now, in Prometheus' text format.
+"""`GET /metrics`: the totals of `counts` and the present state, in Prometheus' text format.
 
-Names begin with `sidestream_`, units are seconds and bytes, counters end in `_total`. Everything is collected when it is asked
-for, into a registry of this service's own. One timer a second measures how late the event loop is, and nothing else polls.
+Names begin with `sidestream_`, units are seconds and bytes, counters end in `_total`. A request collects all metrics, into a
+registry of this service's own. One timer measures every second how late the event loop is; nothing else polls.
 
-Needs the extra `metrics` (prometheus-client), imported at the first request; without it the answer is 501 and says so.
+The extra `metrics` (prometheus-client) is imported at the first request; without it the answer is 501 and says so.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Described: TypeAlias = tuple[str, str, Sequence[str], Mapping[Any, float]]
-"""A metric: its name, what it says, its labels, and a value for each combination of these; for one label, by itself."""
+"""A metric: its name, its help, the names of its labels, and its value for each combination of the labels' values."""
 
 
 class LagTimer:
-    """Once a second: how much later than it asked to be is it called?"""
+    """Measures once a second how late the event loop calls it."""
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
@@ -51,7 +51,7 @@ class LagTimer:
 
 
 class Metrics:
-    """Measures the event loop from the start on; its registry is made when it is first asked for. threads: of the jobs."""
+    """Measures the event loop from the start on, and makes its registry at the first request. threads: of the jobs."""
 
     def __init__(self, service: Service, threads: Threads) -> None:
         self._service = service
@@ -78,7 +78,7 @@ class Metrics:
         return Response(200, generate_latest(self._registry), {"content-type": CONTENT_TYPE})
 
     def collect(self) -> Iterator["Metric"]:
-        """What prometheus-client calls for metrics."""
+        """All metrics; called by prometheus-client."""
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         for name, text, labels, values in self._now():
@@ -89,7 +89,7 @@ class Metrics:
             yield HistogramMetricFamily(f"sidestream_{name}", text, buckets=told.buckets(), sum_value=told.sum)
 
     def _now(self) -> Iterator[Described]:
-        """What goes on at this moment."""
+        """The present state."""
         store = self._service.store
         private = [stream for stream in store.running.values() if stream.id not in store.streams]
         held = [stream for stream in store.streams.values() if not stream.elsewhere]
@@ -108,7 +108,7 @@ class Metrics:
             yield "store_lag_events", "Events that the store doesn't have yet.", (), {(): link.lag}
 
     def _sent(self) -> Iterator[Described]:
-        """Totals that live watchers are part of."""
+        """Totals that include the watchers of this moment."""
         counts, store = self._service.counts, self._service.store
         live = counts.senders()
         events = counts.events + sum(sender.events for sender in live)
@@ -122,7 +122,7 @@ class Metrics:
         yield "gaps", "Times that a watcher was told of lost events.", (), {(): gaps}
 
     def _ended(self) -> Iterator[Described]:
-        """Totals of what has ended."""
+        """Totals of the requests, streams and watchers that have ended."""
         if (link := self._service.store.backend.link) is not None:
             yield "store_errors", "Commands to the store that failed.", (), {(): link.errors}
             yield "store_reconnects", "Times that the store was back.", (), {(): link.reconnects}

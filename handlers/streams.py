@@ -24,9 +24,9 @@ async def cancel(service: Service, request: Request, stream: Stream | None) -> R
 
 
 async def drop(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-    """`DELETE /streams/{id}/watchers`: let go of all connections that watch it. It goes on; who comes back misses nothing.
+    """`DELETE /streams/{id}/watchers`: end all connections that watch it. The stream goes on, and watchers can resume it.
 
-    Limit: a connection that watches several streams as one stays.
+    Limit: a connection that watches several streams as one (`/merge`) stays.
     """
     dropped = found(stream)
     for watching in list(service.counts.watching):
@@ -36,7 +36,7 @@ async def drop(service: Service, request: Request, stream: Stream | None) -> Rep
 
 
 async def index(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-    """`GET /streams?limit=`: all that are held, newest first."""
+    """`GET /streams?limit=`: all streams that are held, newest first."""
     limit = request.integer("limit", 100, minimum=1, maximum=10000)
     streams = [*service.store.streams.values(), *await service.store.backend.newest(limit)]
     newest = sorted(streams, key=lambda stream: stream.created, reverse=True)[:limit]
@@ -44,7 +44,7 @@ async def index(service: Service, request: Request, stream: Stream | None) -> Re
 
 
 async def describe(service: Service, request: Request, stream: Stream) -> dict[str, Any]:
-    """The state document. Times are seconds since 1970, ages seconds, lags events and not yet taken."""
+    """The state document. Times: seconds since 1970. Ages: seconds. lag: number of events that a watcher has not taken."""
     log = stream.log
     events = log.last - log.closed
     age = None if stream.last_event is None else asyncio.get_running_loop().time() - stream.last_event
@@ -78,7 +78,7 @@ async def describe(service: Service, request: Request, stream: Stream) -> dict[s
 
 
 def waits_for(stream: Stream) -> str:
-    """Whom a stream waits for: the first thing to know of one that is stuck."""
+    """What a stream waits for: the first thing to know when it is stuck."""
     if stream.state is not State.RUNNING:
         return "nothing"
     return "watcher" if stream.log.waiting else "source"

@@ -1,4 +1,4 @@
-"""The kinds of jobs that are always there: `steps`, which awaits, and `checksum`, which blocks a thread."""
+"""The kinds of jobs that are always offered: `steps`, which awaits, and `checksum`, which blocks a thread."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ def checksum(
     mebibytes: Annotated[int, Between(1, 1 << 20)] = 256,
     algorithm: Literal["sha256", "sha512", "blake2b"] = "sha256",
 ) -> dict[str, Any]:
-    """Really blocks a thread: digests that much data, and reports as it goes."""
+    """Blocks a thread: digests that much data, and reports as it goes."""
     digest, block = hashlib.new(algorithm), bytes(1 << 20)
     for number in range(mebibytes):
         digest.update(block)

@@ -1,11 +1,12 @@
-"""A job: the source of its stream. In goes a function with its parameters; out comes what each `on_progress` said, and the
-result:
+"""A job: the source of its stream.
 
-    {"status": "running", "progress", "step", "message", "details"}    progress: 0 to 100, as far as the work has said
+In:  a function and its parameters. Out: an item for each call of `on_progress`, and one for the result:
+
+    {"status": "running", "progress", "step", "message", "details"}    progress: 0 to 100, as the work has reported it
     {"status": "completed", "progress": 100, "result"}
 
-Progress that comes faster than anybody reads is superseded before it gets its number, what has waited longest first.
-Results, failures and the end never are.
+If progress comes faster than the stream takes it, the oldest is dropped before it gets a number. Results and failures never
+are.
 """
 
 import logging
@@ -23,10 +24,10 @@ logger = logging.getLogger("sidestream")
 
 
 class Job:
-    """kind: the function's name. The rest is how far it has come, for the state document. Times: seconds since 1970."""
+    """kind: the function's name. The other attributes are its progress, for the state document. Times: seconds since 1970."""
 
     def __init__(self, function: Function, params: Mapping[str, Any], threads: Threads) -> None:
-        """Raises Full where a thread is needed, all are busy and their queue is full."""
+        """Raises Full if it needs a thread, all threads are busy, and the queue is full."""
         self.kind = function.name
         self.created = time.time()
         self.progress: float = 0
@@ -38,7 +39,7 @@ class Job:
 
     @property
     def started(self) -> float | None:
-        """None while it waits for a thread, or for its first turn of the loop."""
+        """When the function was called; None while it waits for a thread or for the event loop."""
         return self._run.started
 
     def __aiter__(self) -> Self:
@@ -61,12 +62,12 @@ class Job:
     def _report(self, step: str, details: Mapping[str, Any]) -> dict[str, Any]:
         self.step, self.details, self.message = step, details, details.get("message")
         progress = details.get("progress")
-        if isinstance(progress, int | float) and -math.inf < progress < math.inf:  # NaN is not
+        if isinstance(progress, int | float) and -math.inf < progress < math.inf:  # false for NaN too
             self.progress = min(max(progress, 0), 100)
         report = {"progress": self.progress, "step": self.step, "message": self.message, "details": self.details}
         return {"status": "running", **report}
 
     def _completed(self, result: Any) -> dict[str, Any]:
-        dumps(result)  # a result that has no JSON form fails the job
+        dumps(result)  # a result without a JSON form fails the job
         self.progress, self.result = 100, result
         return {"status": "completed", "progress": 100, "result": result}

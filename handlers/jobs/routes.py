@@ -1,12 +1,12 @@
-"""Jobs over HTTP: start one, see how far it is, stream its progress, cancel it.
+"""Jobs over HTTP: start one, read its state, stream its progress, cancel it.
 
     POST /jobs {"kind", "params"}   202 {"job_id", "status", "progress", "key"}; without a body, a job of kind `steps`
     GET /jobs                       the kinds, with their parameters
     GET /jobs/{id}                  the state
-    GET /jobs/{id}/progress         the stream, plain; a newcomer begins at the newest event and sees at once where it stands
+    GET /jobs/{id}/progress         the stream, plain; a newcomer begins at the newest event, which has the present state
     DELETE /jobs/{id}               204
 
-A job is a stream (its id is the stream's) that goes on without watchers.
+A job is a stream, and its id is the stream's. It goes on without watchers.
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ class Jobs:
         return json_response(document, 202, {"location": url})
 
     def _asked(self, body: Any) -> tuple[Function, dict[str, Any]]:
-        """The kind of job that is asked for, and its parameters. Raises Problem 400, or 422 that names what is wrong."""
+        """The kind of job that a body asks for, and its parameters. Raises Problem 400, or 422 that names the wrong member."""
         if not isinstance(body, dict):
             raise Problem(400, "The body must be an object with kind and params.")
         for name in body.keys() - {"kind", "params"}:
@@ -96,7 +96,7 @@ def _job(stream: Stream | None) -> Stream:
 
 
 def describe_kind(kind: Function) -> dict[str, Any]:
-    """A kind of job, as the list of kinds has it."""
+    """A kind of job, as an entry of the list of kinds."""
     params = {
         name: {"expected": expected(schema)} | ({"default": schema["default"]} if "default" in schema else {})
         for name, schema in kind.parameters.get("properties", {}).items()

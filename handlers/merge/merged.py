@@ -1,7 +1,7 @@
-"""Several streams as one: what `sse.watch` follows in the place of a single one. There is no second log.
+"""Several streams as one, which `sse.watch` follows like a single stream. There is no second log.
 
-Each event is taken from its stream's log, keeps its name, and its data becomes `{"stream", "data"}`; data that isn't JSON stays
-a text. Its id holds one position for each stream.
+Each event is taken from its stream's log and keeps its name. Its data becomes `{"stream", "data"}`, where data that isn't JSON
+is a text. Its id holds one position for each stream.
 
     Watcher (the connection) ◄──wake── Part ◄──wake── EventLog of a stream      a Part is that log's watcher
              └─────────take──► Merged ──► Part ──take──► EventLog               each in turn
@@ -22,9 +22,9 @@ from sse.wire.payload import dumps
 
 
 class Part:
-    """One of the merged streams, as its log's watcher. stream: None, if it isn't held.
+    """One of the merged streams, as its log's watcher. stream: None if it isn't held.
 
-    position: the last event taken. over: its terminal event was. told: what stands for it in the ids.
+    position: number of the last event taken. over: whether the terminal event was taken. told: its position in the ids.
     """
 
     def __init__(self, name: str, stream: Stream | None, position: int, *, over: bool) -> None:
@@ -37,7 +37,7 @@ class Part:
         self._parser = Parser()
 
     def place(self, from_now: bool) -> None:
-        """Put a newcomer where its stream has newcomers begin."""
+        """Set the position at which a newcomer to this stream begins."""
         if self.stream is not None and not self.over:
             self.position = self.stream.position(from_now)
             self.told = str(self.position)
@@ -57,11 +57,11 @@ class Part:
             self._whole.wake()
 
     def ready(self) -> bool:
-        """Whether there is something to take; if not, it will be woken when there is."""
+        """Whether there is an event to take. If not, `wake` is called when there is."""
         return not self.over and (self.stream is None or self.stream.ready(self))
 
     def take(self) -> Sequence[MessageEvent]:
-        """Its next events; the position moves behind them. A stream that is over is let go, so that it can expire."""
+        """Take its next events. A stream that is over is detached, so that it can expire."""
         if self.over:
             return ()
         if self.stream is None:
@@ -76,7 +76,7 @@ class Part:
 
 
 class Merged:
-    """Several streams, watched as one by one connection. Its position is its parts'; the number that it says counts nothing."""
+    """Several streams, watched as one by one connection. The parts hold its position; a watcher's own number isn't used."""
 
     id = "merged"
 
@@ -101,10 +101,10 @@ class Merged:
             part.detach()
 
     def ready(self, watcher: Watcher) -> bool:  # noqa: ARG002
-        return any([part.ready() for part in self._parts])  # noqa: C419 - all of them are asked, so that each will wake us
+        return any([part.ready() for part in self._parts])  # noqa: C419 - every part is asked, so that each will wake us
 
     def take(self, watcher: Watcher) -> bytes:  # noqa: ARG002
-        """One helping from each stream in turn, beginning with another one each time: none can starve the others."""
+        """One helping from each stream in turn, each time beginning with the next stream, so that none starves another."""
         body = b""
         for _ in self._parts:
             part = self._parts[self._turn]

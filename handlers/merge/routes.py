@@ -1,12 +1,12 @@
-"""`GET /merge?streams=a,b,c`: several streams watched over one connection; a browser has only six (HTTP/1.1).
+"""`GET /merge?streams=a,b,c`: several streams watched over one connection, since a browser has only six (HTTP/1.1).
 
 An event's id holds one position for each stream, in the order of the query, so that the whole is resumed like any other stream:
 
     position-list = position *31( "-" position )        17-5-end: events up to 17 of the first, up to 5 of the second, all of
     position      = 1*15DIGIT / "end"                   the third, its terminal event included
 
-A stream that isn't held any more is reported by an `error` event of its own and the others go on. The body ends when all have;
-an id of nothing but `end` is answered 204. Going away lets go of the streams and cancels none.
+A stream that isn't held is reported by an `error` event of its own, and the others go on. The body ends when all have ended;
+a last event ID of nothing but `end` is answered 204. A client that leaves cancels none of the streams.
 
 `GET /merge` alone is a demonstration of `sse.merge`: two sources at different paces as one plain stream.
 """
@@ -38,7 +38,7 @@ _POSITIONS = re.compile(r"(?:[0-9]{1,15}|end)(?:-(?:[0-9]{1,15}|end))*")
 async def watch(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`GET /merge`."""
     if "streams" not in request.query:
-        access.check(service.settings, request, Right.TOKEN, None)  # this opens a stream; the rest only watches
+        access.check(service.settings, request, Right.TOKEN, None)  # this opens a stream; with `streams` a request only watches
         return await answers.open(service, request, stream, lambda: _demonstration(service))
     names = request.query["streams"].split(",")
     if len(names) > MAX_STREAMS or len(set(names)) != len(names) or not all(names):
@@ -67,7 +67,7 @@ def _positions(last: str | None, count: int) -> list[int | None]:
 def _part(name: str, stream: Stream | None, position: int | None) -> Part:
     if position is None:
         return Part(name, stream, 0, over=True)
-    if stream is not None and stream.discarded:  # while the others were looked up
+    if stream is not None and stream.discarded:  # it expired while the others were looked up
         stream = None
     if stream is not None:
         if not stream.format.ids:

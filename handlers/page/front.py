@@ -1,9 +1,9 @@
 """`GET /` for a browser, and `GET /page/{file}`: the wire lab, a page that shows the protocol at work.
 
-In:  the files of `static/`, as they are: no build step, nothing from elsewhere. Out: whole answers. Anybody may have them: they
-hold nothing but what is in the repository, and what the page then asks for is guarded where it is asked for.
+In:  the files of `static/`, as they are: there is no build step, and the page loads nothing from other servers. Out: whole
+answers. The files hold no data, so anybody may read them; each request that the page makes is checked at its own route.
 
-The page can do nothing but talk to the server that it came from (Content Security Policy, Level 3), and be framed by nobody.
+The page can talk only to the server that it came from, and no other page can frame it (Content Security Policy, Level 3).
 """
 
 from pathlib import Path
@@ -32,12 +32,12 @@ POLICY: Final = (
 
 
 def front(index: Handler) -> Handler:
-    """`GET /`: the page, if the Accept header names HTML as a browser's does; else what `index` answers, as for curl."""
+    """`GET /`: the page, if the Accept header names HTML, as a browser's does; for curl and others, what `index` answers."""
 
     async def show(service: Service, request: Request, stream: Stream | None) -> Reply:
         if not request.accepts("text/html"):
             return await index(service, request, stream)
-        if not str(request.scope["path"]).endswith("/"):  # mounted, and asked for without its slash: its URLs are relative
+        if not str(request.scope["path"]).endswith("/"):  # mounted, and the slash is missing that its relative URLs need
             return Response(308, headers={"location": f"{base(service, request)}/", "vary": "Accept"})
         return Response(200, (STATIC / "index.html").read_bytes(), _headers("index.html") | {"vary": "Accept"})
 

@@ -1,9 +1,9 @@
 """The wire lab's streams: `GET /lab/{lesson}` plays a lesson, `GET /lab/probe` sends events at a known pace, and
 `POST /lab/probe` judges how they arrived.
 
-Anybody may ask for them, as for a file: they say nothing that isn't in the repository or in the request, start no work, hold a
-few hundred bytes, and last for `MAX_SILENCE` at the most. So that no watcher loses a place to them they take none of those;
-`MAX_PLAYING` at once are played.
+Anybody may ask for them, as for a file: they send only what is in the repository or in the request, start no work, take a few
+hundred bytes of memory, and end after about `MAX_SILENCE` seconds. They don't count as watchers, and have a limit of their own,
+`MAX_PLAYING` at once.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ from sse.wire.payload import dumps
 MAX_PLAYING: Final = 100
 MAX_SILENCE: Final = 120.0
 MAX_PASSAGES: Final = 64 * 1024
-"""Bytes of what was measured."""
+"""Bytes of a body with measurements."""
 
 
 class Lab:
-    """Its methods are the handlers. playing: how many streams are."""
+    """Its methods are the handlers. playing: how many of its streams run."""
 
     def __init__(self) -> None:
         self.playing = 0
 
     async def lesson(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
-        """`GET /lab/{lesson}`. EventSource comes back after a body that ends: the next part, or 204, is for that (9.2.3)."""
+        """`GET /lab/{lesson}`. An EventSource reconnects when the body ends; then it gets the next part, or 204 (9.2.3)."""
         lesson = lessons().get(request.params["lesson"])
         if lesson is None:
             raise Problem(404, f"There is no such lesson; there are {', '.join(lessons())}.")
@@ -48,7 +48,7 @@ class Lab:
         return self._played(_chunks(play), {"content-type": lesson.type, "x-accel-buffering": "no"})
 
     async def probe(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
-        """`GET /lab/probe?count=&interval=&silence=&plain=`: as streams are sent; `plain`: without X-Accel-Buffering."""
+        """`GET /lab/probe?count=&interval=&silence=&plain=`: events at a known pace. `plain`: without X-Accel-Buffering."""
         count = request.integer("count", 12, minimum=1, maximum=50)
         interval = request.number("interval", 0.1, minimum=0.01, maximum=1)
         silence = request.number("silence", 0, minimum=0, maximum=MAX_SILENCE)
@@ -86,7 +86,7 @@ async def _chunks(play: Play) -> AsyncGenerator[bytes, None]:
 
 
 async def _paced(request: Request, count: int, interval: float, silence: float) -> AsyncGenerator[bytes, None]:
-    """A comment and an event at each interval, the first with what was seen of the request; after the silence one more."""
+    """A comment and an event at each interval, and one more after the silence. The first event has facts of the request."""
     seen = {"http_version": request.scope.get("http_version"), "last_event_id": request.header(b"last-event-id")}
     begin = time.monotonic()
     for number in range(1, count + 1 + bool(silence)):

@@ -1,6 +1,6 @@
 """The lessons of the wire lab, read from `static/lessons.json`, which the page shows as well.
 
-In:  the file. Out: for each lesson what is sent: chunks, byte for byte, with the pauses before them.
+In:  the file. Out: for each lesson the chunks to send, byte for byte, and the pauses before them.
 """
 
 import json
@@ -18,7 +18,7 @@ Play = Sequence[tuple[float, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """plays: by the Last-Event-ID that the request has; "*": of a request without one."""
+    """plays: the chunks to send, by the request's Last-Event-ID; "*" stands for a request without one."""
 
     status: int
     type: str

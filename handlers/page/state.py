@@ -1,6 +1,6 @@
-"""`GET /lab/state`: what goes on in this sidecar, as an event stream: an event at once, and one at each difference.
+"""`GET /lab/state`: the state of this sidecar as an event stream: one event at once, and one after each change.
 
-Limit: it is looked at once a second, for as long as somebody watches; nothing is told of what comes and goes in between.
+Limit: while somebody watches, the state is read once a second. A change that is undone within a second is not reported.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ INTERVAL = 1.0
 
 
 def watch(upstream: str) -> Handler:
-    """The handler. upstream: who answers, for people."""
+    """The handler. upstream: name of the upstream, for people."""
 
     async def state(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
         return answers.private(service, request, Opening(_states(service, upstream), Format()))

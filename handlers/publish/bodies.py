@@ -1,14 +1,14 @@
-"""What a publisher sends -> encoded events, without I/O.
+"""The body of a publish request -> encoded events, without I/O.
 
     application/json                           an event, or a list of them: all or nothing
     application/jsonl, application/x-ndjson    an event a line; empty lines are skipped, the last one needs no line feed
     text/event-stream                          as an EventSource would have dispatched it (HTML 9.2.6)
 
-An event is `{"event": name, "data": value}`, both optional: a text goes out as it is, anything else as JSON. `id` and `retry`
-are dropped: numbers are the log's to give. Names that the stream says itself are refused.
+An event is `{"event": name, "data": value}`, both optional. A text becomes the data as it is, any other value as JSON.
+`id` and `retry` are dropped, since the log numbers the events. Names that the format itself uses are refused.
 
-Each event is limited (413), and a list; lines and event streams may be of any length. Raises Problem 400 for what can't be
-read, 422 that names the member that is wrong, EventTooLong.
+An event and a list have limits (413); JSON lines and event streams may be of any length. Raises Problem 400 for a body that
+can't be read, Problem 422 that names a wrong member, EventTooLong.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +25,10 @@ from sse.wire.parser import Parser
 from sse.wire.payload import dumps
 
 MAX_LIST = 10_000
-"""Events of one list: they are added at once, and nothing else gets its turn meanwhile."""
+"""Events of one list. All are added in one turn of the event loop, which nothing else gets meanwhile."""
 
 RESERVED = frozenset({"connected", "item_error", "gap", "end", "cancelled", "error"})
-"""Names that the stream itself says; a publisher can't say them for it."""
+"""Names of events that the format writes; a publisher can't use them."""
 
 
 class Reader(Protocol):
@@ -38,7 +38,7 @@ class Reader(Protocol):
         """The events that this chunk completes."""
 
     def end(self) -> Iterator[bytes]:
-        """Those that the end of the body completes."""
+        """The events that the end of the body completes."""
 
 
 def from_json(value: Any) -> list[bytes]:
@@ -78,7 +78,7 @@ class JSONLines:
 
 
 class EventStreamBody:
-    """Another server's events, or a file of them. An event without its empty line is none (9.2.6)."""
+    """Another server's events, or a file of them. An event that lacks its empty line is discarded (9.2.6)."""
 
     def __init__(self) -> None:
         self._parser = Parser(MAX_EVENT)
@@ -88,7 +88,7 @@ class EventStreamBody:
             yield _encode(message.data, None if message.type == "message" else message.type, "")
 
     def end(self) -> Iterator[bytes]:
-        return self.feed(b"")  # an event that was over the limit is told one call later
+        return self.feed(b"")  # raises now for an event over the limit, which the last call held back
 
 
 READERS: Mapping[str, Callable[[], Reader]] = {
@@ -99,7 +99,7 @@ READERS: Mapping[str, Callable[[], Reader]] = {
 
 
 def _event(value: Any, where: str) -> bytes:
-    """One posted event. where: what stands before its members' names when one is wrong."""
+    """One posted event. where: is put before the name of a wrong member."""
     if not isinstance(value, dict):
         place = where.rstrip(".: ") or "The body"
         raise Problem(422, f"{place} must be an object with event and data.", parameter=place)

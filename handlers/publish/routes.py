@@ -2,16 +2,16 @@
 
     POST /streams                 {"linger", "ttl", "metadata"}, all optional        201 {"stream_id", "url", "key"}
     POST /streams/{id}/events     one event, a list, JSON lines or an event stream   200 {"first", "last", "events", "skipped"}
-    POST /streams/{id}/close                                                         204, once more as well
+    POST /streams/{id}/close                                                         204, also when it is closed
 
-What a body may hold is in `bodies`. The answer, also one in the middle of a body that went wrong, has the number of the first
-event that this request added, the last number there is, and how many were added and skipped.
+`bodies` says what a body may hold. The answer has the number of the first event that this request added, the number of the
+stream's newest event, and how many events were added and skipped; so has the answer to a body that fails in the middle.
 
-`?first=N` numbers the body's first event: what is there already is skipped, a hole is 409. So a publisher can send again what
-it had no answer for, without doubling.
+`?first=N` numbers the body's first event. Events whose numbers exist are skipped; a number that would leave a hole is answered
+409. So a publisher can repeat a request that it got no answer for, and no event is doubled.
 
-Whoever publishes faster than the watchers read is made to wait by its connection: nothing is read from it meanwhile. A stream
-that has ended answers 410 and closes the connection, in the middle of a body too: so the application learns to stop.
+While the watchers are behind, nothing is read from a publisher's connection, so it has to wait. A stream that has ended is
+answered 410 and the connection is closed, also in the middle of a body: so the application learns to stop.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ ACCEPT = ", ".join(["application/json", *READERS])
 
 
 async def open(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-    """`POST /streams`. linger: seconds it goes on unwatched, none: for ever; ttl: seconds, see `source`; metadata: any JSON."""
+    """`POST /streams`. linger: seconds that it goes on unwatched; null: for ever. ttl: seconds. metadata: any JSON."""
     body = await request.json(limit=service.settings.max_body)
     wishes = {} if body is None else body
     if not isinstance(wishes, dict):
@@ -79,7 +79,7 @@ async def publish(service: Service, request: Request, stream: Stream | None) -> 
 
 
 async def close(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-    """`POST /streams/{id}/close`: end it well. Once more does nothing more."""
+    """`POST /streams/{id}/close`: end it as complete. On a stream that has ended this does nothing."""
     stream = _published(stream)
     closed = stream.state is State.RUNNING and await service.store.ask(stream, "close")
     if not closed and stream.state is not State.DONE:
@@ -96,7 +96,7 @@ def _published(stream: Stream | None) -> Stream:
 
 
 def _interrupted(problem: Problem, appending: Appending) -> Problem:
-    """An error while a body was read: what is left of it isn't wanted, and what was added stays."""
+    """The problem of a body that failed in the middle, with what was added. It closes the connection instead of the rest."""
     problem.headers["connection"] = "close"
     problem.members |= appending.answer()
     return problem

@@ -3,11 +3,12 @@
     POST /streams ──► Publication (the source: yields nothing, ends when it is closed or its publisher is gone)
     POST …/events ──► Appending, in a task of its own ──► Store.ask ──► Publication.asked ──► Stream.emit
 
-The request owns its Appending's task and always awaits it; the Publication may cancel it, which is how a publisher that is idle
-in the middle of a body learns that the stream has ended. Where another process has the Publication, it is asked each second.
+The request owns the task of its Appending and always awaits it. The Publication cancels that task when the stream ends, so that
+a publisher that is idle in the middle of a body learns of the end. If another process has the Publication, the request asks it
+every second.
 
-`ttl` seconds without an open publish request end the stream as failed, with the code `publisher_gone`.
-Limit: a publisher whose machine vanished in the middle of a body, without a FIN, keeps its request open for `IDLE` seconds.
+After `ttl` seconds without an open publish request the stream ends as failed, with the code `publisher_gone`.
+Limit: if a publisher's machine vanishes in the middle of a body, without a FIN, its request stays open for `IDLE` seconds.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ IDLE = 86400.0
 
 
 class Published(Format):
-    """The events as they were posted, encoded already; ends with `event: end`, `cancelled` or `error`."""
+    """Items are the posted events, already encoded. A stream ends with `event: end`, `cancelled` or `error`."""
 
     name = "published"
     transliterated = False
@@ -53,7 +54,7 @@ class Publication:
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
         self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[Any] = self._loop.create_future()  # fails when the ttl is over, else waits to be cancelled
+        self._over: asyncio.Future[Any] = self._loop.create_future()  # fails when the ttl is over; `aclose` cancels it
         self._publishers: set[asyncio.Task[None]] = set()
         self._timer = self._loop.call_later(ttl, self._lapse)
 
@@ -64,16 +65,16 @@ class Publication:
         return await self._over
 
     async def aclose(self) -> None:
-        """The stream has ended: stop those who still publish to it."""
+        """The stream has ended: cancel the requests that still publish to it."""
         self._over.cancel()
         self._timer.cancel()
         for task in self._publishers:
             task.cancel()
 
     async def publish(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run `work` for as long as the stream does; whether it came to its end. The ttl stands still meanwhile."""
+        """Run `work` until it or the stream ends, and return whether it has come to its end. The ttl stops meanwhile."""
         task = self._loop.create_task(work)
-        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # seen, should this be cancelled meanwhile
+        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # takes its error, in case this is cancelled
         self._publishers.add(task)
         self._timer.cancel()
         try:
@@ -144,7 +145,7 @@ async def publish_elsewhere(store: Store, stream: Stream, work: Coroutine[Any, A
 
 @dataclass(slots=True)
 class Appending:
-    """One publish request. number: what the next event is, where the publisher numbers them."""
+    """One publish request. number: the next event's, if the publisher numbers them."""
 
     store: Store
     stream: Stream
@@ -155,17 +156,17 @@ class Appending:
     skipped: int = 0
 
     async def whole(self, request: Request, limit: int) -> None:
-        """A JSON body: all of its events or none."""
+        """Append the events of a JSON body: all of them or none."""
         await self._append(from_json(await request.json(limit=limit)))
 
     async def streamed(self, request: Request, reader: Reader) -> None:
-        """Events as they arrive. While the watchers are behind, nothing is read."""
+        """Append the events as they arrive. While the watchers are behind, nothing is read."""
         async for chunk in request.chunks(timeout=IDLE):
             await self._append_all(reader.feed(chunk))
         await self._append_all(reader.end())
 
     def answer(self) -> dict[str, Any]:
-        """first: the number of the first event added, None without any. last: the newest one's of the whole stream."""
+        """first: number of the first event added, None if none was. last: number of the stream's newest event."""
         return {"first": self.first, "last": self.last, "events": self.events, "skipped": self.skipped}
 
     async def _append_all(self, events: Iterable[bytes]) -> None:
@@ -192,5 +193,5 @@ class Appending:
 
 
 def ended(stream: Stream) -> Problem:
-    """The application may stop: nobody wants what is left of its body either."""
+    """The answer to a publisher of a stream that has ended. It closes the connection instead of reading the body's rest."""
     return Problem(410, f"The stream has ended: {stream.reason}.", headers={"connection": "close"}, reason=stream.reason)
