@@ -19,8 +19,8 @@ a body that goes on for as long as there is something to tell. It is UTF-8 text 
                                     `Last-Event-ID: 7`, and get what comes after it               9.2.4
     204, any other status or type   the connection has failed: no more attempts                   9.2.3
 
-Where it is in the code: `sse.wire.lines` cuts lines, `sse.wire.parser` reads fields and dispatches, `sse.wire.encoder`
-writes, `sse.wire.payload` turns Python values into data. `docs/wire-protocol.md` goes through it by example.
+The code: `sse.wire.lines` cuts lines, `sse.wire.parser` reads fields and dispatches events, `sse.wire.encoder` writes events,
+`sse.wire.payload` turns Python values into data. `docs/wire-protocol.md` explains the protocol by example.
 """
 
 from sse.errors import EventTooLong, MissingExtra, SourceFailed, SSEError, Unwritable

@@ -2,11 +2,11 @@ r"""The command line: `python -m sse tail URL` prints the events of a stream as 
 stands between here and a sidecar (`sse.probe`).
 
 In: the options. Out: on a terminal each event as text, its last event ID, type and data; elsewhere as a line of JSON
-(`sse.client.write_lines`). Standard error says what becomes of the connection. A character that a terminal would obey
-is written as an escape, `\u001b`, wherever it comes from.
+(`sse.client.write_lines`). Changes of the connection are reported on standard error. Control characters, which a
+terminal would obey, are written as escapes such as `\u001b`.
 
-Exit status: 0 the stream ended, or nobody reads the output any more, or the way is clear; 1 it failed, or the way isn't clear;
-2 misuse; 130 Ctrl-C.
+Exit status: 0 the stream ended, the reader of the output left, or the probe found nothing bad; 1 the connection failed, or the
+probe found something bad; 2 wrong arguments; 130 Ctrl-C.
 """
 
 import argparse
@@ -34,7 +34,7 @@ HINTS = {
     404: "is the path right?",
     405: "does it take a GET, or a POST (--post JSON)?",
 }
-"""What to try, by the status that the connection failed with."""
+"""A hint for the user, by the status that the connection failed with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read the output has left, and what is still buffered has nowhere to go
+    except BrokenPipeError:  # the reader of the output has left; what is still buffered is dropped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except ConnectionFailed:  # why is told already
+    except ConnectionFailed:  # the reason is printed already
         return 1
     except (SSEError, OSError) as error:
         _notice(str(error))
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _addressed(command: argparse.ArgumentParser, run: Callable[..., Any], what: str) -> Callable[..., Any]:
-    """A command with a URL and headers; what adds more arguments to it."""
+    """Add a URL and headers to a command. Returns the function that adds more arguments to it."""
     command.set_defaults(command=run)
     command.add_argument("url", metavar="URL", help=f"{what}; http:// may be left out")
     about = "add it; may be repeated"
@@ -153,13 +153,13 @@ def _addressed(command: argparse.ArgumentParser, run: Callable[..., Any], what: 
 
 
 def header(text: str) -> tuple[str, str]:
-    """For argparse, which puts the function's name into what it says of a ValueError: "invalid header value"."""
+    """A header from `NAME: VALUE`. argparse puts this function's name into its message: "invalid header value"."""
     name, value = text.split(":", 1)
     return name.strip(), value.strip()
 
 
 def JSON(text: str) -> Any:
-    """For argparse, as above."""
+    """A JSON value. Named for argparse, as above."""
     return json.loads(text)
 
 

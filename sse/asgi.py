@@ -1,7 +1,7 @@
-"""ASGI, as much of it as the rest needs: its types, the lifespan, and waiting for a client to go.
+"""The parts of ASGI that the other modules share: its types, the lifespan, and waiting for a client to leave.
 
-In:  receive and send (asgiref `specs/main.rst`, `specs/www.rst`, `specs/lifespan.rst`). Out: what became of them. Only this
-module, `http`, `chunks`, `sender` and `watch` await them.
+In:  receive and send (asgiref `specs/main.rst`, `specs/www.rst`, `specs/lifespan.rst`). Out: whether the client has left. Only
+this module, `http`, `chunks`, `sender` and `watch` await receive and send.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class Attendance:
-    """The request's own task, awaiting `receive()` until the client is gone, or until `leave` is called elsewhere.
+    """Lets the request's own task await `receive()` until the client is gone, or until `leave` is called elsewhere.
 
-    This is the disconnect detection; everything else hangs on it. The task waits here for the whole life of its answer, and
-    others send: that costs no second task while nothing is sent.
+    This is how a disconnect is noticed. The request's task waits here for the whole life of its answer, and another task sends;
+    that one exists only while there is something to send.
     """
 
     __slots__ = ("_left", "_receive", "_task")
@@ -44,7 +44,7 @@ class Attendance:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         except asyncio.CancelledError:
-            # Ours is taken back, as asyncio.timeout does; a cancellation from outside goes on its way.
+            # The cancellation by `leave` is taken back, as asyncio.timeout does. One from outside is passed on.
             if not self._left or task.uncancel() > before:
                 raise
             return False
@@ -61,7 +61,7 @@ class Attendance:
 
 
 async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` while the client is there. If it goes, `work` is cancelled, and has ended when Disconnected is raised."""
+    """Run `work` while the client is there. If it leaves, cancel `work`, wait for its end, and raise Disconnected."""
     attendance = Attendance(receive)
     task = asyncio.create_task(work)
     task.add_done_callback(lambda _: attendance.leave())
@@ -77,7 +77,7 @@ async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def lifespan(receive: Receive, send: Send, start: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:
-    """The lifespan protocol (asgiref `specs/lifespan.rst`). start: raises ValueError, whose text is the server's to print."""
+    """The lifespan protocol (asgiref `specs/lifespan.rst`). start: may raise ValueError, whose text the server prints."""
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

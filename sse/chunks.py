@@ -1,6 +1,6 @@
-"""A body that is sent as it is made, chunk for chunk: for answers that are no stream of events that is kept.
+"""A body that is sent chunk by chunk as it is made, for answers whose events are not kept in a log.
 
-In:  an async generator of bytes. Out: a body message for each (asgiref `specs/www.rst`), with the server's backpressure.
+In:  an async generator of bytes. Out: a body message for each chunk (asgiref `specs/www.rst`), with the server's backpressure.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -13,8 +13,8 @@ from sse.http import ALWAYS, Headers, Request
 class Chunks:
     """An answer that is sent as it is made: a body message for each chunk that `source` yields, while the client is there.
 
-    headers: names in lower case. Whether the source comes to its end or the client goes, it is closed.
-    Limit: a client that takes nothing is waited for; this is for bodies smaller than a socket's buffer.
+    headers: names in lower case. The source is closed when it ends and when the client leaves.
+    Limit: there is no send timeout. Use it for bodies that fit into a socket's buffer.
     """
 
     status = 200

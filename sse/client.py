@@ -50,12 +50,12 @@ ABROAD: Final = {*map(str.lower, HEADERS), "content-length", "content-type", "ho
 LATER: Final = (429, 502, 503, 504)
 MAX_REDIRECTS: Final = 20  # Fetch 4.4, step 7
 MAX_RETRY_AFTER: Final = 300.0
-"""Seconds of a Retry-After that are waited; a longer one is cut to this, so that nobody puts a client to sleep for a year."""
+"""Seconds. A longer Retry-After is cut to this, or a server could stop a client for a year."""
 
 MAX_PROBLEM: Final = 65536
 """Bytes of a problem document; a longer one isn't read."""
 
-# Another connection may do better after these. What else httpx2 raises is the request's own fault, or its redirect's.
+# After these another connection may succeed. Other errors of httpx2 are the fault of the request or of a redirect.
 HEALED: Final = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.ProxyError, httpx2.RemoteProtocolError)
 # After these nothing of the request has left this machine, and it may be sent again whatever its method.
 NOTHING_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -70,7 +70,7 @@ class ReadyState(IntEnum):
 
 
 class _Broken(ConnectionFailed):
-    """This connection is over, and another one may do better."""
+    """This connection is over, and another one may succeed."""
 
 
 def full_jitter(failures: int) -> float:
@@ -168,7 +168,7 @@ class EventSource:
                             if self._closed:
                                 return
                 except ConnectionFailed as failure:
-                    if self._closed:  # by another task, which is why it failed
+                    if self._closed:  # it failed because another task has closed it
                         return
                     failures += 1
                     await self._reestablish(failure, failures)
@@ -192,10 +192,10 @@ class EventSource:
                     async for chunk in chunks:
                         for event in self._parser.feed(chunk):
                             self.last_event_id = event.last_event_id
-                            if method != "GET" and not event.last_event_id:  # its Location would say all of it again
+                            if method != "GET" and not event.last_event_id:  # its Location would send all events again
                                 self._resumable = False
                             yield event
-                        self._parser.feed(b"")  # raises now what it held back to give out the events before
+                        self._parser.feed(b"")  # raises now for an event over the limit, which the last call held back
                         self.last_event_id = self._parser.last_event_id
         except HEALED as fault:
             why = f"{self.url}: {str(fault) or type(fault).__name__}"
@@ -226,13 +226,13 @@ class EventSource:
                 return response
             await response.aclose()
             request = response.next_request
-            if request.method == "GET" and self._method != "GET":  # it is done, and its answer is over there
+            if request.method == "GET" and self._method != "GET":  # it is done, and its answer is at the new URL
                 self._resume_at(request.url)
                 request.headers.pop("Content-Type", None)
         raise httpx2.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
 
     def _resume_at(self, url: httpx2.URL) -> None:
-        """From now on it is a GET of `url`."""
+        """Make every further request a GET of `url`."""
         self._method, self.url, self._json, self._resumable = "GET", str(url), None, True
 
     async def _judge(self, response: httpx2.Response) -> None:

@@ -10,14 +10,14 @@
     ├── Disconnected       the client went away before its answer was complete
     └── ConnectionFailed   reading: the server said no, and reconnecting would not help (HTML 9.2.3)
 
-What can't be written safely can't be built: `Event` and `Comment` raise ValueError, not one of these.
+`Event` and `Comment` raise ValueError, none of these: an event that can't be written safely can't be built.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 LONGEST_MESSAGE: Final = 2000
-"""Characters of an error's own message that clients, models and log lines are told."""
+"""Characters of an error's message that are passed on to clients, models and log lines."""
 
 
 class SSEError(Exception):
@@ -74,14 +74,14 @@ class Problem(SSEError):
 
 
 class Disconnected(SSEError):
-    """The client is gone: nobody is left to answer."""
+    """The client left before its answer was complete."""
 
 
 class ConnectionFailed(SSEError):
     """A client's connection failed for good: a status or content type that HTML 9.2.3 doesn't reconnect on, or too many tries.
 
     status: of the last answer, None if there was none. problem: its problem document, if it was one. retry_after: seconds
-    after which it said that another try makes sense, 0.0 if it said nothing.
+    that its Retry-After asks for, 0.0 without one.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class ConnectionFailed(SSEError):
 
 
 def describe(error: BaseException) -> str:
-    """The type and the message of an error, which may be cut, whatever its `__str__` does."""
+    """The type and the message of an error, cut if it is long. It works even if the error's `__str__` raises."""
     name = type(error).__name__
     try:
         message = str(error)[:LONGEST_MESSAGE]
-    except BaseException as unprintable:  # SystemExit as well, from there
+    except BaseException as unprintable:  # a `__str__` may raise SystemExit too
         return f"{name} (its message can't be shown: {type(unprintable).__name__})"
     return f"{name}: {message}" if message else name

@@ -1,11 +1,11 @@
-"""How what happened to a stream is written as events: the format, a class whose defaults are the plain format.
+"""The format: how a stream's items, gaps and end are written as events. The class's defaults are the plain format.
 
-In:  what a source yielded, and how its stream began and ended. Out: whole encoded events without their id line, which the
-stream writes in front of them. A format belongs to one stream, and is chosen when that is opened.
+In:  an item of the source, a gap, or an end. Out: whole encoded events without their id line, which the stream writes in front
+of them. A format belongs to one stream, and is chosen when that is opened.
 
-    the stream                 plain
-    a watcher is new           event: connected {"status": "ok", "stream"}     without a number: it stands at the position of
-                                                                               the newcomer
+    what happens               what the plain format writes
+    a watcher is new           event: connected {"status": "ok", "stream"}     not in the log: its id is the position at which
+                                                                               the newcomer starts
     an item                    an unnamed message, its JSON
     an item can't be written   event: item_error {"error"}
     events are lost            event: gap {"first", "last"}
@@ -13,8 +13,8 @@ stream writes in front of them. A format belongs to one stream, and is chosen wh
     it was stopped             event: cancelled {"reason"}
     the source failed          event: error {"error", "code", "fatal": true}
 
-Each of the last three ends the stream, once. A method may return one event, or several; of several, each becomes an entry of
-the log with a number of its own, and the last one of an end is the terminal event.
+One of the last three ends the stream. A method may return one event or several. Each becomes an entry of the log with a number
+of its own; the last event of an end is the terminal event.
 """
 
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ LOST: Final = ("The process that ran this stream is gone.", "producer_lost")
 
 
 class Format:
-    """What a stream asks of its format. A format overrides what it writes otherwise.
+    """The plain format, and the base of all others: a format overrides the methods whose output differs.
 
-    name: for state documents and logs. ids: whether events carry ids; without them nothing can be resumed. headers: what the
-    answers that carry it say besides their own. transliterated: whether a stream may say it in ASCII (`Opening.ascii`).
-    tells_opener: whether the request that opens the stream is told the opening, as all other newcomers are. from_first: whether
-    newcomers are told the gap if the first events are no longer held; otherwise they start at the oldest one that is.
+    name: for state documents and logs. ids: whether events carry ids; without them a stream can't be resumed. headers: added to
+    the answers in this format. transliterated: whether `Opening.ascii` applies to it. tells_opener: whether the request that
+    opens the stream gets the opening too, as all other newcomers do. from_first: whether newcomers get a gap if the first
+    events are no longer held; otherwise they start at the oldest event that is held.
 
-    Limit: a source that never waits, and whose items all write nothing, holds the event loop.
+    Limit: a source that never waits, with items for which nothing is written, holds the event loop.
     """
 
     name: str = "plain"
@@ -53,23 +53,23 @@ class Format:
     from_first: bool = False
 
     def opening(self, stream_id: str) -> bytes | None:
-        """What a newcomer is told before the first event."""
+        """The event that a newcomer gets before the first event of the log, if any."""
         return encode_json(dumps({"status": "ok", "stream": stream_id}), "connected")
 
     def item(self, item: Any) -> Written:
-        """What the source yielded."""
+        """The events for an item that the source yielded."""
         return encode_json(dumps(item))
 
     def item_error(self, error: str) -> bytes:
-        """One item could not be written; the stream goes on."""
+        """The event for an item that could not be written; the stream goes on."""
         return encode_json(dumps({"error": error}), "item_error")
 
     def gap(self, first: int, last: int) -> bytes:
-        """The events `first` to `last` are no longer held."""
+        """The event that says that the events `first` to `last` are no longer held."""
         return encode_json(dumps({"first": first, "last": last}), "gap")
 
     def done(self) -> Written:
-        """The end, after the source's."""
+        """The end of a stream whose source has ended."""
         return DONE
 
     def cancelled(self, reason: str) -> Written:
@@ -85,15 +85,15 @@ class Format:
         return self.failed(SourceFailed(*LOST, retryable=True))
 
     def apology(self) -> bytes:
-        """An error of ours while one watcher was served, as an event without an id: the stream itself goes on."""
+        """The event for a defect while one watcher was served. It has no id, since the stream itself goes on."""
         return b"".join(events_of(self.failed(internal())))
 
 
 def events_of(written: Written) -> list[bytes]:
-    """What a method of a format has returned, as a list."""
+    """The result of a format's method as a list of events."""
     return [written] if isinstance(written, bytes) else [*written]
 
 
 def internal() -> SourceFailed:
-    """A defect of ours: what it was stands in the log, and is not told."""
+    """The failure that clients are told of a defect. Only the log has the details."""
     return SourceFailed("internal error", "internal")

@@ -26,7 +26,7 @@ _NUMBER = r"-?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 Headers = tuple[tuple[bytes, bytes], ...]
 
 ALWAYS: Headers = ((b"cache-control", b"no-store, no-transform"), (b"x-content-type-options", b"nosniff"))
-"""On every answer: nothing here may be cached, rewritten on the way, or taken for another type."""
+"""Headers of every answer: it may not be cached, rewritten on the way, or taken for another type."""
 
 
 class Request:
@@ -69,7 +69,7 @@ class Request:
 
     @property
     def last_event_id(self) -> str | None:
-        """The header wins (9.2.4); a page can't set it on its first connection, so that a query parameter does as well."""
+        """From the header (9.2.4) or, since a page can't set that on its first connection, from a query parameter."""
         return self.header(b"last-event-id") or self.query.get("last_event_id") or None
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
@@ -154,7 +154,7 @@ class Request:
 
 
 class Response:
-    """A whole answer, sent at once. headers: names in lower case; when it is called, what it says besides."""
+    """A whole answer, sent at once. headers: names in lower case; those given to a call are added."""
 
     def __init__(self, status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -172,7 +172,7 @@ class Response:
 
 
 def json_response(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A member that has no JSON form, such as what a job has reported, becomes the reason, and doesn't cost the others."""
+    """A JSON answer. A member that has no JSON form, such as a job's report, is replaced by the reason."""
     try:
         body = dumps(document)
     except Unwritable:

@@ -1,11 +1,11 @@
-"""The event log: what a stream has said so far, encoded once however many watchers it has.
+"""The event log: a stream's events so far, encoded once however many watchers it has.
 
 In:  whole events, as bytes, in order; each gets the next number, from 1. The terminal event is the last entry.
 Out: body messages. A watcher takes what is ready after its position, gathered up to 16 KiB; a larger event goes alone.
 
 Bounds: the budget's events and bytes; past either, the oldest events go. A watcher whose next event is gone takes a `gap`
 event instead, once, and goes on with the oldest one held. The producer waits in `room` for the watcher that is furthest ahead
-and for nobody else; where nobody watches it only lets the loop breathe. There is no timer and no poll here: appending wakes
+and for no other one; without watchers it only gives other tasks a turn. There is no timer and no poll here: appending wakes
 the watchers that found nothing to take, and taking wakes the producer.
 """
 
@@ -30,7 +30,7 @@ class Watcher(Protocol):
 
 
 class Replica(Protocol):
-    """What the log knows of its copy elsewhere: the number of the last event there, and whether to wait for it."""
+    """The log's copy elsewhere: the number of the last event there, and whether to wait for it."""
 
     position: int
 
@@ -40,7 +40,7 @@ class Replica(Protocol):
 
 
 class Budget:
-    """What logs may hold: `events` and `bytes` each, and `limit` bytes all together; past that, `relieve` is asked for room."""
+    """What logs may hold: `events` and `bytes` each, `limit` bytes all together. Past that, `relieve` makes room."""
 
     __slots__ = ("bytes", "events", "limit", "relieve", "used")
 
@@ -73,7 +73,7 @@ class EventLog:
     ) -> None:
         """gap: (first, last missing) -> the encoded event that says so. start: the number before the first event's.
 
-        replay: whether anybody may come back for events; without it, what the one watcher has taken is forgotten.
+        replay: whether events are kept for watchers that come back; else the events that the one watcher has taken are dropped.
         """
         self.first = start + 1
         self.last = start
@@ -130,7 +130,7 @@ class EventLog:
 
     def close(self, terminal: bytes) -> None:
         """Add the terminal event. Never waits; nothing is appended after it."""
-        if self._lead > self.last:  # ahead of this copy of the log: what lies between will never come
+        if self._lead > self.last:  # a watcher is ahead of this copy of the log: the events between will never come
             for watcher in self.watchers:
                 watcher.position = min(watcher.position, self.last)
             self._pace()
@@ -139,9 +139,9 @@ class EventLog:
         self.wake_producers()
 
     async def room(self) -> None:
-        """Wait until the watcher furthest ahead has taken what it was given; without watchers, let the loop breathe.
+        """Wait until the watcher furthest ahead has taken what it was given; without watchers, give other tasks a turn.
 
-        And until the replica is within the log's bounds again.
+        Before that, wait until the replica is within the log's bounds again.
         """
         if self.replica is not None:
             while self._behind(self.replica) and not self.closed:
@@ -181,7 +181,7 @@ class EventLog:
         self._moved(watcher.position)
 
     def detach(self, watcher: Watcher) -> None:
-        """Forget `watcher`; if it alone set the pace, the next one does."""
+        """Forget `watcher`. If it was furthest ahead, the next one now sets the pace."""
         self._idle.pop(watcher, None)
         if self.watchers.pop(watcher, self) is self or watcher.position < self._lead:
             return
@@ -204,7 +204,7 @@ class EventLog:
         return False
 
     def take(self, watcher: Watcher) -> bytes:
-        """What is ready for `watcher`, and move its position behind it; empty when nothing is, and then it will be woken."""
+        """Return what is ready for `watcher` and move its position behind it. If nothing is, it will be woken later."""
         if not self.ready(watcher):
             return b""
         position = watcher.position
@@ -261,20 +261,20 @@ class EventLog:
             del self._ends[:empty]
 
     def drop_taken(self) -> None:
-        """Forget what every watcher has taken; where nobody watches, nothing: somebody may be on the way back."""
+        """Forget the events that every watcher has taken. Without watchers, forget none: one may be about to come back."""
         self.drop(min((watcher.position for watcher in self.watchers), default=0))
 
     def drop_led(self) -> None:
-        """Forget what the watcher furthest ahead has taken, everything where nobody watches; the others are told the gap."""
+        """Forget the events that the watcher furthest ahead has taken, or all without watchers. The others get a gap."""
         self.drop(max((watcher.position for watcher in self.watchers), default=self.last))
 
     def skip(self, number: int) -> None:
-        """The events up to `number` can't be had: go on behind it. Whoever lacks them is told the gap."""
+        """The events up to `number` are lost: go on after it. Watchers that lack them get a gap."""
         self.clear()
         self.last, self.first = number, number + 1
 
     def clear(self) -> None:
-        """Forget all events, the newest too: nobody will ask for them."""
+        """Forget all events, also the newest. The log can't be followed any more."""
         self.budget.used -= self.size
         self._base = self.written
         self._events.clear()
@@ -282,7 +282,7 @@ class EventLog:
         self.first = self.last + 1
 
     def _shrink(self) -> None:
-        """Drop the oldest until both bounds are kept; of many events a few more, so that not every event pays for it."""
+        """Drop the oldest until both bounds are kept; of a long log a few more, so that not every `append` has to."""
         budget = self.budget
         excess = self.written - budget.bytes
         offset = len(self._events) - self.last

@@ -1,4 +1,4 @@
-"""Many async iterators become one: in goes a mapping of named sources, out come their items as they are ready.
+"""Many async iterators become one. In: a mapping of named sources. Out: their items, as they are ready.
 
     async with aclosing(merge({"a": first, "b": second})) as merged:
         async for record in merged:  # Item(source, value) ..., and for each source one Ended(source, error)

@@ -1,6 +1,6 @@
-"""A stream that runs in another process, as an ordinary stream here: what a backend fills, and watchers follow.
+"""A stream that runs in another process, as an ordinary stream here: a backend fills it, and watchers follow it.
 
-In:  what the stream was announced with (`record` has its format's part), and its entries as they are read. Out: a `Mirror`.
+In:  the stream's announcement (`record` has its format's part), and its entries as they are read. Out: a `Mirror`.
 An entry is a number with an event's bytes, as the process that runs the stream has encoded it; the terminal event's is `END`,
 and says how the stream ended.
 """
@@ -31,7 +31,7 @@ FIRST, LAST = 111111111111111, 222222222222222  # stand for the numbers in a rec
 
 
 def record(opening: Opening) -> dict[str, Any]:
-    """What the format of a stream says to watchers, and to all of them if its process is lost; as JSON."""
+    """The events that the format of a stream writes for a newcomer, for a gap, and if the process is lost; as JSON."""
     format, head = opening.format, f"id: {opening.id}.end\n" if opening.format.ids else ""
     said = to_ascii if opening.ascii else bytes
     *before, terminal = map(said, events_of(format.lost()))
@@ -47,7 +47,7 @@ def record(opening: Opening) -> dict[str, Any]:
 
 
 class Recorded(Format):
-    """What the format of a stream that runs elsewhere says to watchers, as it was written there."""
+    """The format of a stream that runs elsewhere: its events as that process has written them."""
 
     def __init__(self, recorded: Mapping[str, Any]) -> None:
         self.name, self.ids = recorded["name"], recorded["ids"]
@@ -67,7 +67,7 @@ class Recorded(Format):
 
 
 class Mirror(Stream):
-    """A stream that runs elsewhere. document: what it was announced with.
+    """A stream that runs elsewhere. document: its announcement.
 
     owner: the process that runs it. loaded: once its log has caught up. seen: when that was last tried.
     """
@@ -91,7 +91,7 @@ class Mirror(Stream):
         return END if self.state is State.RUNNING else super().newest
 
     def fill(self, entries: Entries) -> None:
-        """Append what was read."""
+        """Append entries that were read."""
         self.seen = self._loop.time()
         for entry_id, fields in entries:
             if self.log.closed:
@@ -113,7 +113,7 @@ class Mirror(Stream):
         return self
 
     def over(self, terminal: bytes, end: Mapping[str, Any]) -> None:
-        """It has ended there."""
+        """The stream has ended in its process: end it here."""
         self.state, self.reason, self.ended, self.result = State(end["state"]), end["reason"], end["ended"], end["result"]
         self.failure = SourceFailed(*end["error"]) if end["error"] else None
         self._set_timer(IDLE)

@@ -1,15 +1,15 @@
-"""What stands between a client and a sidecar: events at a known pace, and what their arrival and the headers give away.
+"""The probe: whether something between a client and a sidecar buffers, compresses, strips or cuts event streams.
 
-In:  passages, each an event stream of a known pace (`handlers/page/probe.py` sends it) as a client saw it: what arrived when,
-the headers, how it ended. Out: findings, each with the line of configuration that mends it. `judge` is sans-IO; `measure` is
-the little I/O around it, for the command line. The page measures with its own fetch and has the server judge.
+In:  passages. A passage is an event stream of a known pace as a client received it: when each event arrived, the headers, how
+it ended (`GET /lab/probe` sends it). Out: findings, each with the line of configuration that mends it. `judge` is sans-IO;
+`measure` does the I/O for the command line. The page measures with its own fetch, and `POST /lab/probe` judges.
 
-    passage   X-Accel-Buffering: no    then silence    what only it can show
+    passage   X-Accel-Buffering: no    then silence    what only this passage can show
     paced     yes, as every stream     no              buffering that no header turns off, compression, what is stripped
     plain     no                       no              buffering that only this header turns off
     silent    yes                      yes             that idle connections are cut
 
-Limit: a time span that a proxy needs to notice something (a daily limit, a full buffer) is longer than this looks.
+Limit: a passage takes seconds. A proxy that cuts or holds back only after a longer time is not noticed.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ PATH: Final = "/lab/probe"
 EVENTS: Final = 12
 INTERVAL: Final = 0.1
 SILENCE: Final = 16.0
-"""Seconds: a little more than the heartbeat's interval, which is what an idle stream has to survive."""
+"""Seconds: a little more than a heartbeat's interval, for so long an idle stream is silent."""
 
 HELD: Final = 0.35
-"""Seconds by which some events were later than others: more than a busy machine's jitter, less than a passage takes."""
+"""Seconds between the delays of two events that count as holding back: more than jitter, less than a passage takes."""
 
 MARKS: Final = {"good": "✓", "note": "·", "bad": "✗"}
 
@@ -43,7 +43,7 @@ COMMENT: Final = b": probe\n"
 
 
 class ProbeFailed(SSEError):
-    """Nothing answered at all."""
+    """No answer came at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Passage:
     """One stream as it arrived.
 
     arrivals: (number, sent, arrived), seconds by the server's and by the client's clock. events: how many were to come.
-    silence: seconds without any, before one more. seen: what the server saw of the request. lasted: seconds to its end.
+    silence: seconds without an event, before the last one. seen: the request as the server saw it. lasted: seconds to the end.
     """
 
     status: int
@@ -81,7 +81,7 @@ class Passage:
 
     @property
     def held(self) -> float:
-        """Seconds by which the latest event was later than the quickest."""
+        """Seconds between the shortest and the longest delay of an event."""
         late = [arrived - sent for _, sent, arrived in self.arrivals[: self.events]]
         return max(late) - min(late) if late else 0.0
 
@@ -91,7 +91,7 @@ class Passage:
 
     @property
     def times(self) -> int:
-        """How many events of the pace have arrived."""
+        """How many of the paced events have arrived."""
         return min(len(self.arrivals), self.events)
 
 
@@ -104,7 +104,7 @@ class Passages:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """level: good, note, bad. says: a sentence or two. mend: lines of nginx's configuration, or what to do instead."""
+    """level: good, note or bad. says: a sentence or two. mend: lines of nginx's configuration, or another advice."""
 
     name: str
     level: str
@@ -201,7 +201,7 @@ RULES: Final[Sequence[Callable[[Passages], Finding | None]]] = (
 
 
 def judge(passages: Passages) -> list[Finding]:
-    """What was found: the worst first, and at last what is well."""
+    """The findings: bad ones first, good ones last."""
     if (refused := _refused(passages)) is not None:
         return [refused]
     found = [finding for rule in RULES if (finding := rule(passages)) is not None]
@@ -219,7 +219,7 @@ def judge(passages: Passages) -> list[Finding]:
 
 
 async def report(url: str, headers: Mapping[str, str], silence: float) -> tuple[list[str], bool]:
-    """What was found, in lines for a terminal; and whether the way is clear. Raises as `measure` does."""
+    """The findings in lines for a terminal, and whether none of them is bad. Raises what `measure` does."""
     findings, lines = judge(await measure(url, headers=headers, silence=silence)), []
     for finding in findings:
         lines.append(f"{MARKS[finding.level]} {finding.name}: {finding.says}")

@@ -6,26 +6,26 @@ In:  logs of streams that run here, questions for those that run elsewhere. Out:
     EventLog ──wake──► Replica ──┼─► writer ─► Redis ─► subscription ─┼──► Mirror's EventLog ──► watchers here
     answers, farewells ──────────┘   (pipelines)  └─── XRANGE ◄ reader┘
 
-What stands in Redis: `sse.entries`. What processes ask each other: `sse.questions`. How it is reached: `sse.connections`.
+`sse.entries` says what Redis holds, `sse.questions` what processes ask each other, `sse.connections` how Redis is reached.
 
-Writing. The stream's own watchers are served first, by the log; the log wakes its Replica as it wakes any watcher. One task
-sends what all replicas lack, and every other message, in one pipeline at a time: so an answer never arrives before the events
-that it speaks of. An event counts as written when Redis has said so. After any error, first the newest id of every stream is
-read, and writing goes on behind it. Where Redis lags by more than the log's bounds, the log keeps what Redis lacks, and the
-producer waits (`EventLog.room`); after `PATIENCE` it goes on, and what was dropped meanwhile is a gap for readers.
+Writing. The log serves the watchers here first, and wakes its Replica as it wakes any watcher. One task sends the events that
+the replicas lack, and every other message, in one pipeline at a time. So an answer never arrives before the events that it
+refers to. An event counts as written when Redis has confirmed it. After an error the newest id of every stream is read first,
+and writing goes on after it. If Redis lags by more than the log's bounds, the log keeps the events that Redis lacks, and the
+producer waits (`EventLog.room`). After `PATIENCE` the producer goes on, and readers get a gap for the events dropped meanwhile.
 
-Reading. A Mirror's log is filled by XRANGE from its newest number on. A message on the stream's channel says that there is
-more; messages carry nothing, and a stream that has been silent for a lease is looked at without one. A hole in the numbers is
-a gap. A client may be ahead of a Mirror, since its owner serves before it writes; it waits, or gets the terminal event.
+Reading. XRANGE fills a Mirror's log from its newest number on. A message on the stream's channel says that there are more
+events; it carries none of them. A stream that has been silent for a lease is read without a message. A hole in the numbers is
+a gap. A client may be ahead of a Mirror, since the owner serves before it writes; it waits, or gets the terminal event.
 
-Life and death. A process renews its lease by the clock of Redis. Who finds one older than `LEASE` writes the terminal event
-(`producer_lost`) of all streams of that process, unless its own connection is younger than a lease: so that everybody has
-time to renew after Redis was away. A process whose lease had lapsed looks at all its streams, and stops those that have a
-terminal entry. A stream that nobody watches here is ended after its linger unless somebody is subscribed to its channel.
+Leases. A process renews its lease by the clock of Redis. A process that finds a lease older than `LEASE` writes the terminal
+event (`producer_lost`) of all streams of the lease's owner, unless its own connection is younger than a lease: so every process
+has time to renew after Redis was away. A process whose own lease had lapsed reads all its streams and stops those that have a
+terminal entry. A stream without watchers here is ended after its linger, unless a process is subscribed to its channel.
 
-Limit: back-pressure doesn't cross processes. A source that never waits is held up by its own process's watchers, or by Redis;
-a watcher elsewhere that is slower than that by a whole log is told a gap.
-Limit: one Redis, or one address that leads to the primary. What a failover loses, the owners write again.
+Limit: back-pressure doesn't cross processes. A source that never waits is slowed down by the watchers of its own process, or by
+Redis; a watcher at another process gets a gap when it falls behind by a whole log.
+Limit: one Redis, or one address that leads to the primary. The owners write again what a failover loses.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class Redis:
         self._outbox: list[Callable[[Pipeline], Any]] = []
         self._pubsub: PubSub | None = None
         self._epoch = b""
-        self._unsure = False  # what Redis has of the replicas
+        self._unsure = False  # whether it is unknown which events Redis has
         self._since = 0.0  # when Redis was there again, or this process was
         self._news, self._more, self._settled = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._questions = Questions(self.id, self._publish, self._say)
@@ -96,7 +96,7 @@ class Redis:
 
     @property
     def patient(self) -> bool:
-        """Whether Redis has not been away for too long."""
+        """Whether Redis has been away for less than `PATIENCE`."""
         return self._connections.link.up or self._now() - self._connections.down < PATIENCE
 
     def start(self, store: Store) -> None:
@@ -281,7 +281,7 @@ class Redis:
         await pipe.execute()
 
     async def _write(self) -> None:
-        """Send what has gathered."""
+        """Send the events and messages that have gathered."""
         await self._news.wait()
         if self._unsure:
             await self._look()
@@ -329,7 +329,7 @@ class Redis:
         self._unsure = False
 
     async def _read(self) -> None:
-        """Read what there is more of."""
+        """Read the new events of streams that run elsewhere."""
         await self._more.wait()
         self._more.clear()
         mirrors = list(islice(self._woken, STREAMS))
@@ -349,7 +349,7 @@ class Redis:
             self._more.set()
 
     async def _listen(self) -> None:
-        """Hear what others say. The lease says something too, so that silence is trouble."""
+        """Receive the messages of other processes. Leases send messages too, so silence means trouble."""
         own = entries.channel_of(self.id).encode()
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(own)
@@ -378,7 +378,7 @@ class Redis:
         return [mirror for mirror in self._mirrors.values() if mirror.state is State.RUNNING]
 
     def write(self, replica: Replica) -> None:
-        """There is something to write."""
+        """Called when there is something to write."""
         self._dirty[replica] = None
         self._stir()
 

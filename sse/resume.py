@@ -1,7 +1,7 @@
-"""What a last event ID is answered with: one pure function, and the table it follows (HTML 9.2.3, 9.2.4).
+"""How a last event ID is answered: one pure function, and the table that it follows (HTML 9.2.3, 9.2.4).
 
-In:  the `Last-Event-ID` header or the `last_event_id` query parameter, and what is known of the stream that the request names:
-by its path, or where that names none, by this ID. Out: a `Resumption`, which the caller turns into HTTP.
+In:  the `Last-Event-ID` header or the `last_event_id` query parameter, and facts of the stream that the request's path names
+or, if it names none, this ID. Out: a `Resumption`, which the caller turns into HTTP.
 
     last event ID       stream                           verdict
     none                                                 OPEN      a new stream, or a newcomer's view of one
@@ -11,8 +11,8 @@ by its path, or where that names none, by this ID. Out: a `Resumption`, which th
     <id>.<n>            another one                      CONFLICT  409
     <id>.<n>            of another route or query        CONFLICT  409
     <id>.<n>            ended, whatever n                WATCH     what is held after n, the terminal event at least
-    <id>.<n>            running, n ahead of it           CONFLICT  409: these numbers are not of this run
-    <id>.<n>            running, n held or older         WATCH     what follows n; the log tells the gap, where there is one
+    <id>.<n>            running, n ahead of it           CONFLICT  409: the number is not of this run
+    <id>.<n>            running, n held or older         WATCH     what follows n; a gap first, if events are missing
 
     last-event-id = stream-id "." ( number / "end" )
     stream-id     = 1*64( ALPHA / DIGIT / "-" / "_" )
@@ -27,7 +27,7 @@ from typing import Final
 _GRAMMAR: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.(?:([0-9]{1,15})|end)")
 
 GONE_ID: Final = "gone.end"
-"""The id of the event that says that a stream is gone: its reconnect is answered 204."""
+"""The id of the event that says that a stream is gone. A reconnect with it is answered 204."""
 
 
 class Verdict(Enum):
@@ -41,7 +41,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LastEventID:
-    """stream: a stream's id. number: of the last event received; None: its terminal event was."""
+    """stream: a stream's id. number: of the last event received; None: that was the terminal event."""
 
     stream: str
     number: int | None
@@ -49,7 +49,7 @@ class LastEventID:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is known of the stream that a request names. last: number of its newest event.
+    """Facts of the stream that a request names. last: number of its newest event.
 
     same: whether this request's route and query are those that opened it.
     """

@@ -1,9 +1,9 @@
-"""Sending what a stream's log has ready over one connection, and noticing when that goes wrong.
+"""The sender: sends the events of a stream's log over one connection, and notices when the client leaves or stalls.
 
-In:  what is followed, and a server's receive and send (asgiref `specs/www.rst`). Out: an `Outcome`.
+In:  a stream, or several as one, and a server's receive and send (asgiref `specs/www.rst`). Out: an `Outcome`.
 
-The task that the server gave us awaits `receive()` from its first moment to its last: so a client that goes is noticed at once,
-whether we are idle or in the middle of a send. Sending is done by a task that exists only while there is something to send;
+The request's task awaits `receive()` from its first moment to its last. So a client that leaves is noticed at once, whether
+the sender is idle or in the middle of a send. Sending is done by a task that exists only while there is something to send;
 the log wakes us, and nothing is polled. One timer, re-armed only when it fires, serves the heartbeat and notices a `send` that
 stays pending.
 """
@@ -23,7 +23,7 @@ logger = logging.getLogger("sse")
 
 
 class Followed(Protocol):
-    """What can be watched: a stream, or several as one."""
+    """A source of events for a watcher: a stream, or several as one."""
 
     @property
     def id(self) -> str: ...
@@ -32,7 +32,7 @@ class Followed(Protocol):
         """Where a newcomer starts: at the oldest event held, or at the live end."""
 
     def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
-        """What stands before the first event."""
+        """The bytes before the first event."""
 
     def attach(self, watcher: Watcher) -> None:
         """`watcher` follows from its position on, and is woken when there is something to take."""
@@ -44,7 +44,7 @@ class Followed(Protocol):
         """Whether there is something to take; if not, `watcher` will be woken when there is."""
 
     def take(self, watcher: Watcher) -> bytes:
-        """What is ready for it; empty when nothing is."""
+        """The bytes that are ready for `watcher`; empty when nothing is."""
 
     def finished(self, watcher: Watcher) -> bool:
         """Whether it has taken the terminal event."""
@@ -96,7 +96,7 @@ class Sender:
 
     @property
     def events(self) -> int:
-        """How many it has taken, those that a gap stood for as well."""
+        """How many events it has taken, including those that a gap replaced."""
         return self.position - self._begin
 
     async def follow(self, receive: Receive, start: Message, first: bytes) -> Outcome:
@@ -119,7 +119,7 @@ class Sender:
                 await asyncio.wait((self._sender,))
 
     def wake(self) -> None:
-        """There is something to take. Called by the log."""
+        """Called by the log when there is something to take."""
         if self._sender is None and self._outcome is None:
             self._put()
 
@@ -152,7 +152,7 @@ class Sender:
                 more = message.get("more_body", True)
             if not more:
                 self._finish(Outcome.COMPLETE if self.stream.finished(self) else Outcome.DROPPED)
-            self._loop.call_soon(self._go_on)  # what comes in this turn of the loop gathers; and others have their turn
+            self._loop.call_soon(self._go_on)  # events of this turn of the loop gather, and other tasks get a turn
         except OSError:  # "send should raise a server-specific subclass of OSError" (asgiref specs/www.rst, since 2.4)
             self._finish(Outcome.GONE)
         except Exception:
@@ -171,7 +171,7 @@ class Sender:
         self.sent += len(message.get("body", b""))
 
     async def _apologise(self) -> None:
-        """The stream has begun, so that an error can only be told as an event; the client may come back for the rest."""
+        """Send a defect as an event, since the answer has begun. The client may come back for the rest."""
         try:
             await self._send_one({"type": "http.response.body", "body": self.stream.apology()})
         except Exception as error:

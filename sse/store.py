@@ -3,9 +3,9 @@
 In:  what a stream is opened with. Out: streams, by their ids. Room is reserved before anything is awaited, and nothing is
 awaited between finding a stream and following its log.
 
-Memory: all logs together hold `memory` bytes at the most. Over that, what nobody needs goes first: streams that have ended and
-are not watched, oldest first; then events that every watcher has taken; then those that only laggards still want, who are told
-the gap. While that is not enough, nothing new is opened.
+Memory: all logs together hold `memory` bytes at the most. Over that, the store drops in this order: streams that have ended
+and are not watched, oldest first; events that every watcher has taken; events that only slow watchers still need, which get a
+gap. While that is not enough, nothing new is opened.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from sse.stream import Opening, Stream, Trigger
 logger = logging.getLogger("sse")
 
 CLEAN_UP = 1.0
-"""Seconds that the sources of streams which a shutdown ends may take to clean up, all together."""
+"""Seconds that all sources together may take to clean up when a shutdown ends their streams."""
 
 
 FAREWELL = b":\n"
-"""The last that watchers of a stream hear which runs elsewhere, when this process shuts down: a comment, no terminal event."""
+"""When this process shuts down, watchers of a stream that runs elsewhere get this comment last, and no terminal event."""
 
 
 class Holder(NamedTuple):
@@ -38,7 +38,7 @@ class Holder(NamedTuple):
 
 @dataclass(slots=True)
 class Link:
-    """How a backend stands with what it keeps streams in.
+    """The state of a backend's connection to its store.
 
     up: whether it answers. reached: whether it ever has. lag: events that it doesn't have yet. errors, reconnects: how many.
     """
@@ -51,21 +51,21 @@ class Link:
 
 
 class Backend(Protocol):
-    """What holds streams beyond this process. `Memory`: nothing does.
+    """What holds streams beyond this process; the default is `Memory`.
 
-    A stream that runs elsewhere is an ordinary `Stream` without a source, whose log a reader of the backend fills. What raises
-    Full does so while the backend can't be reached: whether a stream exists is unknown then.
+    A stream that runs elsewhere is an ordinary `Stream` without a source, whose log a reader of the backend fills. A method
+    raises Full while the backend can't be reached: then it is unknown whether a stream exists.
     """
 
     @property
     def link(self) -> Link | None:
-        """None: there is nothing to be reached."""
+        """None: the backend has no connection."""
 
     def start(self, store: "Store") -> None:
-        """Called once, in the event loop, with the store that it stands behind."""
+        """Called once, in the event loop, with the store that uses this backend."""
 
     async def stop(self) -> None:
-        """The process ends: what its streams said is handed over, what is open is closed."""
+        """The process ends: hand over the last events of its streams, and close what is open."""
 
     async def find(self, stream_id: str) -> Stream | None:
         """A stream that this process doesn't hold, with all events until now. Raises Full."""
@@ -83,20 +83,20 @@ class Backend(Protocol):
         """Nobody has watched `stream` here for its linger: end it, unless it is watched elsewhere."""
 
     def forget(self, stream_id: str, claim: str) -> None:
-        """A stream is held here no more, or was announced and never begun; with its key, if it has one."""
+        """A stream is no longer held here, or was announced and never begun: forget it, and its key if it has one."""
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
-        """What `Store.answer` says in the process that runs `stream`. Raises Full; Problem, as it was raised there."""
+        """The result of `Store.answer` in the process that runs `stream`. Raises Full, and the Problem that it raised there."""
 
     async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
-        """Take a key, unless somebody has it; from the stream `instead_of` it is taken away. Whose it is now. Raises Full."""
+        """Take a key unless another stream than `instead_of` holds it. Returns the key's holder now. Raises Full."""
 
     async def holder(self, key: str) -> Holder | None:
-        """Who has a key. Raises Full."""
+        """The holder of a key, if any. Raises Full."""
 
 
 class Memory:
-    """No other process: what isn't held here doesn't exist."""
+    """The backend of a single process: a stream that this process doesn't hold doesn't exist."""
 
     link = None
 
@@ -154,7 +154,7 @@ class Limits:
 class Store:
     """streams: all that are held and can be found, oldest first. running: those that have not ended.
 
-    watchers: how many connections watch. gaps: of streams that are held no more.
+    watchers: how many connections watch. gaps: number of gaps in streams that are no longer held.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Store:
 
     @contextmanager
     def reserve(self) -> Iterator[None]:
-        """Room for the one stream that the block may open, or for an answer in one piece that it works on. Raises Full."""
+        """Reserve room for the one stream that the block may open, or for the whole answer that it makes. Raises Full."""
         if self.draining:
             raise Full("shutting down")
         if self.budget.used > self.budget.limit:
@@ -199,7 +199,7 @@ class Store:
             self._rest()
 
     def seat(self) -> None:
-        """Room for one connection that watches; `watchers` is counted down when it ends. Raises Full."""
+        """Reserve room for one watcher. Whoever ends its connection counts `watchers` down. Raises Full."""
         if self.watchers >= self.limits.watchers:
             raise Full("watchers")
         self.watchers += 1
@@ -267,7 +267,7 @@ class Store:
         ending = {asyncio.ensure_future(stream.closed()): stream.id for stream in self.running.values()}
         for stream in list(self.running.values()):
             stream.end(Trigger.SHUTTING_DOWN)
-        if ending:  # their sources may clean up, and hold up nobody
+        if ending:  # their sources may clean up, but not for ever
             _, late = await asyncio.wait(ending, timeout=CLEAN_UP)
             for waiting in late:
                 logger.warning("the source of stream %.8s… is still cleaning up", ending[waiting])

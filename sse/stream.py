@@ -3,8 +3,8 @@
 In:  an `Opening`: a source, or none where events are emitted from outside, and for how long. Out: the events of its log.
 
 The stream's task owns the run: it alone iterates the source, and closes it in `finally`. Whatever happens, exactly one terminal
-event is written, at the moment the stream ends; a source that is slow to clean up afterwards holds nobody.
-Limit: one that never comes to the end of that is reported by the drain (`store`), and not before.
+event is written, at the moment the stream ends; no watcher waits for a source that is slow to clean up afterwards.
+Limit: a source that never finishes its clean-up is reported only by the drain (`store`).
 
     RUNNING ─► DONE        the source ended
             ─► CANCELLED   somebody asked · nobody watched for as long as the linger · the server shuts down
@@ -80,8 +80,8 @@ class Opening:
     identity: what opened it, with its query and body; only the same may resume it there. claim: the key that it holds, if any.
     ids: what stands before an event's number in its id; `<stream id>.` unless given. start: the number of the event before
     the first one. listed: whether it can be found again, and its events are kept for that. request_id: of the request that
-    opened it. key: what permits to cancel the stream and to publish to it. ascii: what its format writes is transliterated.
-    kind: which feature's it is, for that feature. asked: what the feature's own questions are answered with (`Store.ask`).
+    opened it. key: permits cancelling the stream and publishing to it. ascii: whether events are transliterated.
+    kind: the feature that has opened it. asked: answers the feature's own questions (`Store.ask`).
     """
 
     source: AsyncIterator[Any] | None
@@ -108,7 +108,7 @@ class Stream:
 
     on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
     on_abandon: called when nobody has watched for the linger: ends it, or lets it `wait` on. elsewhere: whether another process
-    runs it. ready, take: its log's. Raises MissingExtra where it is to be transliterated and the extra `ascii` isn't installed.
+    runs it. ready, take: its log's. Raises MissingExtra if events are to be transliterated without the extra `ascii`.
     """
 
     elsewhere = False
@@ -148,7 +148,7 @@ class Stream:
         self._timer: asyncio.TimerHandle | None = None
         self._iterating = False
 
-        def gap(first: int, last: int) -> bytes:  # refers to no stream: what is forgotten is freed without a garbage collection
+        def gap(first: int, last: int) -> bytes:  # refers to no stream, so that no cycle has to be collected
             event = format.gap(first, last) if ascii is None else ascii(format.gap(first, last))
             return numbered % (last, event) if numbered else event
 
@@ -171,7 +171,7 @@ class Stream:
                 self._iterating = True
                 async for item in source:
                     if self.state is not State.RUNNING:
-                        break  # the source was cancelled, and went on all the same
+                        break  # the source has swallowed its cancellation
                     self.emit(item)
                     if log.full:
                         await log.room()
@@ -181,12 +181,12 @@ class Stream:
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # by `end`, or from outside; otherwise the source has waited for something that was cancelled
+                raise  # by `end`, or from outside; otherwise the source awaited something that was cancelled
             # SystemExit and KeyboardInterrupt too: raised by a source they are its failure, and must not end the event loop.
             logger.exception("the source of stream %.8s… failed", self.id)
             self.end(Trigger.SOURCE_FAILED, internal())
         finally:
-            self.end(Trigger.SHUTTING_DOWN)  # cancelled, and not by us; otherwise it has ended already
+            self.end(Trigger.SHUTTING_DOWN)  # cancelled, but not by `end`; otherwise it has ended already
             await self._close(source)
 
     async def _close(self, source: AsyncIterator[Any]) -> None:
@@ -205,7 +205,7 @@ class Stream:
             raise RuntimeError("nothing follows the terminal event")
         try:
             written = self.format.item(item)
-        except Exception as error:  # one odd item must not cost the rest
+        except Exception as error:  # one bad item must not end the stream
             logger.warning("an item of stream %.8s… could not be written", self.id, exc_info=error)
             written = self.format.item_error(describe(error))
         if isinstance(written, bytes):
@@ -225,7 +225,7 @@ class Stream:
         return log.append(self._numbered % (log.last + 1, event) if self._numbered else event)
 
     def _said(self, event: bytes) -> bytes:
-        """An event of the format, as it goes out."""
+        """An event of the format as it is sent: transliterated, if the stream is."""
         return event if self._ascii is None else self._ascii(event)
 
     def end(self, trigger: Trigger, failure: SourceFailed | None = None) -> bool:
@@ -295,7 +295,7 @@ class Stream:
             self._on_expire(self)
 
     def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
-        """What stands before a watcher's first event: where it is, so that a connection that breaks now can come back.
+        """The bytes before a watcher's first event: they hold its position, so that it can resume if the connection breaks now.
 
         A block with an id and no data dispatches nothing and still moves the last event ID (HTML 9.2.6).
         """

@@ -1,10 +1,10 @@
 """For tests of event streams: an ASGI app driven in process, and a server on a real socket that plays a script.
 
-`open_stream` is the other side of any ASGI app (HTTP spec 2.3 or 2.4), endless streams included: what the app sends goes
-through the same `Parser` that clients use, and comes out as MessageEvents while the app is still running. `FakeServer`
-is the other side of a client: it answers consecutive connections from a script, byte for byte, ends each as scripted, and
-records what was asked; as little of HTTP/1.1 as a client needs (RFC 9112), one request a connection. Neither needs a test
-framework: what went wrong is an AssertionError that shows what was sent so far.
+`open_stream` is the client of any ASGI app (HTTP spec 2.3 or 2.4), for endless streams too: the `Parser` that clients use reads
+what the app sends, and the test gets MessageEvents while the app is still running. `FakeServer` is the server of a client: it
+answers consecutive connections from a script, byte for byte, ends each as scripted, and records the requests. It speaks as
+little of HTTP/1.1 as a client needs (RFC 9112), one request a connection. Neither needs a test framework: an AssertionError
+says what went wrong and shows the bytes sent so far.
 """
 
 import asyncio

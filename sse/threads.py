@@ -1,18 +1,18 @@
-"""Calling a function that its caller can't wait for: in goes a function, out come its progress and then its result.
+"""Running a function beside the event loop. In: a function and its parameters. Out: its progress, then its result.
 
     threads = Threads(threads=4, queue=64)
     async with aclosing(threads.run(function, {"size": 10})) as run:  # function(size=10), on_progress=... if it takes that
         async for item in run:                                        # (step, details), ..., then Result(value)
 
-An async function runs in the event loop, any other in a daemon thread. Progress gathers in a deque; whoever writes wakes the
-loop only when the reader waits, once for all that comes until the reader runs. Progress that comes faster than it is read
-supersedes the oldest; results and failures are never lost. Nothing that a function raises or returns can end the process, the
-loop or its reader's task: what is no ordinary exception, and what is no result, reaches the reader as an ordinary exception.
+An async function runs in the event loop, any other in a daemon thread. Progress gathers in a deque. The
+thread wakes the loop only if the reader waits, and once for all progress until the reader runs. When the deque is full, new
+progress replaces the oldest; results and failures are never lost. A function can't end the process, the loop or its reader's
+task: an exception such as SystemExit, and a value that is no result, reach the reader as an ordinary exception.
 
 Closing a run frees its reader, whatever the work does. An async function is cancelled, and has `GRACE` seconds to clean up.
 A thread can't be stopped from outside: the next call of `on_progress` raises `Cancelled` in it, and work that never calls it
-keeps its thread and its place until it ends. Neither holds up the end of the process: an executor would join its threads,
-and asyncio.run waits for all tasks that it knows; the threads here are daemons, and asyncio.run doesn't know the tasks.
+keeps its thread and its place until it ends. Neither holds up the end of the process. An executor would join its threads;
+these are daemons. asyncio.run would wait for the tasks; these are not registered with it.
 
 Limit: threads in pure Python share the interpreter lock with the loop and make every stream late, by up to the switch
 interval (`sys.setswitchinterval`, 5 ms) for each such thread, each time the loop needs the lock. Code that releases it
@@ -38,11 +38,11 @@ from sse.errors import Full, SourceFailed, describe
 
 logger = logging.getLogger("sse")
 
-OnProgress: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # the work calls it with a step and its details
-Progress: TypeAlias = tuple[str, dict[str, Any]]  # one such call; a NamedTuple takes longer to make than the rest of it
+OnProgress: TypeAlias = Callable[[str, Mapping[str, Any]], None]  # called by the work, with a step and its details
+Progress: TypeAlias = tuple[str, dict[str, Any]]  # one such call; making a NamedTuple would take longer than all else here
 
 GRACE = 5.0
-"""Seconds that an async function may take to clean up after its cancellation; then nobody waits for it any longer."""
+"""Seconds that an async function may take to clean up after its cancellation. Longer is not waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ class Result:
 
 
 class Cancelled(BaseException):
-    """Raised by `on_progress` in the work: stop, nobody reads any more.
+    """Raised by `on_progress` in the work, to stop it: its run is over.
 
-    No Exception, as asyncio's CancelledError is none: `except Exception` in the work can't swallow it; `finally` runs.
+    Like asyncio's CancelledError it is no Exception, so that `except Exception` in the work can't swallow it; `finally` runs.
     """
 
 
 class Threads:
     """At most `threads` runs in a thread each, and `queue` more that wait for one. A thread ends when nothing waits.
 
-    tasks: async functions that run at once; more wait. buffer: progress of a run that waits to be read; more of it supersedes
-    the oldest.
+    tasks: async functions that run at once; more wait. buffer: how many reports of a run may wait to be read; further ones
+    replace the oldest.
     """
 
     def __init__(self, threads: int, queue: int, *, tasks: int = sys.maxsize, buffer: int = 64) -> None:
@@ -73,10 +73,10 @@ class Threads:
         self._buffer = buffer
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Run, Callable[[], Any]]] = deque()
-        self._working: set[Run] = set()  # a thread each
+        self._working: set[Run] = set()  # those that have a thread
 
     def counts(self) -> dict[str, int]:
-        """Runs with a thread, those that wait for one, and those that nobody waits for and that still have a thread."""
+        """Runs with a thread, runs that wait for one, and runs that were closed but still have a thread."""
         with self._lock:
             queued, abandoned = sum(not run.over for run, _ in self._waiting), sum(run.over for run in self._working)
             return {"running": len(self._working) - abandoned, "queued": queued, "abandoned": abandoned}
@@ -85,7 +85,7 @@ class Threads:
         """Call `function(**params)` in a copy of this context: in the loop, or in a thread as soon as one is free.
 
         `on_progress` is added where the function has a parameter of that name. timeout: seconds from now until the run raises
-        SourceFailed. Raises Full when every thread is busy and the queue is full. The caller owes the run an `aclose()`.
+        SourceFailed. Raises Full when every thread is busy and the queue is full. The caller has to call the run's `aclose()`.
         """
         run = Run(self._buffer)
         reports = {"on_progress": run.report} if "on_progress" in inspect.signature(function).parameters else {}
@@ -110,13 +110,13 @@ class Threads:
                 raise Full("every thread is busy and their queue is full")
 
     def _thread(self, *entry: Any) -> None:
-        """The thread: one run, then those that wait. What has ended is not held while the next one works."""
+        """A thread: performs one run, then those that wait. It keeps no reference to a run that has ended."""
         while entry:
             entry = self._serve(*entry)
 
     def _serve(self, run: "Run", work: Callable[[], Any]) -> tuple[Any, ...]:
         outcome = None if run.over else run.perform(work)
-        with self._lock:  # before the end is told: whoever learns of it finds the place free
+        with self._lock:  # before the end is reported, so that its reader finds the place free
             self._working.discard(run)
             following = self._waiting.popleft() if self._waiting else ()
             self._working.update(following[:1])
@@ -135,8 +135,8 @@ class Run:
         self.started: float | None = None
         self._progress: deque[Progress] = deque(maxlen=buffer)
         self._outcome: Result | Exception | None = None
-        self._open = True  # until it is closed, or read to its end
-        self._idle = False  # the reader waits, or is about to: it has to be woken
+        self._open = True  # False once it is closed or read to its end
+        self._idle = False  # the reader waits or is about to, and has to be woken
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -155,10 +155,10 @@ class Run:
             if outcome is None:
                 self._news.clear()
                 self._idle = True
-                # The work writes, then looks whether we wait; here it's the other way round: one of them sees the other.
+                # The work appends and then reads `_idle`; this sets `_idle` and then looks again. So no wake-up is missed.
                 if not self._progress and self._outcome is None:
                     await self._news.wait()
-            elif not self._progress:  # all of it was there before the end was
+            elif not self._progress:  # all progress was appended before the end
                 self._close()
                 if isinstance(outcome, Result):
                     return outcome
@@ -169,7 +169,7 @@ class Run:
         raise StopAsyncIteration
 
     async def result(self) -> Any:
-        """What the function returned, without its progress; closes the run. Raises what the function raised."""
+        """Wait for what the function returned, and close the run; progress is dropped. Raises what the function raised."""
         async with aclosing(self):
             async for item in self:
                 if isinstance(item, Result):
@@ -197,7 +197,7 @@ class Run:
             self._timer.cancel()
 
     def expire_in(self, seconds: float) -> None:
-        """End as failed then, unless the function ends before."""
+        """End as failed after so many seconds, unless the function ends before."""
         failure = SourceFailed(f"the function took longer than {seconds:g} s", "timed_out")
         self._timer = self._loop.call_later(seconds, self.end, failure)
 
@@ -205,7 +205,7 @@ class Run:
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits for the work: it has ended, has run out of time, or was closed."""
+        """Whether the run has ended, has run out of time, or was closed."""
         return not self._open or self._outcome is not None
 
     def report(self, step: str, details: Mapping[str, Any]) -> None:
@@ -217,21 +217,21 @@ class Run:
             self._wake()
 
     def end(self, outcome: Result | Exception | None) -> None:
-        """The end, unless it is over. How work ends that nobody waits for is told to nobody."""
+        """End the run with this outcome. Does nothing if the run is over: the outcome of closed work is dropped."""
         if not self.over:
             self._outcome = outcome
             if self._idle:
                 self._wake()
 
     def _wake(self) -> None:
-        self._idle = False  # before the loop is told, which may let the reader wait again at once
+        self._idle = False  # before the wake-up, after which the reader may wait again at once
         try:
             self._loop.call_soon_threadsafe(self._news.set)
         except RuntimeError:  # the loop is closed: nobody is left to read
             self._open = False
 
     def perform(self, work: Callable[[], Any]) -> Result | Exception:
-        """Call a function that blocks; what came of it."""
+        """Call a function that blocks, and return its outcome."""
         self.started = time.time()
         try:
             return _result(work())
@@ -239,7 +239,7 @@ class Run:
             return _failure(error)
 
     def begin(self, work: Callable[[], Awaitable[Any]], places: asyncio.Semaphore, name: str) -> None:
-        """Call an async function when there is a place, in a task that asyncio.run doesn't wait for when it ends."""
+        """Call an async function as soon as a place is free, in a task that doesn't hold up the end of asyncio.run."""
         self._task = asyncio.Task(self._perform(work, places), loop=self._loop, name=name)
         asyncio._unregister_task(self._task)  # documented: "Extending asyncio"
 
@@ -253,17 +253,17 @@ class Run:
 
 
 def _result(value: Any) -> Result:
-    """Raises TypeError for what is no value yet: what would have to be awaited, or can be read once only."""
+    """Raises TypeError for an awaitable or an iterator, which is no value yet."""
     if isinstance(value, Iterator | AsyncIterator | Awaitable):
         if inspect.isgenerator(value) or inspect.iscoroutine(value):
-            value.close()  # a coroutine that was never awaited would be complained of
+            value.close()  # avoids the warning of a coroutine that was never awaited
         raise TypeError(f"the function returned a {type(value).__name__} instead of a result")
     return Result(value)
 
 
 def _failure(error: BaseException) -> Exception:
-    """The error, unless it would mean something else to the reader: SystemExit would end the loop there, CancelledError the
-    reader's task, StopAsyncIteration its reading in silence."""
+    """The error, or an ordinary exception in its place where it would act on the reader: SystemExit would end the loop,
+    CancelledError the reader's task, StopAsyncIteration the reader's iteration."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
     failure = RuntimeError(f"the function raised {describe(error)}")

@@ -1,10 +1,10 @@
 """The event stream response: one watcher of one stream, over one connection (HTML 9.2, asgiref `specs/www.rst`).
 
-In:  a stream and the position from which to follow it. Out: headers and a first body message at once, then whatever the
-stream's log has ready (`sender`), until the terminal event or until the client goes.
+In:  a stream and the position from which to follow it. Out: headers and a first body message at once, then the events
+that the stream's log has ready (`sender`), until the terminal event or until the client leaves.
 
-Limit: a stalled client's connection can be aborted only by the server. Ours hands us the means (`sidestream.connection` in the
-scope's extensions); under another one its memory is held until the kernel or a proxy gives up on it.
+Limit: only the server can abort the connection of a stalled client. Our own server gives the means (`sidestream.connection` in
+the scope's extensions). Under another one the connection's memory is held until the kernel or a proxy closes it.
 """
 
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from sse.sender import Followed, Outcome, Pace, Sender
 from sse.stream import Opening, Stream
 
 HEADERS = (
-    (b"content-type", b"text/event-stream"),  # 9.2.5: always UTF-8, so nothing is gained by saying it
+    (b"content-type", b"text/event-stream"),  # no charset: it is always UTF-8 (9.2.5)
     *ALWAYS,
     (b"x-accel-buffering", b"no"),  # nginx buffers otherwise
 )
@@ -26,7 +26,7 @@ HEADERS = (
 CONNECTION = "sidestream.connection"
 """The scope extension of our own server: {"open": called when an event stream begins, "abort": drops the connection}.
 
-That it is there says also that nothing stands around the server's `send`, so that events may be sent at once (`eager`).
+Its presence also says that no middleware wraps the server's `send`, so that events may be sent at once (`eager`).
 """
 
 
@@ -35,9 +35,9 @@ DEFAULT_PACE = Pace()
 
 @dataclass(slots=True, eq=False)
 class EventStream:
-    """An HTTP answer that follows `stream` from `position` on. newcomer: whether to say the format's opening.
+    """An HTTP answer that follows `stream` from `position` on. newcomer: whether to write the format's opening.
 
-    sender: what follows it, from the first moment on. outcome: how the connection ended, once it has.
+    sender: sends the events; None before the answer begins. outcome: how the connection ended; None before that.
     """
 
     stream: Followed
@@ -74,8 +74,8 @@ async def watch(
 ) -> None:
     """Answer one HTTP request with the events of `source`, in any ASGI app. A source that was started is closed at its return.
 
-    The source lives as long as the connection: nothing is kept to be resumed. HEAD is answered without starting it, and so is
-    an EventSource that comes back after the end, which has to be told to stop (204, 9.2.3).
+    The source lives as long as the connection: nothing is kept to be resumed. HEAD is answered without starting it. So is
+    an EventSource that reconnects after the end: it is answered 204, which makes it stop (9.2.3).
     """
     request = Request(scope, receive)
     if (request.header(b"last-event-id") or "").endswith(".end"):
@@ -90,6 +90,6 @@ async def watch(
 
 
 async def head(send: Send, headers: Headers = ()) -> None:
-    """RFC 9110, 9.3.2: the headers that GET would have had, and the end."""
+    """Answer HEAD: the headers of the answer to GET, without a body (RFC 9110, 9.3.2)."""
     await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]})
     await send({"type": "http.response.body", "body": b""})

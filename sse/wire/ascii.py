@@ -2,8 +2,8 @@ r"""An encoded event -> the same event in ASCII, for consumers that can't show a
 
 In:  the bytes of events whose data is JSON. Out: the same, with every text transliterated (extra `ascii`, anyascii).
 
-Outside of texts JSON is ASCII (RFC 8259, section 2), so that what isn't stands in a text, as it is or as an escape `\uXXXX`.
-What is put in its place may hold quotes and backslashes, and is escaped.
+Outside of its strings JSON is ASCII (RFC 8259, section 2). So a character that isn't ASCII stands in a string, as itself or as
+an escape `\uXXXX`. Its transliteration may hold quotes and backslashes, which are escaped.
 """
 
 import json

@@ -16,7 +16,7 @@ One space follows each colon, always: the reader takes one away (9.2.6), so a va
 from sse.wire.event import Comment, Event
 
 HEARTBEAT = b":\n"
-"""The shortest line that no client acts on. One LF only: an empty line would dispatch what stands before it."""
+"""The shortest line that no client acts on. One LF only: an empty line would dispatch an event that has begun."""
 
 
 def encode(event: Event | Comment) -> bytes:
@@ -39,7 +39,7 @@ def encode(event: Event | Comment) -> bytes:
 def encode_json(json: bytes, event: str | None = None) -> bytes:
     """The bytes of one event whose data is JSON from `payload.dumps`.
 
-    Nothing is looked at: `dumps` leaves no CR or LF in its result; `event` has to be a name that `Event` would take.
+    Nothing is checked: `dumps` leaves no CR or LF in its result; `event` has to be a name that `Event` would take.
     JSON from anywhere else goes through `Event`, since CR and LF are allowed between its tokens (RFC 8259, section 2).
     """
     if event is None:
@@ -50,6 +50,6 @@ def encode_json(json: bytes, event: str | None = None) -> bytes:
 def _lines(text: bytes, begin: bytes) -> bytes:
     """Let every line of the text but the first begin with `begin`."""
     # 9.2.5: CR LF, LF and CR end a line, nothing else does. str.splitlines() knows eight more, U+2028 among them.
-    if 13 in text:  # a number is found faster than a bytes object
+    if 13 in text:  # `in` finds a number faster than a bytes object
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return text.replace(b"\n", b"\n" + begin)

@@ -1,4 +1,4 @@
-"""What goes over the wire, as values: `Event` and `Comment` are written, `MessageEvent` is dispatched.
+"""Events as values: `Event` and `Comment` are written, `MessageEvent` is dispatched.
 
 In:  the fields of an event, as a server wants them to arrive. Out: a value that can be written as it is, or ValueError.
 HTML Standard, section 9.2.5 (what a line is) and 9.2.6 (what its fields mean):
@@ -12,14 +12,14 @@ HTML Standard, section 9.2.5 (what a line is) and 9.2.6 (what its fields mean):
     data    (CR LF, LF and CR are fine)   each line gets a `data` field of its own, and arrives ending in LF
     all     what UTF-8 can't hold         a lone surrogate in str, an invalid sequence in bytes: U+FFFD would arrive
 
-What can't be written safely can't be built, so the encoder has nothing left to check.
+An event that can't be written safely can't be built, so the encoder has nothing left to check.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_RECONNECTION_TIME = 2**53 - 1
-"""Milliseconds: the largest integer that JavaScript can hold too. Limit: the parser takes larger ones for this one."""
+"""Milliseconds: the largest integer that JavaScript can hold too. Limit: the parser reads a larger number as this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _check_line(field: str, value: str, forbidden: str) -> None:
 def _check_utf8(field: str, value: str | bytes) -> None:
     if not isinstance(value, (str, bytes)):
         raise ValueError(f"{field}: must be str or bytes, not {type(value).__name__}")
-    if value.isascii():  # most are, and str knows it without looking
+    if value.isascii():  # true of most, and str knows it without scanning
         return
     try:
         value.encode() if isinstance(value, str) else value.decode()

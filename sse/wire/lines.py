@@ -10,14 +10,14 @@ HTML Standard, section 9.2.5 "Parsing an event stream", which says of lines:
 CR and LF never occur inside of a UTF-8 sequence, so lines are cut first and decoded after; a sequence that was cut by
 the end of a chunk is whole again by then.
 
-A CR ends its line at once, although an LF may follow that belongs to it: to wait for the next byte would hold back the
-event until the server has something more to say. What has been seen just before a byte decides what the byte is:
+A CR ends its line at once, although an LF that belongs to it may follow: waiting for the next byte would hold back the
+event until the server sends more. The byte before decides what a byte means:
 
     before     CR                    LF                    any other
     CR         ends an empty line    belongs to that CR    begins a line
     any other  ends the line         ends the line         belongs to the line
 
-And at the start of a stream, where `held` is what has come of a BOM so far:
+At the start of a stream, `held` is the part of a BOM that has arrived:
 
     held       next is the BOM's next byte    any other
     -          hold it                        no BOM: it all belongs to the first line
@@ -42,7 +42,7 @@ class LineSplitter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._start: bytes | None = b""  # what has come of a BOM; None: the start is over
+        self._start: bytes | None = b""  # the part of a BOM that has arrived; None: the start is over
         self._after_cr = False
         self._pending = bytearray()  # the line that has not ended yet
         self._too_long = False
@@ -58,7 +58,7 @@ class LineSplitter:
         if _CR in chunk:
             self._after_cr = chunk[-1] == _CR
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        longest = len(self._pending) + len(chunk)  # that a line can be now
+        longest = len(self._pending) + len(chunk)  # the most that a line can have now
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if self._pending and lines:

@@ -23,7 +23,7 @@ What an empty line does, in this order:
     2. without any `data` line: the event type buffer is emptied, and that is all
     3. otherwise an event is dispatched, `message` if no type was named, and both buffers are emptied
 
-What follows the last empty line is never dispatched: when the body ends there, nobody asks the parser any more.
+What follows the last empty line is never dispatched: nothing tells the parser that the body has ended.
 """
 
 from sse.errors import EventTooLong
@@ -55,7 +55,7 @@ class Parser:
         self.reset()
 
     def reset(self) -> None:
-        """The connection is gone and the next chunk is the first of a new one: what was not dispatched is forgotten.
+        """Begin a new connection: an event that was not dispatched is forgotten.
 
         The reconnection time and the last event ID stay.
         """

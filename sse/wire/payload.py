@@ -7,7 +7,7 @@ In:  what an application yields. Out: JSON (RFC 8259) without CR or LF, or Unwri
     datetime, date, time                             ISO 8601
     Enum                                             its value
     dataclass                                        an object; fields that begin with "_" are left out
-    pydantic model, whatever has `model_dump()`      what that returns
+    pydantic model, any object with `model_dump()`   what that returns
     other mapping; other collection, a set too       an object; an array, in the order of its iteration
     bytes, bytearray, memoryview                     their text, which has to be UTF-8
     exception                                        {"type", "message"}
@@ -17,8 +17,8 @@ In:  what an application yields. Out: JSON (RFC 8259) without CR or LF, or Unwri
       a time, an Enum or a UUID
     lone surrogates                                  U+FFFD; two that make a pair, the character
 
-    other keys; over 254 levels, and so a circle;    Unwritable. Whoever wrote such a value is told so: it is no
-      an object whose own methods raise              guess of ours that goes out in its place
+    other keys; over 254 levels, and so a circle;    Unwritable: its author is told, and no guess is sent in
+      an object whose own methods raise              its place
 """
 
 from collections.abc import Collection, Mapping
@@ -31,8 +31,8 @@ import orjson
 
 from sse.errors import Unwritable, describe
 
-# Dates and dataclasses are ours: on a tzinfo that raises and on an empty slot, orjson 3.13 ends the process with a
-# segmentation fault.
+# Dates and dataclasses are converted here: a tzinfo that raises, and an empty slot, end the process with a segmentation
+# fault in orjson 3.13.
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _SPACES = bytes.maketrans(b"\r\n", b"  ")
 
@@ -55,7 +55,7 @@ def _plain(value: Any) -> Any:
     """One step towards JSON for an object that orjson doesn't know; what it holds may need more steps."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value) if not field.name.startswith("_")}
-    if hasattr(type(value), "model_dump"):  # of the type: a model's class has the method too, and is no model
+    if hasattr(type(value), "model_dump"):  # asks the type: a model's class has the method too, but is no model
         return value.model_dump()
     match value:
         case bytes() | bytearray() | memoryview():
@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
 
 
 def _mended(value: Any) -> Any:
-    """The same in what orjson doesn't refuse. Slower, a few Python calls an item: only for what it has refused."""
+    """The same value made of types that orjson writes. Slow, a few Python calls an item: only for a value it has refused."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, dict):
@@ -90,5 +90,5 @@ def _mended(value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    # UTF-16 is where surrogates are at home: pairs are joined, and only those that stand alone are replaced.
+    # UTF-16 joins the surrogates that make a pair; only those that stand alone are replaced.
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
