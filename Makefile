@@ -7,10 +7,10 @@ PY := $(VENV)/bin/python
 
 help:
 	@echo 'make run        serve on http://127.0.0.1:8090'
-	@echo 'make test       what a change needs between two edits: all tests but those on real servers and in browsers (e2e)'
-	@echo 'make test-3.12  the same on this Python'
+	@echo 'make test       all tests but those on real servers and in browsers (e2e); run it between two edits'
+	@echo 'make test-3.12  the same on Python 3.12'
 	@echo 'make check      lint, types, all tests with coverage; then `make test` on every other Python of this machine'
-	@echo 'make bench      measure, beside other servers'
+	@echo 'make bench      measure Sidestream, and other servers beside it'
 	@echo 'make format     format the code'
 	@echo 'make clean      remove what make has made'
 

@@ -6,7 +6,7 @@
 #   venv.sh --others .venv      say which other Pythons this machine has, a version a line
 set -eu
 
-# A name on the PATH may be a shim for a version that isn't there: what counts is what it says when it runs.
+# A name on the PATH may be a shim for a version that isn't installed, so each candidate is run to ask its version.
 runs() {
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
 }
