@@ -83,7 +83,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 5864, "sse": 2232, "sse without its client": 1682}
+FIGURES = {"all of it": 5862, "sse": 2232, "sse without its client": 1682}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
