@@ -97,6 +97,14 @@ def erase(pipe: Pipeline, stream_id: str, claim: str) -> None:
         pipe.eval(CLAIM, 1, claim_of(claim), "", held_by(stream_id))
 
 
+async def hide(client: Client, stream_id: str) -> None:
+    """Nobody finds it any more; who reads it comes to its end."""
+    pipe = client.pipeline(transaction=False)
+    pipe.delete(opening_of(stream_id))
+    pipe.zrem(OPENED, stream_id)
+    await pipe.execute()
+
+
 def ask(pipe: Pipeline, stream_id: str) -> None:
     """What it is, its oldest event, its two newest."""
     pipe.get(opening_of(stream_id))

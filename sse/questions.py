@@ -76,6 +76,9 @@ class Questions:
         if "left" in message:
             if (stream := store.streams.get(message["left"])) is not None and not stream.elsewhere:
                 stream.wait(AGAIN)
+        elif "deleted" in message:
+            if (stream := store.streams.get(message["deleted"])) is not None:
+                store.drop(stream)
         elif "to" in message:
             if (answer := self._asked.get(message["to"])) is not None and not answer.done():
                 answer.set_result(message)

@@ -152,6 +152,11 @@ class Redis:
         elif claim or self._announced.pop(stream_id, None) is not None:
             self._send(lambda pipe: entries.erase(pipe, stream_id, claim))
 
+    async def erase(self, stream: Stream) -> None:
+        await self._connections.request(entries.hide(self._asked, stream.id))
+        if isinstance(stream, Mirror):
+            await self._publish(stream.owner, {"deleted": stream.id})
+
     # -- streams that run elsewhere
 
     async def find(self, stream_id: str) -> Stream | None:
@@ -173,15 +178,12 @@ class Redis:
         return self._store.streams.setdefault(stream_id, mirror)
 
     async def _follow(self, document: Mapping[str, Any]) -> Mirror:
-        mirror = self._mirrors[document["id"]] = self._mirror(document)
+        mirror = self._mirrors[document["id"]] = Mirror(document, self._drop, self._store.budget)
         with suppress(*TROUBLE):  # the subscription begins anew then, with all channels
             if self._pubsub is not None:
                 await self._pubsub.subscribe(key_of(mirror.id))
         self._wake(mirror)
         return mirror
-
-    def _mirror(self, document: Mapping[str, Any]) -> Mirror:
-        return Mirror(document, self._drop, self._store.budget)
 
     def _drop(self, stream: Stream) -> None:
         if self._store.streams.get(stream.id) is stream:
@@ -197,7 +199,7 @@ class Redis:
                 entries.ask(pipe, stream_id)
         replies = await self._connections.request(pipe.execute())
         documents = [document for document in zip(replies[::3], replies[1::3], replies[2::3], strict=True) if document[0]]
-        return [self._mirror(orjson.loads(opening)).sketch(*ends) for opening, *ends in documents]
+        return [Mirror(orjson.loads(opening), self._drop, self._store.budget).sketch(*ends) for opening, *ends in documents]
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         return await self._questions.ask(cast(Mirror, stream), what, args)

@@ -85,6 +85,9 @@ class Backend(Protocol):
     def forget(self, stream_id: str, claim: str) -> None:
         """A stream is no longer held here, or was announced and never begun: forget it, and its key if it has one."""
 
+    async def erase(self, stream: Stream) -> None:
+        """A stream that has ended was deleted: let no process find it any more. Raises Full."""
+
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         """The result of `Store.answer` in the process that runs `stream`. Raises Full, and the Problem that it raised there."""
 
@@ -127,6 +130,9 @@ class Memory:
     def forget(self, stream_id: str, claim: str) -> None:
         if claim in self._keys and self._keys[claim].stream_id == stream_id:
             del self._keys[claim]
+
+    async def erase(self, stream: Stream) -> None:
+        pass
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         raise NotImplementedError("no stream runs elsewhere")
@@ -238,11 +244,17 @@ class Store:
         return await opening.asked(stream, what, *args) if opening.asked is not None else None
 
     async def delete(self, stream: Stream) -> None:
-        """End a stream and let it go: nobody finds it from now on. Those who watch it get its end."""
+        """End a stream and let it go, whichever process runs it: nobody finds it any more. Those who watch it get its end."""
         await self.end(stream, Trigger.DELETED)
-        self._let_go(stream)
+        self.drop(stream)
+        await self.backend.erase(stream)
+
+    def drop(self, stream: Stream) -> None:
+        """Find an ended stream no more; its log stays for those who watch it."""
         if not stream.log.watchers:
             self.forget(stream)
+        elif not stream.elsewhere:  # a mirror goes by itself, soon after its last watcher
+            self._let_go(stream)
 
     def forget(self, stream: Stream) -> None:
         """Let a stream go, with its log and its key: it has ended, or runs elsewhere and is not watched here."""

@@ -9,7 +9,7 @@
 In the foreground a client that goes ends the work, and the status is the upstream's. In the background the work goes on for the
 request's `linger`, without one to its end. What has ended is kept for `KEEP`; with `"store": false` not at all.
 
-Limit: a response is known to the process that has made it alone. `Idempotency-Key` has no effect.
+Limit: `Idempotency-Key` has no effect. What a process that is gone has not said to its end is known to no other one.
 """
 
 import asyncio
@@ -37,7 +37,6 @@ PREFIX: Final = "resp_"
 QUIET: Final = 30.0
 """Seconds between two looks at whether a stream has said anything since the last one."""
 
-_TEXT: Final[shape.Check] = (lambda value: isinstance(value, str), "a text")
 _NO: Final[shape.Check] = (lambda _: False, "left out: there is nothing like it in chat completions")
 _FIELDS: Final[Mapping[str, shape.Check]] = {
     "input": (lambda value: isinstance(value, str | list), "a text or a list of items"),
@@ -46,7 +45,7 @@ _FIELDS: Final[Mapping[str, shape.Check]] = {
     "linger": shape.OWN_FIELDS["linger"],
     "max_output_tokens": shape.COUNT,
     "tools": shape.LIST,
-    **dict.fromkeys(("instructions", "previous_response_id"), _TEXT),
+    **dict.fromkeys(("instructions", "previous_response_id"), (lambda value: isinstance(value, str), "a text")),
     **dict.fromkeys(("text", "reasoning"), shape.OBJECT),
     **dict.fromkeys(("background", "store", "parallel_tool_calls"), shape.FLAG),
     **dict.fromkeys(("conversation", "prompt", "context_management", "moderation", "max_tool_calls", "top_logprobs", "n"), _NO),
@@ -70,18 +69,21 @@ _TOOL: Final = ("name", "description", "parameters", "strict")
 # -- what a request asks
 
 
-def asked(body: Any, offer: Offer, kept: Mapping[str, Responses]) -> Responses:
-    """The response to a body that was checked. kept: those that it refers to, by their streams' ids. Raises Problem."""
-    id, history = new_id(), _history(body.get("previous_response_id"), kept)
-    input = _input(body.get("input") or [], id, kept)
-    if not 0 < len(input) + len(history) < MAX_MESSAGES:
+def asked(body: Any, offer: Offer, before: list[dict[str, Any]], known: Mapping[str, dict[str, Any]]) -> Responses:
+    """The response to a body that was checked. before: items of earlier responses. known: by their ids, those referred to.
+
+    Raises Problem.
+    """
+    id = new_id()
+    input = [*before, *_input(body.get("input") or [], id, known)]
+    if not 0 < len(input) < MAX_MESSAGES:
         raise wrong("input", f"must be 1 to {MAX_MESSAGES - 1} items, with those of the responses before it")
     system = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
-    messages = [*system, *_messages([*history, *input], len(history))]
+    messages = [*system, *_messages(input, len(before))]
     request = parse_openai({**_parameters(body, offer), "messages": messages}, offer)
     if body.get("background") and body.get("store") is False:
         raise wrong("store", "must be true in the background")
-    return Responses(id, request, _told(body, id), input, history, body.get("linger"))
+    return Responses(id, request, _told(body, id), input)
 
 
 def _told(body: Mapping[str, Any], id: str) -> dict[str, Any]:
@@ -92,24 +94,12 @@ def _told(body: Mapping[str, Any], id: str) -> dict[str, Any]:
     return {**head, **_TOLD, **given, "tools": [{**dict.fromkeys(_TOOL), **tool} for tool in tools]}
 
 
-def _history(previous: str | None, kept: Mapping[str, Responses]) -> list[dict[str, Any]]:
-    if previous is None:
-        return []
-    response = kept.get(_stream_of(previous))
-    if response is None or response.running:
-        detail = f"Previous response with id {previous[:100]!r} not found, or still running."
-        raise Problem(400, detail, parameter="previous_response_id", code="previous_response_not_found")
-    return [*response.history, *response.input, *response.output]
-
-
-def _input(given: str | list[Any], id: str, kept: Mapping[str, Responses]) -> list[dict[str, Any]]:
+def _input(given: str | list[Any], id: str, known: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The items, each with a type and an id."""
     items = []
     for number, item in enumerate([{"role": "user", "content": given}] if isinstance(given, str) else given):
         place = f"input[{number}]"
         if (reference := _reference(item)) is not None:
-            response = kept.get(_stream_of(reference))
-            known = {said["id"]: said for said in (*response.input, *response.output)} if response is not None else {}
             if reference not in known:
                 raise wrong(f"{place}.id", f"there is no item {reference[:100]!r}, or it is kept no more")
             item = known[reference]
@@ -129,9 +119,8 @@ def _input(given: str | list[Any], id: str, kept: Mapping[str, Responses]) -> li
 
 def _reference(item: Any) -> str | None:
     """The id by which an item refers to another one, if that is what it does."""
-    if not isinstance(item, dict) or item.get("type") not in ("item_reference", None) or "role" in item:
-        return None
-    return item["id"] if isinstance(item.get("id"), str) else None
+    refers = isinstance(item, dict) and item.get("type") in ("item_reference", None) and "role" not in item
+    return item["id"] if refers and isinstance(item.get("id"), str) else None
 
 
 def _stream_of(id: str) -> str:
@@ -176,9 +165,7 @@ def _part(part: Any, place: str) -> dict[str, Any]:
                 "type": "image_url",
                 "image_url": {"url": url, **({"detail": part["detail"]} if part.get("detail") else {})},
             }
-        case {"type": "input_image"}:
-            raise wrong(f"{place}.image_url", "must be a text: there are no files by id here")
-    raise wrong(f"{place}.type", "must be input_text, output_text, refusal or input_image, with what belongs to it")
+    raise wrong(place, "must be a text, a refusal or an image with its image_url: there are no files here, and no audio")
 
 
 def _parameters(body: Mapping[str, Any], offer: Offer) -> dict[str, Any]:
@@ -208,23 +195,17 @@ def _tool(tool: Any, place: str) -> Any:
 
 
 def _tool_choice(choice: Any) -> Any:
-    match choice:
-        case None | "none" | "auto" | "required":
-            return choice
-        case {"type": "function", "name": str(name)}:
-            return {"type": "function", "function": {"name": name}}
-    raise wrong("tool_choice", "must be none, auto, required or a function")
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        return {"type": "function", "function": {"name": choice.get("name")}}
+    if choice not in (None, "none", "auto", "required"):
+        raise wrong("tool_choice", "must be none, auto, required or a function")
+    return choice
 
 
 def _response_format(format: Any) -> Any:
-    match format:
-        case {"type": "json_schema", **schema}:
-            return {"type": "json_schema", "json_schema": schema}
-        case {"type": "json_object"}:
-            return format
-        case None | {"type": "text"}:
-            return None
-    raise wrong("text.format", "must be of type text, json_object or json_schema")
+    if isinstance(format, dict) and format.get("type") == "json_schema":
+        return {"type": "json_schema", "json_schema": {name: value for name, value in format.items() if name != "type"}}
+    return None if format == {"type": "text"} else format
 
 
 # -- the routes
@@ -238,14 +219,15 @@ class ResponsesAPI:
 
     async def create(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         """`POST /v1/responses`."""
-        chat, body, keep = self._chat, await request.json(limit=service.settings.max_body), service.settings.keep
+        chat, body = self._chat, await request.json(limit=service.settings.max_body)
         try:
             check(body, _FIELDS)
-            format = asked(body, chat.offer, await _kept(service, body))
+            format = asked(body, chat.offer, *await _kept(service, body))
             answer = Answer(format, chat.upstream, chat.toolbox, service.counts.first_token.observe, trace(request))
-            linger = format.linger if format.background else 0 if format.request.stream else None
+            linger = body.get("linger") if format.background else 0 if format.request.stream else None
             store = format.told["store"]
-            opening = Opening(answer, format, linger, keep if store else 0, result=format.object, id=format.id, listed=store)
+            keep = service.settings.keep if store else 0
+            opening = Opening(answer, format, linger, keep, None, format.result, id=format.id, listed=store, kind=format.name)
             stream = await begun(service, request, answer, opening, wait=not format.background)
         except UpstreamFailed as failure:
             return refused(service, Responses, failure)
@@ -266,12 +248,13 @@ class ResponsesAPI:
 
     async def retrieve(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         """`GET /v1/responses/{id}?stream=&starting_after=`."""
-        stream, format = _found(request, stream)
+        stream, held = await _found(service, request, stream)
         if request.query.get("stream") != "true":
-            return json_response(format.object())
-        if not format.background:
+            return json_response(held["response"])
+        if not held["response"]["background"]:
             raise Problem(400, "stream: only a response in the background can be streamed again", parameter="stream")
-        log, after = stream.log, request.integer("starting_after", -1, minimum=0, maximum=stream.log.last - 1)
+        log, newest = stream.log, max(stream.log.last, stream.newest) - 1
+        after = request.integer("starting_after", -1, minimum=0, maximum=newest)
         if after + 2 < log.first:
             raise Problem(400, f"The events before {log.first - 1} are held no more.", parameter="starting_after")
         if log.closed and after == log.last - 1:  # there is nothing more to say
@@ -280,44 +263,62 @@ class ResponsesAPI:
 
     async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         """`POST /v1/responses/{id}/cancel`; one that has ended stays as it is."""
-        stream, format = _found(request, stream)
-        if not format.background:
+        stream, held = await _found(service, request, stream)
+        if not held["response"]["background"]:
             raise Problem(400, "Only a response in the background can be cancelled.", parameter="id")
         await service.store.end(stream, Trigger.DELETED)
-        return json_response(format.object())
+        _, held = await _found(service, request, stream)
+        return json_response(held["response"])
 
     async def delete(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         """`DELETE /v1/responses/{id}`."""
-        stream, format = _found(request, stream)
+        stream, held = await _found(service, request, stream)
         await service.store.delete(stream)
-        return json_response({"id": format.told["id"], "object": "response", "deleted": True})
+        return json_response({"id": held["response"]["id"], "object": "response", "deleted": True})
 
-    async def input_items(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def input_items(self, service: Service, request: Request, stream: Stream | None) -> Reply:
         """`GET /v1/responses/{id}/input_items?after=&limit=&order=`; those of the responses before it too."""
-        _, format = _found(request, stream)
+        _, held = await _found(service, request, stream)
         limit, after = request.integer("limit", 20, minimum=1, maximum=100), request.query.get("after")
-        items = {item["id"]: item for item in (*format.history, *format.input)}
+        items = {item["id"]: item for item in held["input"]}
         ids = list(items) if request.query.get("order") == "asc" else list(items)[::-1]
         if after is not None and after not in items:
             raise Problem(400, "after: is no item of this response", parameter="after")
-        begin = 0 if after is None else ids.index(after) + 1
-        page, more = ids[begin : begin + limit], len(ids) > begin + limit
-        about = {"first_id": page[0] if page else None, "last_id": page[-1] if page else None, "has_more": more}
-        return json_response({"object": "list", "data": [items[id] for id in page], **about})
+        rest = ids if after is None else ids[ids.index(after) + 1 :]
+        page, more = [items[id] for id in rest[:limit]], len(rest) > limit
+        first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+        return json_response({"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more})
 
 
-async def _kept(service: Service, body: Mapping[str, Any]) -> dict[str, Responses]:
-    """The responses that a body refers to, by their streams' ids."""
-    named = (body.get("previous_response_id"), *map(_reference, body.get("input") or ()))
-    found = {id: await service.store.find(id) for id in {_stream_of(name) for name in named if name is not None}}
-    return {id: stream.format for id, stream in found.items() if stream is not None and isinstance(stream.format, Responses)}
+async def _kept(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The items before a request, and those that it refers to, by their ids. Raises Problem 400."""
+    before: list[dict[str, Any]] = []
+    known: dict[str, dict[str, Any]] = {}
+    if (previous := body.get("previous_response_id")) is not None:
+        held = await _held(service, await service.store.find(_stream_of(previous)))
+        if held is None or held["response"]["usage"] is None:
+            detail = f"Previous response with id {previous[:100]!r} not found, or still running."
+            raise Problem(400, detail, parameter="previous_response_id", code="previous_response_not_found")
+        before = [*held["input"], *held["response"]["output"]]
+    for id in {_stream_of(reference) for item in body.get("input") or () if (reference := _reference(item)) is not None}:
+        if (held := await _held(service, await service.store.find(id))) is not None:
+            known |= {item["id"]: item for item in (*held["input"], *held["response"]["output"])}
+    return before, known
 
 
-def _found(request: Request, stream: Stream | None) -> tuple[Stream, Responses]:
-    """The response that the path names. Raises Problem 404, for a stream of another format too."""
-    if stream is None or not isinstance(stream.format, Responses):
+async def _held(service: Service, stream: Stream | None) -> Any:
+    """What a response has come to (`Responses.result`), whichever process runs it; None for what is no response."""
+    if stream is None or stream.discarded or stream.opening.kind != Responses.name:
+        return None
+    return await service.store.ask(stream, "result")
+
+
+async def _found(service: Service, request: Request, stream: Stream | None) -> tuple[Stream, Any]:
+    """The response that the path names. Raises Problem 404, for another feature's stream too."""
+    held = await _held(service, stream)
+    if stream is None or held is None:
         raise Problem(404, f"Response with id '{PREFIX}{request.params['id'][:100]}' not found.")
-    return stream, stream.format
+    return stream, held
 
 
 def _break_silence(stream: Stream, last: float | None) -> None:

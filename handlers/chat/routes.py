@@ -146,8 +146,12 @@ async def begun(service: Service, request: Request, answer: Answer, opening: Ope
             if wait:
                 await attended(request.receive, answer.open())
                 answer.format.limits(answer.limits)
-            return answers.begin(service, opening)
+            opening = answers.prepared(service, opening)
+            if opening.listed:
+                await service.store.backend.announce(opening)
+            return service.store.open(opening)
     except BaseException:
+        service.store.backend.forget(opening.id, "")
         await answer.aclose()
         raise
 

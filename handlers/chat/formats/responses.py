@@ -32,7 +32,7 @@ from handlers.chat.formats.openai import OpenAI, error_object
 from handlers.chat.request import ChatRequest
 from handlers.chat.texts import joined, write
 from sse.errors import SourceFailed
-from sse.formats import Written
+from sse.formats import LOST, Written
 from sse.stream import MAX_EVENT, Trigger
 from sse.wire.encoder import encode_json
 
@@ -91,10 +91,10 @@ class _Growing:
 
 
 class Responses(ChatFormat):
-    """id: of the stream. input, output: the items. history: those of the responses before. told: what the object repeats.
+    """id: of the stream. input: all items before, those of earlier responses first. told: what the object repeats.
 
-    linger: seconds. background: whether the work outlives its client. status: the object's. running: it has not ended.
-    failure: why it has failed.
+    background: whether the work outlives its client. output, status: the object's. running: it has not ended. failure: why it
+    has failed.
     """
 
     name = "responses"
@@ -102,8 +102,8 @@ class Responses(ChatFormat):
     transliterated = False
     problem = OpenAI.problem
 
-    def __init__(self, id: str, request: ChatRequest, told: _JSON, input: Items, history: Items, linger: float | None) -> None:
-        self.id, self.request, self.told, self.input, self.history, self.linger = id, request, told, input, history, linger
+    def __init__(self, id: str, request: ChatRequest, told: _JSON, input: Items) -> None:
+        self.id, self.request, self.told, self.input = id, request, told, input
         self.background = self.retry = bool(told["background"])  # in the foreground it is the client that tries again
         self.status, self.running = "queued" if self.background else "in_progress", True
         self.output: Items = []
@@ -123,14 +123,16 @@ class Responses(ChatFormat):
         failed, cut = self.failure, _CUT.get(self._finish_reason or "") if self.status == "incomplete" else None
         return {
             **self.told,
-            "model": self.told["model"] or self._model,
-            "status": self.status,
-            "output": self.output,
+            "model": self.told["model"] or self._model, "status": self.status, "output": self.output,
             "error": {"code": _CODES.get(failed.code, "server_error"), "message": failed.message} if failed else None,
             "incomplete_details": {"reason": cut} if cut else None,
-            "usage": None if self.running else _usage(self._usage or {}),
+            "usage": None if self.running else _usage(self._usage),
             "completed_at": self._ended if self.status == "completed" else None,
-        }
+        }  # fmt: skip
+
+    def result(self) -> dict[str, Any]:
+        """All that is to be known of it, in this process or another one; to be written at once."""
+        return {"response": self.object(), "input": self.input}
 
     # -- what the stream asks for
 
@@ -151,7 +153,7 @@ class Responses(ChatFormat):
                 return self._say(_REASONING if type(item) is items.Reasoning else _REFUSAL, text)
             case items.CallBegun(index, id, name):
                 ended = self._hush()
-                known = [*self.history, *self.input, *self.output]
+                known = [*self.input, *self.output]
                 if any(said.get("call_id") == id for said in known):  # some servers count anew, and clients tell by it
                     id = f"{id}_{len(known)}"
                 added = self._add("function_call", call_id=id, name=name, arguments="")
@@ -178,7 +180,10 @@ class Responses(ChatFormat):
         return self._event("error", code="item_error", message=error, param=None)
 
     def gap(self, first: int, last: int) -> bytes:
-        return _broken(f"the events {first - 1} to {last - 1} are no longer held", "gap")
+        return _broken(f"the events from the {first}. to the {last}. are no longer held", "gap")
+
+    def lost(self) -> bytes:
+        return _broken(*LOST)
 
     def apology(self) -> bytes:
         return _broken("internal error", "internal")
@@ -264,8 +269,7 @@ class Responses(ChatFormat):
         return self._event("response.output_item.done", output_index=index, item=self.output[index])
 
     def _open(self) -> list[_Growing]:
-        all = (self._said, *self._calls.values())
-        return [growing for growing in all if growing is not None and growing.item["status"] == "in_progress"]
+        return [one for one in (self._said, *self._calls.values()) if one is not None and one.item["status"] == "in_progress"]
 
     def _over(self, status: str, state: str = "") -> list[bytes]:
         """The end: what is open ends, and then the response."""
@@ -289,17 +293,21 @@ class Responses(ChatFormat):
         return event
 
 
-def _usage(usage: _JSON) -> dict[str, Any]:
+def _usage(usage: Any) -> dict[str, Any]:
     """Zeros where the upstream says nothing: clients need numbers."""
-    asked, said = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    tokens = {name: usage.get(f"{of}_tokens") or 0 for name, of in (("input", "prompt"), ("output", "completion"))}
+
+    def count(*names: str) -> int:
+        value = usage
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value if type(value) is int else 0
+
+    input, output = count("prompt_tokens"), count("completion_tokens")
     return {
-        "input_tokens": tokens["input"],
-        "input_tokens_details": {"cached_tokens": asked.get("cached_tokens") or 0, "cache_write_tokens": 0},
-        "output_tokens": tokens["output"],
-        "output_tokens_details": {"reasoning_tokens": said.get("reasoning_tokens") or 0},
-        "total_tokens": usage.get("total_tokens") or sum(tokens.values()),
-    }
+        "input_tokens": input, "output_tokens": output, "total_tokens": count("total_tokens") or input + output,
+        "input_tokens_details": {"cached_tokens": count("prompt_tokens_details", "cached_tokens"), "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": count("completion_tokens_details", "reasoning_tokens")},
+    }  # fmt: skip
 
 
 def _broken(message: str, code: str) -> bytes:

@@ -152,6 +152,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "verbosity": "low",
         },
     ),
+    "a format of the upstream's": ({"text": {"format": {"type": "grammar"}}}, {"response_format": {"type": "grammar"}}),
     "any JSON": ({"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}),
 }
 
@@ -214,15 +215,15 @@ NO: dict[str, tuple[dict[str, Any], str]] = {
     "no content": ({"input": [{"role": "user"}]}, "input[0].content"),
     "audio": (
         {"input": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
-        "input[0].content[0].type",
+        "input[0].content[0]",
     ),
     "a file": (
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
-        "input[0].content[0].type",
+        "input[0].content[0]",
     ),
     "an image by id": (
         {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
-        "input[0].content[0].image_url",
+        "input[0].content[0]",
     ),
     "an output without its call": ({"input": [{"type": "function_call_output", "output": ""}]}, "input[0].call_id"),
     "an output of nothing": ({"input": [{**OUTPUT, "output": None}]}, "input[0].output"),
@@ -234,8 +235,6 @@ NO: dict[str, tuple[dict[str, Any], str]] = {
     "a tool without name": ({"tools": [{"type": "function"}]}, "tools[0].type"),
     "an unknown tool": ({"tools": ["nothing"]}, "tools[0]"),
     "a choice": ({"tools": [LOOKUP], "tool_choice": {"type": "web_search"}}, "tool_choice"),
-    "a format": ({"text": {"format": {"type": "grammar"}}}, "text.format"),
-    "no format": ({"text": {"format": ["text"]}}, "text.format"),
     "truncation": ({"truncation": "auto"}, "truncation"),
     "a conversation": ({"conversation": "conv_1"}, "conversation"),
     "a template": ({"prompt": {"id": "pmpt_1"}}, "prompt"),
@@ -302,7 +301,7 @@ async def test_it_is_complete_while_it_runs() -> None:
     assert [item["status"] for item in found["output"]] == ["completed", "completed", "in_progress"]
     assert found["output"][1]["content"][0]["text"] == "I look it up."
     assert found["output"][2]["arguments"] == '{"word": "a"}'
-    assert state["result"]["id"] == found["id"]
+    assert state["result"]["response"]["id"] == found["id"]
 
 
 # -- in the foreground and in the background

@@ -160,7 +160,7 @@ async def test_the_details_of_usage_are_the_upstreams() -> None:
 
 
 def made(**body: Any) -> Responses:
-    return asked({"input": "Hi", "model": "test", **body}, Offer(), {})
+    return asked({"input": "Hi", "model": "test", **body}, Offer(), [], {})
 
 
 def begun(**body: Any) -> tuple[Responses, list[Written]]:
@@ -239,5 +239,12 @@ def test_what_one_client_alone_is_told_has_no_number_and_raises_in_the_sdks() ->
         assert (event["type"], "sequence_number" in event) == ("error", False)
         assert event["error"]["message"]
     assert format.object() == before
-    assert "2 to 4" in told([format.gap(3, 5)])[0]["error"]["message"]
+    assert "from the 3. to the 5." in told([format.gap(3, 5)])[0]["error"]["message"]
     assert format.opening("id") is None
+
+
+@pytest.mark.parametrize("odd", [[], "7", {"prompt_tokens": "7", "prompt_tokens_details": [7]}, {"completion_tokens": None}])
+async def test_usage_that_is_none_is_zeros(odd: Any) -> None:
+    async with sidecar(reply(chunk("a", usage=odd), finish(), DONE)) as s:
+        told = (await streamed(s))[-1]["response"]["usage"]
+    assert [value for value in told.values() if isinstance(value, int)] == [0, 0, 0]
