@@ -31,7 +31,8 @@ ALONE = 40
 FASTAPI = Peer("FastAPI proxy", "bench.peers.fastapi_proxy:app")
 DIRECT = "SDK client"
 ASKED: Any = {"model": "test", "messages": [{"role": "user", "content": "Hello"}]}
-TEXT = re.compile(rb'"content": ?"(\d+)"')
+RESPONSE: Any = {"model": "test", "input": "Hello", "stream": True, "store": False}
+TEXT = re.compile(rb'"(?:content|delta)": ?"(\d+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ WAYS = (
     Way("typed", SIDESTREAM, "/chat", ASKED),
     Way("plain", SIDESTREAM, "/chat", {**ASKED, "format": "plain"}),
     Way("/v1", SIDESTREAM, "/v1/chat/completions", {**ASKED, "stream": True}),
+    Way("responses", SIDESTREAM, "/v1/responses", RESPONSE),
+    Way("responses, kept", SIDESTREAM, "/v1/responses", {**RESPONSE, "store": True}),
     Way(FASTAPI.name, FASTAPI, "/v1/chat/completions", {**ASKED, "stream": True}),
 )
 
