@@ -38,6 +38,8 @@ def record(opening: Opening) -> dict[str, Any]:
     return {
         "name": format.name,
         "ids": format.ids,
+        "tells_opener": format.tells_opener,
+        "from_first": format.from_first,
         "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in format.headers],
         "opening": said(format.opening(opening.id) or b"").decode(),
         "gap": said(format.gap(FIRST, LAST)).decode(),
@@ -51,6 +53,7 @@ class Recorded(Format):
 
     def __init__(self, recorded: Mapping[str, Any]) -> None:
         self.name, self.ids = recorded["name"], recorded["ids"]
+        self.tells_opener, self.from_first = recorded["tells_opener"], recorded["from_first"]
         self.headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded["headers"])
         self._recorded = recorded
 

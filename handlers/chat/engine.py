@@ -70,8 +70,6 @@ class Answer:
         self._stages: list[Stage] = []
         self._asked = 0.0
         self._messages = list(request.messages)
-        functions = [function for tool in request.client_tools if isinstance(function := tool.get("function"), dict)]
-        self._clients = [str(function.get("name")) for function in functions]
         self._call_ids: set[str] = set()
         self._pending: tuple[Call, ...] = ()
         self._finish_reason: str | None = None
@@ -146,7 +144,7 @@ class Answer:
     async def _run(self) -> AsyncGenerator[Item, None]:
         final = False
         while not final:
-            stage = Stage(len(self._stages) + 1, [*self._clients, *self.request.own_tools], self._call_ids)
+            stage = Stage(len(self._stages) + 1, [*self.request.client_names, *self.request.own_tools], self._call_ids)
             yield StageBegun(stage.number)
             stream = self._chunks or await self.open()
             self._stages.append(stage)
@@ -176,11 +174,9 @@ class Answer:
             yield StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
 
     def _sorted(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
-        """The calls of the sidecar's tools, and the client's. A name that nobody knows is answered by the sidecar."""
-        if not self.request.own_tools:
-            return [], calls
-        clients = self._clients
-        return [call for call in calls if call.name not in clients], [call for call in calls if call.name in clients]
+        """The calls of the sidecar's tools, and the client's."""
+        own = [call for call in calls if self.request.answers(call.name)]
+        return own, [call for call in calls if call not in own]
 
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
         if stage.broken_off:

@@ -52,9 +52,15 @@ class ChatRequest:
     stream: bool = True
     conversation: Conversation | None = None
 
+    @property
+    def client_names(self) -> list[str]:
+        """The names of the client's functions."""
+        functions = [function for tool in self.client_tools if isinstance(function := tool.get("function"), dict)]
+        return [str(function.get("name")) for function in functions]
+
     def answers(self, name: str) -> bool:
         """Whether the sidecar answers a call of this name. One that nobody knows, it does, if it has any tools to offer."""
-        return bool(self.own_tools) and all(name != (tool.get("function") or {}).get("name") for tool in self.client_tools)
+        return bool(self.own_tools) and name not in self.client_names
 
 
 def _is_number(value: Any) -> bool:

@@ -476,3 +476,43 @@ def slow_model(chunks: Sequence[bytes]) -> Any:
     """Each answer takes about two seconds."""
     steps = [step for chunk in chunks for step in (chunk, Tick())]
     return upstream.serve(upstream.reply(*steps, upstream.finish(), upstream.DONE))
+
+
+async def test_a_conversation_is_one_for_all_processes(redis: RedisServer) -> None:
+    """A chat is found, joined, refused, stopped and replaced wherever its next request lands."""
+
+    def body(words: str, **more: Any) -> bytes:
+        earlier = {"id": "a1", "role": "assistant", "parts": [{"type": "text", "text": "Earlier."}]}
+        message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": words}]}
+        return json.dumps({"id": "c1", "messages": [message, earlier], **more}).encode()
+
+    async def post(port: int, given: bytes) -> int:
+        status, _ = await fetch(port, "/ui/chat", method="POST", headers={**JSON, **STATE}, body=given)
+        return status
+
+    script = upstream.reply(upstream.chunk("Hello"), upstream.HANG)
+    async with upstream.serve(script) as model:
+        model_of = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "k", "SIDESTREAM_MODEL": "test"}
+        async with processes(redis, 2, **model_of) as (one, two):
+            assert await post(one.port, body("Hello")) == 202
+            await model.wait_for(running=1)
+            assert await post(two.port, body("Hello")) == 202, "the same request joins"
+            assert await post(two.port, body("And?")) == 409
+            assert len(model.requests) == 1
+            watched = [asyncio.create_task(fetch(server.port, "/ui/chat/c1/stream")) for server in (one, two)]
+            while (await get_json(one.port, "/conversations/c1", STATE))["watchers"] == []:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            assert (await fetch(two.port, "/ui/chat/c1/stop", method="POST"))[0] == 204
+            await model.wait_for(running=0)
+            assert time.monotonic() - began < 1
+            (_, here), (_, there) = await asyncio.gather(*watched)
+            assert here == there
+            assert here.count(b'"messageId":"a1"') == 2, "the earlier parts, and the answer"
+            assert b'"type":"abort"' in here
+            assert await post(two.port, body("And now?")) == 202
+            await model.wait_for(running=1)
+            assert await post(one.port, body("Or rather?", replace=True)) == 202
+            await model.wait_for(running=1)
+            assert (await get_json(two.port, "/conversations/c1", STATE))["state"] == "running"
+            assert len(model.requests) == 3

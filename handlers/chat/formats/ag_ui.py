@@ -9,7 +9,7 @@
     Chunk, Refusal         TEXT_MESSAGE_START, TEXT_MESSAGE_CONTENT …, TEXT_MESSAGE_END at the stage's end
     Reasoning              REASONING_START, REASONING_MESSAGE_START, -_CONTENT …, -_END, REASONING_END
     CallBegun, CallDelta   TOOL_CALL_START, TOOL_CALL_ARGS
-    CallEnded              TOOL_CALL_END
+    CallEnded              TOOL_CALL_END; REASONING_ENCRYPTED_VALUE with what else the upstream sent, which it wants back
     ToolResult             TOOL_CALL_RESULT
     StageDone              STEP_FINISHED
     the source ended       RUN_FINISHED, success; pendingToolCallIds are those that the client has to answer
@@ -25,6 +25,7 @@ Limit: `state` and `resume` are not looked at: nothing here has a state, or inte
 sent to the upstream; of media, images are.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -128,6 +129,9 @@ class AGUI(ChatFormat):
                 yield spans.event(_event("TOOL_CALL_ARGS", toolCallId=self._calls[index], delta=arguments))
             case items.CallEnded(call):
                 yield spans.end(call.id)
+                if call.fields:
+                    value = {"subtype": "tool-call", "entityId": call.id, "encryptedValue": dumps(call.fields).decode()}
+                    yield spans.event(_event("REASONING_ENCRYPTED_VALUE", **value))
                 if self.request.answers(call.name):
                     self._unanswered[call.id] = None
             case items.ToolResult(_, call, outcome):
@@ -230,7 +234,7 @@ def _message(message: Mapping[str, Any], number: int, answered: set[Any]) -> Ite
         case "assistant":
             # A call without a result was given up: the upstream would refuse it.
             calls = [call for call in message.get("toolCalls") or () if isinstance(call, dict) and call.get("id") in answered]
-            made = [{"id": call.get("id"), "type": "function", "function": call.get("function")} for call in calls]
+            made = [_sent_back(call) | {"id": call.get("id")} for call in calls]
             if content or made:
                 yield {"role": "assistant", "content": content or None} | ({"tool_calls": made} if made else {})
         case "tool":
@@ -242,6 +246,17 @@ def _message(message: Mapping[str, Any], number: int, answered: set[Any]) -> Ite
             return
         case role:
             raise wrong(f"messages[{number}].role", f"{str(role)[:100]!r} is none of AG-UI's")
+
+
+def _sent_back(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as the model made it, with what the client has kept of it."""
+    try:
+        fields = json.loads(call.get("encryptedValue") or "{}")
+    except (TypeError, ValueError):  # another server's
+        fields = {}
+    fields = fields if isinstance(fields, dict) else {}
+    function = {**(fields.get("function") or {}), **(call.get("function") or {})}
+    return {"type": "function", **fields, "function": function}
 
 
 def _part(part: Any, number: int) -> dict[str, Any]:

@@ -52,6 +52,9 @@ from sse.wire.payload import dumps
 _TRANSPORT: Final = ("id", "messages", "trigger", "messageId")
 """Fields of the client's; what an application adds to its body is the request's own: model, tools, linger, replace, …"""
 
+_OWN: Final = "sidestream"
+"""The provider's name under which the client keeps what else the upstream sent with a call, and sends it back."""
+
 _REASONS: Final = ("stop", "length", "content-filter", "tool-calls")
 
 
@@ -93,7 +96,8 @@ class UIMessages(ChatFormat):
     def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
         if not self._earlier:
             return None
-        return b"".join([self._start(), *(event for part in self._earlier["parts"] for event in _again(part))])
+        parts = enumerate(self._earlier["parts"])
+        return b"".join([self._start(), *(event for number, part in parts for event in _again(part, number))])
 
     def item(self, item: items.Item) -> Written:
         if type(item) is items.Chunk and self._kind == "text" and item.text:  # most items are this one
@@ -149,7 +153,7 @@ class UIMessages(ChatFormat):
                 self._due[call.id] = None
                 if not self._whose(call.name):
                     del self._due[call.id]
-                yield self._spans.begin(call.id, self._input(call.id, call.name, call.arguments))
+                yield self._spans.begin(call.id, self._input(call))
             case items.ToolResult(_, call, outcome):
                 del self._due[call.id]
                 fields = {"toolCallId": call.id, **self._whose(call.name)}
@@ -175,12 +179,14 @@ class UIMessages(ChatFormat):
             yield self._spans.begin(kind, _part(f"{kind}-start", id=str(self._blocks)))
         yield self._spans.event(_part(f"{kind}-delta", id=str(self._blocks), delta=text))
 
-    def _input(self, id: str, name: str, arguments: str) -> bytes:
-        fields = {"toolCallId": id, "toolName": name, **self._whose(name)}
+    def _input(self, call: items.Call) -> bytes:
+        fields: dict[str, Any] = {"toolCallId": call.id, "toolName": call.name, **self._whose(call.name)}
+        if call.fields:
+            fields["providerMetadata"] = {_OWN: call.fields}
         try:
-            return _part("tool-input-available", input=json.loads(arguments or "{}"), **fields)
+            return _part("tool-input-available", input=json.loads(call.arguments or "{}"), **fields)
         except ValueError as error:
-            return _part("tool-input-error", input=arguments, errorText=f"The arguments are not JSON: {error}.", **fields)
+            return _part("tool-input-error", input=call.arguments, errorText=f"The arguments are not JSON: {error}.", **fields)
 
     def _whose(self, name: str) -> dict[str, bool]:
         """What is said of a call that the sidecar answers."""
@@ -268,7 +274,7 @@ def _assistant(step: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     calls = [part for part in step if _tool(part) and str(part.get("state")).startswith("output-")]
     if not calls and not _text(step):
         return
-    made = [{"id": part.get("toolCallId"), "type": "function", "function": _function(part)} for part in calls]
+    made = [_call(part).message() for part in calls]
     yield {"role": "assistant", "content": _text(step) or None} | ({"tool_calls": made} if made else {})
     for part in calls:
         failed = part["state"] != "output-available"
@@ -277,9 +283,11 @@ def _assistant(step: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"role": "tool", "tool_call_id": part.get("toolCallId"), "content": content}
 
 
-def _function(part: Mapping[str, Any]) -> dict[str, str]:
-    given = part.get("input")
-    return {"name": _tool(part), "arguments": dumps(given if isinstance(given, dict) else {}).decode()}
+def _call(part: Mapping[str, Any]) -> items.Call:
+    given, metadata = part.get("input"), part.get("callProviderMetadata")
+    fields = metadata.get(_OWN) if isinstance(metadata, dict) else None
+    arguments = dumps(given if isinstance(given, dict) else {}).decode()
+    return items.Call(0, str(part.get("toolCallId")), _tool(part), arguments, fields if isinstance(fields, dict) else {})
 
 
 def _tool(part: Mapping[str, Any]) -> str:
@@ -303,9 +311,9 @@ def _content(part: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"type": "image_url", "image_url": {"url": part.get("url")}}
 
 
-def _again(part: Mapping[str, Any]) -> Iterator[bytes]:
+def _again(part: Mapping[str, Any], number: int) -> Iterator[bytes]:
     """A part that was there before this answer, as the protocol writes it."""
-    kind, id = part["type"], f"earlier-{new_id()}"
+    kind, id = part["type"], f"earlier-{number}"
     if kind in ("text", "reasoning"):
         yield _part(f"{kind}-start", id=id)
         yield _part(f"{kind}-delta", id=id, delta=part.get("text") or "")

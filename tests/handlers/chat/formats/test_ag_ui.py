@@ -99,6 +99,22 @@ async def test_a_tool_of_the_clients_is_pending() -> None:
     assert said[-1]["result"]["finishReason"] == "tool_calls"
 
 
+async def test_what_else_the_upstream_sent_with_a_call_comes_back() -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "abc"}}}
+    made = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "pick", "arguments": "{}"}, **signed}
+    async with sidecar(reply(event(chunk_object({"tool_calls": [made]})), finish("tool_calls"), DONE)) as s:
+        said = told((await post(s, run(tools=[PICK]))).body)
+    [kept] = [one for one in said if one["type"] == "REASONING_ENCRYPTED_VALUE"]
+    assert (kept["entityId"], json.loads(kept["encryptedValue"])) == ("call_1", signed)
+    call = {**CALL, "id": "call_1", "encryptedValue": kept["encryptedValue"]}
+    answered = {"id": "t", "role": "tool", "toolCallId": "call_1", "content": "red"}
+    messages = AGUI(run({"id": "a", "role": "assistant", "toolCalls": [call]}, answered), Offer()).request.messages
+    assert messages[0]["tool_calls"] == [{**CALL, "id": "call_1", **signed}]
+    foreign = {**call, "encryptedValue": "not ours"}
+    messages = AGUI(run({"id": "a", "role": "assistant", "toolCalls": [foreign]}, answered), Offer()).request.messages
+    assert messages[0]["tool_calls"] == [{**CALL, "id": "call_1"}]
+
+
 async def test_a_call_that_is_not_run_is_answered_all_the_same() -> None:
     async with sidecar(reply(call("calculate", "{}"), finish("tool_calls"), DONE), max_stages=1) as s:
         said = told((await post(s, run(forwardedProps={"tools": ["calculate"]}))).body)

@@ -144,6 +144,14 @@ async def test_a_tool_of_the_clients_is_left_to_the_client() -> None:
     assert said[-1]["finishReason"] == "tool-calls"
 
 
+async def test_what_else_the_upstream_sent_with_a_call_is_kept_by_the_client() -> None:
+    signed = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "pick", "arguments": "{}"}, **SIGNED}
+    script = reply(event(chunk_object({"tool_calls": [signed]})), finish("tool_calls"), DONE)
+    async with sidecar(script) as s:
+        [part] = [part for part in parts(await post(s, asked(tools=[PICK]))) if part["type"] == "tool-input-available"]
+    assert part["providerMetadata"] == {"sidestream": SIGNED}
+
+
 async def test_arguments_that_are_not_json_are_an_error_of_the_call() -> None:
     async with sidecar(reply(call("pick", '{"x": '), finish("length"), DONE)) as s:
         said = parts(await post(s, asked(tools=[PICK])))
@@ -287,6 +295,7 @@ def messages(*given: Part, **body: Any) -> list[Part]:
 
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "pick", "arguments": '{"x":1}'}}
+SIGNED = {"extra_content": {"google": {"thought_signature": "abc"}}}
 IMAGE = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AA=="}
 
 
@@ -327,6 +336,13 @@ IMAGE = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64
             [
                 {"role": "assistant", "content": None, "tool_calls": [CALL]},
                 {"role": "tool", "tool_call_id": "call_1", "content": '{"error":"no"}'},
+            ],
+        ),
+        (
+            [assistant(tool("output-available", output="red", callProviderMetadata={"sidestream": SIGNED, "other": {}}))],
+            [
+                {"role": "assistant", "content": None, "tool_calls": [{**CALL, **SIGNED}]},
+                {"role": "tool", "tool_call_id": "call_1", "content": "red"},
             ],
         ),
         ([user(), assistant(tool("input-streaming"))], [{"role": "user", "content": "Hello"}]),
