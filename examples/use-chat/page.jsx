@@ -22,21 +22,27 @@ function Chat() {
   const { messages, setMessages, sendMessage, addToolOutput, resumeStream, status, error } = useChat({
     id, transport, messages: kept, resume: true,
     sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+    // Of a short answer React may never have shown "streaming".
+    onFinish: ({ messages, isError }) => isError || tell(messages, false),
   })
   const asked = useRef(false)
+  const tell = (messages, running) => {   // the other tabs, once, of what was asked for here
+    if (asked.current) tabs.postMessage({ messages, running })
+    asked.current = false
+  }
 
   // What is kept never ends with an answer that is not complete: the sidecar has that, and tells it again.
   useEffect(() => {
     const running = status === "streaming" || status === "submitted"
     const complete = running && messages.at(-1)?.role === "assistant" ? messages.slice(0, -1) : messages
     localStorage.setItem(`chat-${id}`, JSON.stringify(complete))
-    if (status === "streaming" && asked.current) {   // the answer runs, so that the other tabs can watch it
-      asked.current = false
-      tabs.postMessage(complete)
-    }
+    if (status === "streaming") tell(complete, true)   // the answer runs, so that the other tabs can watch it
   }, [messages, status])
   useEffect(() => {
-    tabs.onmessage = ({ data }) => { setMessages(data); resumeStream() }
+    tabs.onmessage = ({ data: { messages, running } }) => {
+      setMessages(messages)
+      if (running) resumeStream()
+    }
   }, [])
 
   const ask = (event) => {
