@@ -6,11 +6,12 @@ async with nginx(tmp_path, sidecar=8090) as proxy: ...
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from tests.support.require import require
 
 CONFIGURATION = Path(__file__).parents[2] / "nginx.conf"
+EPHEMERAL = 32_768
+"""The first port that Linux gives to outgoing connections, and to whoever asks for any (ip_local_port_range's default)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,12 @@ def work_switched_on(configuration: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that were free a moment ago."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
+    """Ports of 127.0.0.1 that are free. They lie below those that the kernel gives out, so that no connection takes one."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(10_000, EPHEMERAL)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     return ports
 
 
