@@ -7,8 +7,8 @@ PY := $(VENV)/bin/python
 
 help:
 	@echo 'make run        serve on http://127.0.0.1:8090'
-	@echo 'make test       all tests but those on real servers and in browsers (e2e); run it between two edits'
-	@echo 'make test-3.12  the same on Python 3.12'
+	@echo 'make test       all tests but the slow ones and those on real servers and in browsers (e2e), in a minute'
+	@echo 'make test-3.12  the slow ones too, on Python 3.12'
 	@echo 'make check      lint, types, all tests with coverage; then `make test` on every other Python of this machine'
 	@echo 'make bench      measure Sidestream, and other servers beside it'
 	@echo 'make format     format the code'
@@ -18,7 +18,7 @@ run: $(VENV)/run.stamp
 	@exec $(PY) app.py
 
 test: $(VENV)/check.stamp
-	$(PY) -m pytest -q -m 'not e2e'
+	$(PY) -m pytest -q -m 'not e2e and not slow'
 
 test-%: .venv-%/test.stamp
 	.venv-$*/bin/python -m pytest -q -m 'not e2e'

@@ -129,6 +129,7 @@ SERVE = (
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "repeat", "times"),
     [("sys", 1, {2, 3}), ("sys.modules['uvloop'] = None", 60, {1})],

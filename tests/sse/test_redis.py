@@ -26,6 +26,8 @@ from sse.store import Holder, Limits, Store
 from sse.stream import Opening, State, Stream, Trigger, new_id
 from tests.support.redis import RedisServer, redis_server
 
+pytestmark = pytest.mark.e2e
+
 
 class Reader:
     """A watcher that takes what there is."""

@@ -161,6 +161,7 @@ async def helper(url: str, **asked: Any) -> Any:
             return type(error)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the SDK's own, about types that are not what they should be
 @pytest.mark.parametrize("case", [*cases("texts"), *cases("tool_calls")])
 async def test_the_sdks_helper_gives_what_it_gives_in_front_of_the_upstream(case: dict[str, Any]) -> None:
@@ -171,6 +172,7 @@ async def test_the_sdks_helper_gives_what_it_gives_in_front_of_the_upstream(case
         assert await helper(through) == expected
 
 
+@pytest.mark.slow
 async def test_for_some_cases_at_least_the_helper_works_directly() -> None:
     worked = 0
     for case in [*cases("texts"), *cases("tool_calls")]:

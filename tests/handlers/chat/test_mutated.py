@@ -23,6 +23,8 @@ from tests.support.chatting import named, sidecar
 from tests.support.formats import CLIENTS
 from tests.support.upstream import BREAK, DONE, Script, call, chunk, chunk_object, event, finish, usage
 
+pytestmark = pytest.mark.slow
+
 BATCHES: Final = 20
 EACH: Final = 100
 

@@ -235,6 +235,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 def test_twice_as_many_fragments_take_twice_as_long(kind: Any) -> None:
     def seconds(count: int) -> float:
