@@ -29,8 +29,9 @@ from sidecar.service import Service, backend_for
 from sidecar.settings import Settings, from_environment
 from sse import resume
 from sse.asgi import Receive, Scope, Send, lifespan
+from sse.budget import Charge
 from sse.errors import Disconnected, Full, Problem
-from sse.http import Request, problem_response
+from sse.http import SLICE, UNCHARGED, Request, Response, problem_response
 from sse.store import Backend
 from sse.stream import Stream
 
@@ -176,6 +177,8 @@ class Sidestream:
             await reply(request, send, exchange.headers(headers))
         except (Disconnected, OSError) as error:
             logger.debug("%s %s: the client is gone: %r", request.method, logs.short_path(request.path), error)
+            if self._service is not None:
+                self._service.counts.unanswered += 1
         finally:
             exchange.end(reply)
             if self._service is not None and reply is not None:
@@ -187,21 +190,28 @@ class Sidestream:
         except ValueError as error:  # without a lifespan the error has not been logged yet
             logger.error("%s", error)
             return problem_response(Problem(500, "A setting is wrong; the log says which."))
-        problem: Problem
+        request.charge = Charge(service.store.budget)
+        request.send_timeout, request.turn = service.settings.send_timeout, service.turn
+        # No name keeps an error: an error holds its traceback, which holds this function's variables, and so a cycle.
         try:
             route = self._routes.find(request)
             stream = await self._named(service, request)
             access.check(service.settings, request, route.right, stream)
-            return await route.handler(service, request, stream)
+            reply = await route.handler(service, request, stream)
+            return answers.Large(service, reply) if isinstance(reply, Response) and len(reply.body) > SLICE else reply
         except Full as full:
-            problem = answers.busy(full)
-        except Problem as raised:
-            problem = raised
+            return self._refusal(service, request, answers.busy(full))
+        except Problem as problem:
+            return self._refusal(service, request, problem)
         except Disconnected:
             raise
         except Exception:
             logger.exception("%s %s failed", request.method, logs.short_path(request.path))
-            problem = Problem(500, "The request failed; the log says why.")
+            return self._refusal(service, request, Problem(500, "The request failed; the log says why."))
+        finally:
+            request.charge = UNCHARGED  # a stream that needs what was made of the body has the charge
+
+    def _refusal(self, service: Service, request: Request, problem: Problem) -> Reply:
         return answers.refusal(service, request, problem, self._routes.errors(request.path))
 
     async def _named(self, service: Service, request: Request) -> Stream | None:

@@ -98,8 +98,8 @@ class Metrics:
         yield "streams", "Streams held, by state.", ("state",), states
         yield "watchers", "Connections that watch.", (), {(): store.watchers}
         yield "watchers_limit", "How many may.", (), {(): store.limits.watchers}
-        yield "log_bytes", "Memory that event logs hold.", (), {(): store.budget.used}
-        yield "log_bytes_limit", "How much they may.", (), {(): store.budget.limit}
+        yield "memory_bytes", "Memory that is charged to SIDESTREAM_MEMORY.", (), {(): store.budget.used}
+        yield "memory_bytes_limit", "How much may be charged.", (), {(): store.budget.limit}
         text = "Jobs with a thread, waiting for one, or cancelled and still holding one."
         yield "jobs", text, ("state",), self._threads.counts()
         yield "draining", "1 from SIGTERM on.", (), {(): int(store.draining)}
@@ -128,6 +128,11 @@ class Metrics:
             yield "store_reconnects", "Times that the store was back.", (), {(): link.reconnects}
         counts = self._service.counts
         yield "requests", "Requests answered, by status.", ("status",), counts.requests
+        yield "refused", "Requests refused for want of room, by the limit that was reached.", ("limit",), counts.refused
+        text = "Requests whose client left, or stopped reading, before it had its answer."
+        yield "unanswered", text, (), {(): counts.unanswered}
+        text = "Streams that were dropped before their time, for want of memory."
+        yield "forgotten", text, (), {(): self._service.store.forgotten}
         yield "watchers_ended", "Connections that watched, by how they ended.", ("outcome",), counts.outcomes
         yield "streams_ended", "Streams that ended, by state and reason.", ("state", "reason"), counts.ended
         yield "failures", "Failed streams and chat requests, by code.", ("code",), counts.failures

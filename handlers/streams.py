@@ -13,7 +13,9 @@ from sse.stream import State, Stream, Trigger
 async def watch(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`GET /streams/{id}`: the events; with `Accept: application/json` the state."""
     if request.accepts("application/json"):
-        return json_response(await describe(service, request, found(stream)))
+        stream = found(stream)
+        result = {} if stream.opening.result is None else {"result": await service.result(stream)}
+        return json_response(describe(service, request, stream) | result)
     return resume(service, request, stream)
 
 
@@ -36,15 +38,15 @@ async def drop(service: Service, request: Request, stream: Stream | None) -> Rep
 
 
 async def index(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-    """`GET /streams?limit=`: all streams that are held, newest first."""
+    """`GET /streams?limit=`: all streams that are held, newest first, without their results."""
     limit = request.integer("limit", 100, minimum=1, maximum=10000)
     streams = [*service.store.streams.values(), *await service.store.backend.newest(limit)]
     newest = sorted(streams, key=lambda stream: stream.created, reverse=True)[:limit]
-    return json_response({"streams": await asyncio.gather(*[describe(service, request, stream) for stream in newest])})
+    return json_response({"streams": [describe(service, request, stream) for stream in newest]})
 
 
-async def describe(service: Service, request: Request, stream: Stream) -> dict[str, Any]:
-    """The state document. Times: seconds since 1970. Ages: seconds. lag: number of events that a watcher has not taken."""
+def describe(service: Service, request: Request, stream: Stream) -> dict[str, Any]:
+    """The state document, without the result. Times: seconds since 1970. Ages: seconds. lag: events that a watcher lacks."""
     log = stream.log
     events = log.last - log.closed
     age = None if stream.last_event is None else asyncio.get_running_loop().time() - stream.last_event
@@ -72,8 +74,6 @@ async def describe(service: Service, request: Request, stream: Stream) -> dict[s
         document["age"] = time.time() - stream.created
     if stream.failure is not None:
         document["error"] = {"error": stream.failure.message, "code": stream.failure.code}
-    if stream.opening.result is not None:
-        document["result"] = await service.store.ask(stream, "result")
     return document
 
 

@@ -27,7 +27,7 @@ from sse.wire.encoder import encode
 from sse.wire.event import Event
 from sse.wire.payload import dumps
 
-NOT_OF_THE_STREAM = ("last_event_id", "key", "from")
+NOT_OF_THE_STREAM = ("last_event_id", "lastEventId", "key", "from")
 """Query parameters that say how to watch and not what. They don't count when two requests are compared."""
 
 PASSING = ("shutting down", "store")
@@ -81,8 +81,24 @@ class Head:
     def __init__(self, headers: Headers = ()) -> None:
         self._headers = headers
 
-    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:  # noqa: ARG002
-        await head(send, (*self._headers, *headers))
+    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+        await head(request, send, (*self._headers, *headers))
+
+
+class Large(Response):
+    """A whole answer that takes several messages. It counts as a watcher, and is charged until it is sent."""
+
+    def __init__(self, service: Service, response: Response) -> None:
+        """Raises Full."""
+        Response.__init__(self, response.status, response.body, response.headers)
+        self._store, self._charges = service.store, service.outgoing(len(response.body))
+        self._store.seat()
+
+    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+        try:
+            await Response.__call__(self, request, send, headers)
+        finally:
+            self._store.watchers -= 1
 
 
 # -- opening
@@ -135,7 +151,7 @@ async def start(
     opening = None
     try:
         with store.reserve():
-            opening = prepared(service, propose(), id=stream_id, identity=identity, claim=claim)
+            opening = prepared(service, request, propose(), id=stream_id, identity=identity, claim=claim)
             await store.backend.announce(opening)
             return store.open(opening)
     except BaseException:
@@ -159,15 +175,10 @@ async def _again(store: Store, claim: str, holder: Holder) -> Stream | None:
     return stream
 
 
-def begin(service: Service, opening: Opening, **changes: Any) -> Stream:
-    """Open a stream for this request; within `Store.reserve`."""
-    return service.store.open(prepared(service, opening, **changes))
-
-
-def prepared(service: Service, opening: Opening, **changes: Any) -> Opening:
+def prepared(service: Service, request: Request, opening: Opening, **changes: Any) -> Opening:
     """An opening for this request, transliterated where the settings ask for that. changes: members that are known here."""
     ascii = service.settings.ascii and opening.format.transliterated
-    return replace(opening, request_id=REQUEST_ID.get(), ascii=ascii, **changes)
+    return replace(opening, request_id=REQUEST_ID.get(), ascii=ascii, charge=request.charge, **changes)
 
 
 def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
@@ -181,7 +192,8 @@ def private(service: Service, request: Request, opening: Opening, *, after: int 
     if request.method == "HEAD":
         return Head()
     with service.store.reserve(), seat(service):
-        stream = begin(service, opening, linger=0, keep=0, ids="", start=after or 0, listed=False)
+        changes: dict[str, Any] = {"linger": 0, "keep": 0, "ids": "", "start": after or 0, "listed": False}
+        stream = service.store.open(prepared(service, request, opening, **changes))
     return follow(service, request, stream, after)
 
 
@@ -286,6 +298,8 @@ def refusal(service: Service, request: Request, problem: Problem, errors: Callab
     a `retry`, and where there are several processes, so does a newcomer. One whose stream is gone gets an event that says so;
     with its id, the next reconnect is answered 204.
     """
+    if "limit" in problem.members:
+        service.counts.refused[problem.members["limit"]] += 1
     if request.accepts("text/event-stream"):
         if isinstance(problem, Gone) and request.method != "DELETE":
             data = dumps({"error": problem.detail, **problem.members, "fatal": True})

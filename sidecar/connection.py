@@ -42,14 +42,16 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from sse.asgi import Message, Receive, Scope, Send
-from sse.watch import CONNECTION
+from sse.asgi import CONNECTION, Message, Receive, Scope, Send
 
 MAX_TARGET: Final = 8 * 1024
 MAX_HEAD: Final = 32 * 1024
 MAX_REST: Final = 16 * 1024 * 1024
 HEAD_TIMEOUT: Final = 10.0
 MAX_PIPELINED: Final = 16
+MAX_BUFFERED: Final = 16 * 1024
+"""Bytes that may wait for the kernel to take them; above that, nothing more is sent. It is what a stalled client costs."""
+
 EMPTY_LINE: Final = len(b"\r\n")
 """Bytes that may follow a request whose answer is an event stream: some clients send an empty line too many (2.2)."""
 
@@ -88,6 +90,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(MAX_BUFFERED)
         if self.client is not None:  # RFC 4291, 2.5.5.2: how a socket for both versions shows an IPv4 address
             self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])
         self._hurry()

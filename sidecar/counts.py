@@ -30,7 +30,10 @@ class Histogram:
 
 
 class Counts:
-    """watching: the connections that watch now. sent, events, send_time: totals of the watchers that have ended."""
+    """watching: the connections that watch now. sent, events, send_time: totals of the watchers that have ended.
+
+    unanswered: requests whose client left, or stopped reading, before it had its answer. refused: by the limit reached.
+    """
 
     def __init__(self) -> None:
         self.watching: set[EventStream] = set()
@@ -38,6 +41,8 @@ class Counts:
         self.events = 0
         self.send_time = 0.0
         self.resumes = 0
+        self.unanswered = 0
+        self.refused: Counter[str] = Counter()
         self.outcomes = Counter({outcome.value: 0 for outcome in Outcome})
         self.ended: Counter[tuple[str, str]] = Counter()  # by state and reason
         self.failures: Counter[str] = Counter()  # by code

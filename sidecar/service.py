@@ -1,11 +1,14 @@
 """The service: the settings, the store, the counts and the pace of sending, which all features share."""
 
+import asyncio
 from typing import Any
 
 from sidecar import logs
 from sidecar.counts import Counts
 from sidecar.settings import Settings
-from sse.errors import MissingExtra, Problem, Unwritable
+from sse.budget import Budget, Charge
+from sse.errors import Full, MissingExtra, Problem, Unwritable
+from sse.http import SLICE
 from sse.sender import Pace
 from sse.store import Backend, Limits, Store
 from sse.stream import Stream
@@ -34,7 +37,10 @@ def backend_for(settings: Settings) -> Backend | None:
 
 
 class Service:
-    """It is made once, at the start, and given to every handler. Raises ValueError for a setting that can't be used."""
+    """It is made once, at the start, and given to every handler. Raises ValueError for a setting that can't be used.
+
+    turn: for `Request.turn`.
+    """
 
     def __init__(self, settings: Settings, backend: Backend | None = None) -> None:
         if settings.ascii:
@@ -53,6 +59,24 @@ class Service:
         )
         self.store = Store(limits, backend=backend, on_end=self._ended)
         self.pace = Pace(settings.heartbeat, settings.send_timeout, settings.retry)
+        self.turn = asyncio.Lock()
+        self._outgoing = Budget(settings.memory // 4)
+
+    def outgoing(self, size: int) -> tuple[Charge, Charge]:
+        """Charge a large answer of `size` bytes. Raises Full.
+
+        All of them together have a quarter of the memory: clients that don't read can't have more than that dropped.
+        """
+        charges = Charge(self._outgoing), Charge(self.store.budget)
+        for charge in charges:
+            charge.claim(size)
+        return charges
+
+    async def result(self, stream: Stream) -> Any:
+        """What a stream has come to, whichever process runs it. Raises Full if there is no room for an answer that holds it."""
+        if stream.kept.size > SLICE and not self._outgoing.fits(stream.kept.size):
+            raise Full("memory")
+        return await self.store.ask(stream, "result")
 
     def _ended(self, stream: Stream) -> None:
         self.counts.stream_ended(stream)

@@ -18,6 +18,12 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 T = TypeVar("T")
 
+CONNECTION = "sidestream.connection"
+"""The scope extension of our own server: {"open": called when an event stream begins, "abort": drops the connection}.
+
+Its presence also says that no middleware wraps the server's `send`, so that events may be sent at once (`eager`).
+"""
+
 
 class Attendance:
     """Lets the request's own task await `receive()` until the client is gone, or until `leave` is called elsewhere.
@@ -71,9 +77,12 @@ async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         if not task.done():
             task.cancel()
             await asyncio.wait((task,))
-    if gone and (task.cancelled() or task.exception() is not None):
-        raise Disconnected("before the answer was complete")
-    return task.result()
+    try:
+        if gone and (task.cancelled() or task.exception() is not None):
+            raise Disconnected("before the answer was complete")
+        return task.result()
+    finally:
+        del task  # a task holds its error, which holds this function's variables
 
 
 async def lifespan(receive: Receive, send: Send, start: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:

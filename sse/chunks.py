@@ -7,14 +7,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from sse.asgi import Send, attended
-from sse.http import ALWAYS, Headers, Request
+from sse.http import ALWAYS, Headers, Request, deliver
 
 
 class Chunks:
     """An answer that is sent as it is made: a body message for each chunk that `source` yields, while the client is there.
 
-    headers: names in lower case. The source is closed when it ends and when the client leaves.
-    Limit: there is no send timeout. Use it for bodies that fit into a socket's buffer.
+    headers: names in lower case. The source is closed when it ends and when the client leaves or stops reading.
     """
 
     status = 200
@@ -25,12 +24,13 @@ class Chunks:
 
     async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
         own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
-        await send({"type": "http.response.start", "status": self.status, "headers": [*own, *ALWAYS, *headers]})
+        start = {"type": "http.response.start", "status": self.status, "headers": [*own, *ALWAYS, *headers]}
         async with aclosing(self._source):
+            await deliver(request, send, (start,))
             if request.method != "HEAD":
-                await attended(request.receive, self._send(send))
-        await send({"type": "http.response.body", "body": b""})
+                await attended(request.receive, self._send(request, send))
+        await deliver(request, send, ({"type": "http.response.body", "body": b""},))
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, request: Request, send: Send) -> None:
         async for chunk in self._source:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await deliver(request, send, ({"type": "http.response.body", "body": chunk, "more_body": True},))

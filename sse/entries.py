@@ -148,6 +148,8 @@ class Owner(Protocol):
 class Replica:
     """A stream that runs here, as Redis has it. position: the newest number there. done: its end is there, or can't be."""
 
+    offset = 0
+
     def __init__(self, stream: Stream, owner: Owner, epoch: bytes) -> None:
         self.stream = stream
         self.position = 0

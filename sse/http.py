@@ -6,22 +6,31 @@ In:  scope and receive (asgiref `specs/www.rst`). Out: messages to send.
 import asyncio
 import codecs
 import re
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
-import orjson
-
 from sse import accept
-from sse.asgi import Receive, Scope, Send
+from sse.asgi import CONNECTION, Message, Receive, Scope, Send
+from sse.budget import Budget, Charge
 from sse.errors import Disconnected, Problem, Unwritable
-from sse.wire.payload import dumps
+from sse.wire.document import loads
+from sse.wire.payload import dumps, fragment
 
 MAX_BODY = 4 << 20
 BODY_TIMEOUT = 30.0
+SEND_TIMEOUT = 30.0
+
+SLICE = 16 * 1024
+"""Bytes of one body message at the most."""
 
 _NUMBER = r"-?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+
+UNCHARGED = Charge(Budget())
+"""Where nobody keeps account."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -30,9 +39,13 @@ ALWAYS: Headers = ((b"cache-control", b"no-store, no-transform"), (b"x-content-t
 
 
 class Request:
-    """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched."""
+    """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched.
 
-    __slots__ = ("_query", "method", "params", "path", "receive", "root_path", "scope")
+    send_timeout: seconds that one send may be pending. charge: the memory of the body, and of what is made of it. turn: held
+    while a large body is parsed, and for as long again, so that other tasks never wait for two of them.
+    """
+
+    __slots__ = ("_query", "charge", "method", "params", "path", "receive", "root_path", "scope", "send_timeout", "turn")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -41,6 +54,9 @@ class Request:
         self.root_path: str = scope.get("root_path", "").rstrip("/")
         self.path = self._strip(scope["path"])
         self.params: dict[str, str] = {}
+        self.send_timeout = SEND_TIMEOUT
+        self.charge = UNCHARGED
+        self.turn: asyncio.Lock | None = None
         self._query: dict[str, str] | None = None
 
     def _strip(self, path: str) -> str:
@@ -69,8 +85,11 @@ class Request:
 
     @property
     def last_event_id(self) -> str | None:
-        """From the header (9.2.4) or, since a page can't set that on its first connection, from a query parameter."""
-        return self.header(b"last-event-id") or self.query.get("last_event_id") or None
+        """From the header (9.2.4) or, since a page can't set that on its first connection, from a query parameter.
+
+        Polyfills of EventSource, which can't set it later either, call the parameter lastEventId.
+        """
+        return self.header(b"last-event-id") or self.query.get("last_event_id") or self.query.get("lastEventId") or None
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """A query parameter as an integer within bounds, else a 400 that names it."""
@@ -116,45 +135,52 @@ class Request:
                 yield body
 
     async def body(self, *, limit: int = MAX_BODY, timeout: float = BODY_TIMEOUT) -> bytes:
-        """The whole body: at most `limit` bytes, else 413, within `timeout` seconds in all, else 408."""
-        too_large = Problem(413, f"The body may have {limit} bytes at the most.")
-        length = self.header(b"content-length")
-        if length is not None and length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > limit):
-            raise too_large
+        """The whole body: at most `limit` bytes, else 413, within `timeout` seconds in all, else 408. Raises Full."""
+        length = self.header(b"content-length") or ""
+        if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > limit):
+            raise _too_large(limit)
         body = bytearray()
         try:
             async with asyncio.timeout(timeout):
                 async for chunk in self.chunks(timeout=timeout):
+                    self.charge.claim(len(chunk))
                     body += chunk
                     if len(body) > limit:
-                        raise too_large
+                        raise _too_large(limit)
         except TimeoutError:
             raise Problem(408, f"The body did not arrive within {timeout:g} s.") from None
         return bytes(body)
 
     async def json(self, *, limit: int = MAX_BODY, timeout: float = BODY_TIMEOUT) -> Any:
-        """The body as JSON, None where it is empty: 415 unless it says that it is JSON, 400 if it isn't.
+        """The body as JSON, None where it is empty: 415 unless it says that it is JSON, 400 for what `document` refuses.
 
-        400 too for what has more levels than can be written again (orjson reads 1,024 and writes 254).
+        Charged is then what the value takes. Raises Full.
         """
         body = (await self.body(limit=limit, timeout=timeout)).removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: may be ignored
         if not body:
             return None
         if self.media_type != "application/json":
             raise Problem(415, "The body must be application/json.", headers={"accept": "application/json"})
-        try:
-            value = orjson.loads(body)
-            if body.count(b"[") + body.count(b"{") > 254:
-                dumps(value)
-        except orjson.JSONDecodeError as error:
-            raise Problem(400, f"The body is not JSON: {error}.") from error
-        except Unwritable:
-            raise Problem(400, "The body may have 254 levels at the most.") from None
+        large = len(body) > SLICE
+        async with self.turn if large and self.turn else nullcontext():
+            begin = time.monotonic()
+            try:
+                value = loads(body, self.charge.claim)
+            except ValueError as error:
+                raise Problem(400, f"The body {error}.") from None
+            finally:
+                if large:
+                    await asyncio.sleep(time.monotonic() - begin)
+        self.charge.add(-len(body))
         return value
 
 
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"The body may have {limit} bytes at the most.")
+
+
 class Response:
-    """A whole answer, sent at once. headers: names in lower case; those given to a call are added."""
+    """A whole answer. headers: names in lower case; those given to a call are added."""
 
     def __init__(self, status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -166,9 +192,30 @@ class Response:
         told = [*own, *ALWAYS, *headers]
         if self.status not in (204, 304):  # RFC 9110, 8.6: no Content-Length on these
             told.append((b"content-length", b"%d" % len(self.body)))
-        await send({"type": "http.response.start", "status": self.status, "headers": told})
         # RFC 9110, 9.3.2: HEAD is GET without the content
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else self.body})
+        await deliver(request, send, _messages(self.status, told, b"" if request.method == "HEAD" else self.body))
+
+
+async def deliver(request: Request, send: Send, messages: Iterable[Message]) -> None:
+    """Send these messages. Raises Disconnected if the client takes none for the send timeout."""
+    loop, timeout = asyncio.get_running_loop(), request.send_timeout
+    try:
+        async with asyncio.timeout(timeout) as pending:
+            for message in messages:
+                await send(message)
+                if message.get("more_body"):
+                    pending.reschedule(loop.time() + timeout)
+    except TimeoutError:
+        request.scope.get("extensions", {}).get(CONNECTION, {}).get("abort", lambda: None)()
+        raise Disconnected("it has stopped reading") from None
+
+
+def _messages(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Iterator[Message]:
+    """The messages of a whole answer, of which none is longer than a slice."""
+    yield {"type": "http.response.start", "status": status, "headers": headers}
+    for begin in range(0, len(body) or 1, SLICE):
+        end = begin + SLICE
+        yield {"type": "http.response.body", "body": body[begin:end], "more_body": end < len(body)}
 
 
 def json_response(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -176,15 +223,9 @@ def json_response(document: Mapping[str, Any], status: int = 200, headers: Mappi
     try:
         body = dumps(document)
     except Unwritable:
-        body = dumps({name: _written(member) for name, member in document.items()})
-    return Response(status, body + b"\n", {"content-type": "application/json", **(headers or {})})
-
-
-def _written(member: Any) -> Any:
-    try:
-        return orjson.Fragment(dumps(member))
-    except Unwritable as error:
-        return str(error)
+        body = dumps({name: fragment(member) for name, member in document.items()})
+    body = body if len(body) >= SLICE else body + b"\n"  # for people; what is too long for them isn't copied for that
+    return Response(status, body, {"content-type": "application/json", **(headers or {})})
 
 
 def text_response(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,7 +1,7 @@
 """The event log: a stream's events so far, encoded once however many watchers it has.
 
 In:  whole events, as bytes, in order; each gets the next number, from 1. The terminal event is the last entry.
-Out: body messages. A watcher takes what is ready after its position, gathered up to 16 KiB; a larger event goes alone.
+Out: body messages. A watcher takes what is ready after its position, gathered up to 16 KiB; a larger event goes in slices.
 
 Bounds: the budget's events and bytes; past either, the oldest events go. A watcher whose next event is gone takes a `gap`
 event instead, once, and goes on with the oldest one held. The producer waits in `room` for the watcher that is furthest ahead
@@ -14,17 +14,24 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import Protocol
 
+from sse.budget import EVENT, Budget
+from sse.errors import Full
+
 GATHER = 16 * 1024
-"""Bytes gathered into one body message at the most."""
+"""Bytes of one body message at the most."""
 
 AHEAD = GATHER * 3 // 4
 """Bytes a producer may be ahead of its first watcher. Less than GATHER: all of it fits into that watcher's next message."""
 
 
 class Watcher(Protocol):
-    """What the log knows of a watcher: the number of the last event it took, and how to tell it that there are more."""
+    """What the log knows of a watcher, and how to tell it that there is more to take.
+
+    position: the number of the last event it took. offset: how many bytes of the next event it took.
+    """
 
     position: int
+    offset: int
 
     def wake(self) -> None: ...
 
@@ -37,26 +44,6 @@ class Replica(Protocol):
     @property
     def awaited(self) -> bool:
         """Whether the log keeps what the copy lacks, and its producer waits. False: what is dropped is lost there."""
-
-
-class Budget:
-    """What logs may hold: `events` and `bytes` each, `limit` bytes all together. Past that, `relieve` makes room."""
-
-    __slots__ = ("bytes", "events", "limit", "relieve", "used")
-
-    def __init__(
-        self,
-        limit: float = float("inf"),
-        relieve: Callable[[], None] = lambda: None,
-        *,
-        events: int = 65536,
-        bytes: int = 16 << 20,
-    ) -> None:
-        self.used = 0
-        self.limit = limit
-        self.relieve = relieve
-        self.events = events
-        self.bytes = bytes
 
 
 class EventLog:
@@ -119,9 +106,9 @@ class EventLog:
         self._ends.append(self.written)
         if self.last - self.first >= budget.events or self.written - self._base > budget.bytes:
             self._shrink()
-        budget.used += len(event)
-        if budget.used > budget.limit:
-            budget.relieve()
+        budget.used += len(event) + EVENT
+        if budget.used > budget.mark:
+            budget.room()
         if self._idle:
             idle, self._idle = self._idle, {}
             for watcher in idle:
@@ -203,20 +190,34 @@ class EventLog:
         self._idle[watcher] = None
         return False
 
-    def take(self, watcher: Watcher) -> bytes:
-        """Return what is ready for `watcher` and move its position behind it. If nothing is, it will be woken later."""
+    def take(self, watcher: Watcher, *, whole: bool = False) -> bytes:
+        """Return what is ready for `watcher` and move its position behind it. If nothing is, it will be woken later.
+
+        An event of over `GATHER` bytes comes in slices, unless it is to be `whole`; the position moves with the last slice.
+        Raises Full if such an event was dropped after its first slice: nothing else can follow a part of it.
+        """
         if not self.ready(watcher):
             return b""
         position = watcher.position
         if position + 1 < self.first:
+            if watcher.offset:
+                raise Full("memory")
             self.gaps += 1
             watcher.position = self.first - 1
             self._moved(watcher.position)
             return self._gap(position + 1, self.first - 1)
         begin = position - self.last + len(self._events)
-        offset = self._ends[begin] - len(self._events[begin])
-        end = max(begin + 1, bisect_right(self._ends, offset + GATHER, begin))
-        body = self._events[begin] if end == begin + 1 else b"".join(self._events[begin:end])
+        body = self._events[begin]
+        end = bisect_right(self._ends, self._ends[begin] - len(body) + GATHER, begin)
+        if end > begin + 1:
+            body = b"".join(self._events[begin:end])
+        elif end == begin:
+            end += 1
+            if not whole:
+                begun, watcher.offset = watcher.offset, watcher.offset + GATHER
+                if watcher.offset < len(body):
+                    return body[begun : watcher.offset]
+                body, watcher.offset = body[begun:], 0
         watcher.position = position + end - begin
         self._moved(watcher.position)
         if not self.replay and end == len(self._events):
@@ -244,8 +245,8 @@ class EventLog:
     # -- forgetting
 
     def drop(self, upto: int) -> None:
-        """Forget the events up to and including number `upto`. The newest is always kept: it may be the terminal event."""
-        first = min(upto, self.last - 1) + 1
+        """Forget the events up to and including number `upto`, but not the terminal event."""
+        first = min(upto, self.last - self.closed) + 1
         if first <= self.first:
             return
         offset = len(self._events) - self.last
@@ -253,7 +254,7 @@ class EventLog:
             self._events[index] = b""
         freed = self._ends[first - 2 + offset] - self._base
         self._base += freed
-        self.budget.used -= freed
+        self.budget.used -= freed + EVENT * (first - self.first)
         self.first = first
         empty = first - 1 + offset
         if empty > len(self._events) // 2:  # amortised: each event is moved once at the most
@@ -265,8 +266,16 @@ class EventLog:
         self.drop(min((watcher.position for watcher in self.watchers), default=0))
 
     def drop_led(self) -> None:
-        """Forget the events that the watcher furthest ahead has taken, or all without watchers. The others get a gap."""
-        self.drop(max((watcher.position for watcher in self.watchers), default=self.last))
+        """Forget the events that the watcher furthest ahead has taken, or without watchers `drop_old`. The others get a gap."""
+        self.drop(max((watcher.position for watcher in self.watchers), default=self.last - 1))
+
+    def drop_old(self) -> None:
+        """Forget all events but the newest."""
+        self.drop(self.last - 1)
+
+    def drop_all(self) -> None:
+        """Forget all events but a terminal one."""
+        self.drop(self.last)
 
     def skip(self, number: int) -> None:
         """The events up to `number` are lost: go on after it. Watchers that lack them get a gap."""
@@ -275,19 +284,22 @@ class EventLog:
 
     def clear(self) -> None:
         """Forget all events, also the newest. The log can't be followed any more."""
-        self.budget.used -= self.size
+        self.budget.used -= self.size + EVENT * (self.last - self.first + 1)
         self._base = self.written
         self._events.clear()
         self._ends.clear()
         self.first = self.last + 1
 
     def _shrink(self) -> None:
-        """Drop the oldest until both bounds are kept; of a long log a few more, so that not every `append` has to."""
+        """Drop the oldest until both bounds are kept; of a long log a few more, so that not every `append` has to.
+
+        The newest is kept, whatever its size.
+        """
         budget = self.budget
         excess = self.written - budget.bytes
         offset = len(self._events) - self.last
         by_bytes = bisect_left(self._ends, excess, self.first - 1 + offset) + 1 - offset if excess > self._base else 0
-        upto = max(by_bytes, self.last - budget.events + budget.events // 64)
+        upto = min(max(by_bytes, self.last - budget.events + budget.events // 64), self.last - 1)
         if self.replica is not None and self.replica.position < upto and self.replica.awaited:
             upto, self._free = self.replica.position, 0  # it is in `room` that the producer waits
         self.drop(upto)

@@ -75,8 +75,11 @@ async def merge(sources: Mapping[str, AsyncIterator[T]]) -> AsyncGenerator[Item[
                 error = RuntimeError("the source was cancelled")
         finally:
             await _close(name, source)
-        if not closing:
-            await put(Ended(name, error))
+        try:
+            if not closing:
+                await put(Ended(name, error))
+        finally:
+            error = None  # an error holds this function's variables, by its traceback
 
     tasks = [asyncio.create_task(iterate(name, source), name=f"merge {name}") for name, source in sources.items()]
     try:

@@ -12,11 +12,13 @@ from typing import Any, Final, Self, TypeAlias
 
 import orjson
 
+from sse.budget import Budget
 from sse.errors import SourceFailed
 from sse.formats import LOST, Format, events_of
-from sse.log import Budget
 from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.ascii import to_ascii
+from sse.wire.document import weight
+from sse.wire.payload import dumps
 
 Entries: TypeAlias = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 """Ids `<number>-0` and fields: the event is the one without a name."""
@@ -119,6 +121,8 @@ class Mirror(Stream):
         """The stream has ended in its process: end it here."""
         self.state, self.reason, self.ended, self.result = State(end["state"]), end["reason"], end["ended"], end["result"]
         self.failure = SourceFailed(*end["error"]) if end["error"] else None
+        if self.result is not None:
+            self.kept.add(weight(dumps(self.result)))
         self._set_timer(IDLE)
         self.log.close(terminal)
         self.loaded.set()

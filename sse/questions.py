@@ -2,7 +2,7 @@
 
 In:  questions for streams that run elsewhere, and messages that other processes have sent. Out: answers, and messages to send.
 A question has a number, and is sent again and again until it is answered or its stream has ended; a process answers a number
-once, and says the same again to whoever has not heard it.
+once, and says the same again to whoever has not heard it. Asked for a result, which may be large, it keeps no answer.
 
     {"from", "number", "stream", "what", "args"}     a question        {"to", "value"}, {"to", "problem"}    its answer
     {"left"}                                         this stream is not watched any more where the message comes from
@@ -103,4 +103,6 @@ class Questions:
             logger.exception("a question of another process failed")
             said["problem"] = (500, "The request failed; the log of the process that runs the stream says why.", {}, {})
         self._say(message["from"], said)
+        if message["what"] == "result":
+            self.answers.pop((message["from"], message["number"]), None)
         return said

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from sse.asgi import Attendance, Message, Receive, Send
 from sse.eager import begin
+from sse.errors import Full
 from sse.log import Watcher
 from sse.wire.encoder import HEARTBEAT
 
@@ -58,7 +59,7 @@ class Outcome(Enum):
 
     COMPLETE = "complete"  # the terminal event was sent
     GONE = "gone"  # the client went away
-    STALLED = "stalled"  # one send was pending for the send timeout
+    STALLED = "stalled"  # one send was pending for the send timeout, or an event went while the client took it
     FAILED = "failed"  # a defect of ours
     DROPPED = "dropped"  # the server cancelled the request, or was asked to let the client go
 
@@ -76,11 +77,12 @@ class Sender:
     """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
     __slots__ = ("_at_once", "_attendance", "_begin", "_dropped", "_loop", "_outcome", "_pace", "_pending", "_send", "_sender",
-                 "_stamp", "_timer", "position", "send_time", "sent", "stream")  # fmt: skip
+                 "_stamp", "_timer", "offset", "position", "send_time", "sent", "stream")  # fmt: skip
 
     def __init__(self, stream: Followed, position: int, send: Send, pace: Pace, *, at_once: bool = False) -> None:
         self.stream = stream
         self.position = position
+        self.offset = 0
         self.sent = 0
         self.send_time = 0.0
         self._begin = position
@@ -134,7 +136,8 @@ class Sender:
             self._put()
 
     def _take(self) -> tuple[Message, ...]:
-        body, dropped = self.stream.take(self), self._dropped
+        body = self.stream.take(self)
+        dropped = self._dropped and not self.offset
         more = not dropped and not self.stream.finished(self)
         return ({"type": "http.response.body", "body": body, "more_body": more},) if body or dropped else ()
 
@@ -155,6 +158,8 @@ class Sender:
             self._loop.call_soon(self._go_on)  # events of this turn of the loop gather, and other tasks get a turn
         except OSError:  # "send should raise a server-specific subclass of OSError" (asgiref specs/www.rst, since 2.4)
             self._finish(Outcome.GONE)
+        except Full:  # what is left of an event can't be had: the client may come back for what follows
+            self._finish(Outcome.STALLED)
         except Exception:
             logger.exception("a watcher of stream %.8s… failed", self.stream.id)
             await self._apologise()
@@ -171,9 +176,9 @@ class Sender:
         self.sent += len(message.get("body", b""))
 
     async def _apologise(self) -> None:
-        """Send a defect as an event, since the answer has begun. The client may come back for the rest."""
+        """Send a defect as an event, since the answer has begun; inside an event, nothing. The client may come back."""
         try:
-            await self._send_one({"type": "http.response.body", "body": self.stream.apology()})
+            await self._send_one({"type": "http.response.body", "body": b"" if self.offset else self.stream.apology()})
         except Exception as error:
             logger.warning("and could not be told: %r", error)
         self._finish(Outcome.FAILED)
@@ -189,7 +194,7 @@ class Sender:
             self._finish(Outcome.STALLED)
             return
         else:
-            if self._sender is None and self._outcome is None:  # otherwise something is about to be sent, or nothing any more
+            if self._sender is None and self._outcome is None and not self.offset:  # otherwise something is about to be sent
                 self._put({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
             due = pace.heartbeat
         self._timer = self._loop.call_later(min(due, pace.heartbeat, pace.send_timeout), self._tick)

@@ -3,9 +3,10 @@
 In:  what a stream is opened with. Out: streams, by their ids. Room is reserved before anything is awaited, and nothing is
 awaited between finding a stream and following its log.
 
-Memory: all logs together hold `memory` bytes at the most. Over that, the store drops in this order: streams that have ended
-and are not watched, oldest first; events that every watcher has taken; events that only slow watchers still need, which get a
-gap. While that is not enough, nothing new is opened.
+Memory: all that is charged to the budget (`sse.budget`) is `memory` bytes at the most. Over that, the store drops in this
+order: streams that have ended and are not watched, oldest first; events that every watcher has taken; events that only slow
+watchers still need, which get a gap; events that nobody has taken, the newest of each log last. While that is not enough,
+nothing new is opened.
 """
 
 import asyncio
@@ -15,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from sse.budget import Budget
 from sse.errors import Full
-from sse.log import Budget, EventLog
+from sse.log import EventLog
 from sse.stream import Opening, Stream, Trigger
 
 logger = logging.getLogger("sse")
@@ -160,7 +162,8 @@ class Limits:
 class Store:
     """streams: all that are held and can be found, oldest first. running: those that have not ended.
 
-    watchers: how many connections watch. gaps: number of gaps in streams that are no longer held.
+    watchers: how many connections watch. gaps: number of gaps in streams that are no longer held. forgotten: number of streams
+    that were dropped before their time, for want of memory.
     """
 
     def __init__(
@@ -176,6 +179,7 @@ class Store:
         self.running: dict[str, Stream] = {}
         self.watchers = 0
         self.gaps = 0
+        self.forgotten = 0
         self.draining = False
         self.budget = Budget(limits.memory, self._relieve, events=limits.events, bytes=limits.bytes)
         self._on_end = on_end
@@ -193,7 +197,7 @@ class Store:
         """Reserve room for the one stream that the block may open, or for the whole answer that it makes. Raises Full."""
         if self.draining:
             raise Full("shutting down")
-        if self.budget.used > self.budget.limit:
+        if not self.budget.room():
             raise Full("memory")
         if self.busy >= self.limits.streams:
             raise Full("streams")
@@ -287,6 +291,7 @@ class Store:
 
     def _ended(self, stream: Stream) -> None:
         self.running.pop(stream.id, None)
+        self.budget.renew()
         self._rest()
         self._on_end(stream)
 
@@ -294,17 +299,18 @@ class Store:
         if not self.busy and self._quiet is not None and not self._quiet.done():
             self._quiet.set_result(None)
 
-    def _relieve(self) -> None:
-        """Make room down to seven eighths of the limit, so that it isn't needed again at the next event."""
-        target = self.budget.limit * 7 // 8
+    def _relieve(self, size: int) -> None:
+        """Make room for `size` bytes, and for some more, so that it isn't needed again at once."""
+        budget = self.budget
         for stream in list(self.streams.values()):
-            if self.budget.used <= target:
+            if budget.used + size <= budget.limit * 7 // 8 and budget.charged + size <= budget.limit * 3 // 4:
                 return
             if (stream.elsewhere or stream.log.closed) and not stream.log.watchers:
+                self.forgotten += 1
                 self.forget(stream)
-        largest_first = sorted((stream.log for stream in self.streams.values()), key=lambda log: log.size, reverse=True)
-        for drop in (EventLog.drop_taken, EventLog.drop_led):
-            for log in largest_first:
-                if self.budget.used <= target:
+        logs = sorted((stream.log for stream in (self.streams | self.running).values()), key=lambda log: log.size, reverse=True)
+        for drop in (EventLog.drop_taken, EventLog.drop_led, EventLog.drop_old, EventLog.drop_all):
+            for log in logs:
+                if budget.used + size <= budget.limit * 15 // 16:
                     return
                 drop(log)

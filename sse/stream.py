@@ -20,12 +20,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from sse.errors import SourceFailed, describe
+from sse.budget import Budget, Charge
+from sse.errors import Full, SourceFailed, describe
 from sse.formats import Format, Written, events_of, internal
-from sse.log import Budget, EventLog, Watcher
+from sse.log import EventLog, Watcher
 from sse.wire.ascii import to_ascii
+from sse.wire.document import weight
+from sse.wire.payload import dumps
 
 logger = logging.getLogger("sse")
+
+STREAM = 8192
+"""Bytes that a stream takes, with its source and format, beside what else it is charged."""
 
 MAX_EVENT = 2 << 20
 """Bytes of one encoded event; a larger one is an `item_error`."""
@@ -76,7 +82,8 @@ class Opening:
     source: an async iterator, closed with `aclose` if it has that; None where events are emitted from outside.
     linger: seconds the work goes on while nobody watches, from the opening on; None: for ever.
     keep: seconds an ended stream can be read; longer while somebody watches it.
-    metadata: any JSON, shown beside the stream. result: what the stream has come to so far, at any time.
+    metadata: any JSON, shown beside the stream. result: what the stream has come to so far, at any time. charge, kept: the
+    memory of what opened it, which is needed until it ends; and of its result, which is needed until it is forgotten.
     identity: what opened it, with its query and body; only the same may resume it there. claim: the key that it holds, if any.
     ids: what stands before an event's number in its id; `<stream id>.` unless given. start: the number of the event before
     the first one. listed: whether it can be found again, and its events are kept for that. request_id: of the request that
@@ -90,6 +97,8 @@ class Opening:
     keep: float = 300.0
     metadata: Any = None
     result: Callable[[], Any] | None = None
+    charge: Charge | None = None
+    kept: Charge | None = None
     identity: str = ""
     claim: str = ""
     id: str = field(default_factory=new_id)
@@ -108,7 +117,8 @@ class Stream:
 
     on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
     on_abandon: called when nobody has watched for the linger: ends it, or lets it `wait` on. elsewhere: whether another process
-    runs it. ready, take: its log's. Raises MissingExtra if events are to be transliterated without the extra `ascii`.
+    runs it. kept: what it is charged beside its log. ready, take: the log's. Raises MissingExtra if events are to be
+    transliterated without the extra `ascii`.
     """
 
     elsewhere = False
@@ -153,6 +163,8 @@ class Stream:
             return numbered % (last, event) if numbered else event
 
         self.log = EventLog(gap, budget, start=opening.start, replay=opening.listed)
+        self.kept = opening.kept or Charge(self.log.budget)
+        self.kept.add(STREAM if opening.metadata is None else STREAM + weight(dumps(opening.metadata)))
         self.ready, self.take = self.log.ready, self.log.take
         self._task = asyncio.Task(self._run(source), loop=self._loop) if source is not None else None
         self._set_timer(opening.linger)
@@ -178,13 +190,18 @@ class Stream:
             self.end(Trigger.SOURCE_ENDED)
         except SourceFailed as failure:
             self.end(Trigger.SOURCE_FAILED, failure)
+            failure.__traceback__ = None  # the source may keep the failure; its traceback would keep the source
+        except Full as full:
+            self.end(Trigger.SOURCE_FAILED, SourceFailed(f"no room: {full.what}", "full", retryable=True))
         except BaseException as error:
             task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # by `end`, or from outside; otherwise the source awaited something that was cancelled
-            # SystemExit and KeyboardInterrupt too: raised by a source they are its failure, and must not end the event loop.
-            logger.exception("the source of stream %.8s… failed", self.id)
-            self.end(Trigger.SOURCE_FAILED, internal())
+            # Cancelled by `end` or from outside, nothing is raised: the task would keep the error with its traceback. Otherwise
+            # the source awaited something that was cancelled. SystemExit and KeyboardInterrupt too: raised by a source they are
+            # its failure, and must not end the event loop.
+            if not isinstance(error, asyncio.CancelledError) or task is None or not task.cancelling():
+                logger.exception("the source of stream %.8s… failed", self.id)
+                self.end(Trigger.SOURCE_FAILED, internal())
+            error.__traceback__ = None
         finally:
             self.end(Trigger.SHUTTING_DOWN)  # cancelled, but not by `end`; otherwise it has ended already
             await self._close(source)
@@ -232,10 +249,12 @@ class Stream:
         """Write the terminal event and stop the source, unless the stream has ended before. Returns whether this ended it."""
         if self.state is not State.RUNNING:
             return False
-        self.state, self.reason, self.failure = ENDS[trigger], trigger.value, failure
+        self.state, self.reason = ENDS[trigger], trigger.value
         self.ended = time.time()
+        if failure is not None:  # a copy: the failure's traceback keeps the functions that failed
+            self.failure = SourceFailed(failure.message, failure.code, retryable=failure.retryable)
         self._set_timer(self.opening.keep)  # before a watcher hears of the end, and leaves
-        *before, terminal = self._terminal(trigger)
+        *before, terminal = self._terminal(failure)
         for event in before:
             self._append(event)
         terminal = self._said(terminal)
@@ -244,19 +263,21 @@ class Stream:
         # A task cancelled before its first step would close nothing; that step sees the state.
         if task is not None and self._iterating and task is not asyncio.current_task(self._loop):
             task.cancel()
+        if self.opening.charge is not None:
+            self.opening.charge.clear()
         self._on_end(self)
         return True
 
-    def _terminal(self, trigger: Trigger) -> list[bytes]:
+    def _terminal(self, failure: SourceFailed | None) -> list[bytes]:
         """The events of the end, the terminal one last."""
         try:
             written: Written
             if self.state is State.DONE:
                 written = self.format.done()
-            elif self.failure is not None:
-                written = self.format.failed(self.failure)
+            elif failure is not None:
+                written = self.format.failed(failure)
             else:
-                written = self.format.cancelled(trigger.value)
+                written = self.format.cancelled(self.reason or "")
             events = events_of(written)
             if all(events) and events:
                 return events
@@ -289,6 +310,8 @@ class Stream:
         self.log.detach(watcher)
         if self.log.watchers:
             return
+        if self.elsewhere or self.log.closed:
+            self.log.budget.renew()
         if self.state is State.RUNNING:
             self._set_timer(self.opening.linger)
         elif self._timer is None:  # its keep ran out while it was watched
@@ -306,10 +329,11 @@ class Stream:
         return b"%b%d\n%b%b" % (self._id, position, reconnection, opening or b"\n")
 
     def discard(self) -> None:
-        """Give the log's memory back: the stream has ended, and nobody can find it any more."""
+        """Give back what it was charged: the stream has ended, and nobody can find it any more."""
         self.discarded = True
         self._set_timer(None)
         self.log.clear()
+        self.kept.clear()
 
     def finished(self, watcher: Watcher) -> bool:
         """Whether `watcher` has taken the terminal event."""

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from sse.asgi import Receive, Scope, Send
+from sse.asgi import CONNECTION, Receive, Scope, Send
 from sse.formats import Format
-from sse.http import ALWAYS, Headers, Request, Response
+from sse.http import ALWAYS, Headers, Request, Response, deliver
 from sse.sender import Followed, Outcome, Pace, Sender
 from sse.stream import Opening, Stream
 
@@ -22,13 +22,6 @@ HEADERS = (
     *ALWAYS,
     (b"x-accel-buffering", b"no"),  # nginx buffers otherwise
 )
-
-CONNECTION = "sidestream.connection"
-"""The scope extension of our own server: {"open": called when an event stream begins, "abort": drops the connection}.
-
-Its presence also says that no middleware wraps the server's `send`, so that events may be sent at once (`eager`).
-"""
-
 
 DEFAULT_PACE = Pace()
 
@@ -81,7 +74,7 @@ async def watch(
     if (request.header(b"last-event-id") or "").endswith(".end"):
         return await Response(204)(request, send)
     if request.method == "HEAD":
-        return await head(send)
+        return await head(request, send)
     stream = Stream(Opening(source, format or Format(), linger=0, keep=0, listed=False))
     try:
         await EventStream(stream, 0, pace=pace)(request, send)
@@ -89,7 +82,7 @@ async def watch(
         await stream.closed()
 
 
-async def head(send: Send, headers: Headers = ()) -> None:
+async def head(request: Request, send: Send, headers: Headers = ()) -> None:
     """Answer HEAD: the headers of the answer to GET, without a body (RFC 9110, 9.3.2)."""
-    await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]})
-    await send({"type": "http.response.body", "body": b""})
+    start = {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]}
+    await deliver(request, send, (start, {"type": "http.response.body", "body": b""}))

@@ -16,8 +16,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from handlers.chat.fields import Fields, Numbered
 from handlers.chat.formats.base import ChatFormat
@@ -25,6 +26,12 @@ from handlers.chat.items import Call, Chunk, Completion, Item, StageBegun, Stage
 from handlers.chat.stage import Stage, message
 from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
+from sse.budget import Budget, Charge
+from sse.wire.document import weight
+from sse.wire.payload import dumps
+
+CLAIM: Final = 4096
+"""Bytes that an answer grows by before they are charged."""
 
 
 class ChunkStream(Protocol):
@@ -50,6 +57,7 @@ class Answer:
 
     format: what asks for it. headers: sent to the upstream with every request. first_token: called for each stage with the
     seconds from asking to its first chunk. limits: what the upstream says of its limits, as headers, once it has been asked.
+    kept: the memory of what `result` and the format keep, which raises Full when there is no room for more.
     """
 
     def __init__(
@@ -59,8 +67,13 @@ class Answer:
         toolbox: Toolbox,
         first_token: Callable[[float], None] = lambda _: None,
         headers: Mapping[str, str] | None = None,
+        kept: Charge | None = None,
     ) -> None:
+        """Raises Full."""
         self.format = format
+        self.kept = kept or Charge(Budget())
+        if format.keeps is not None:
+            self.kept.claim(weight(dumps(format.keeps)))
         self.request = request = format.request
         self.limits: Mapping[str, str] = {}
         self._headers = headers or {}
@@ -83,10 +96,12 @@ class Answer:
         return self._items.__anext__()
 
     async def aclose(self) -> None:
-        """Give everything up: the upstream's connection, running tools. Without effect if done before."""
+        """Give everything up: the upstream's connection, running tools, what was asked. Without effect if done before."""
         try:
             await self._items.aclose()
         finally:
+            request = replace(self.request, messages=(), model=self.request.model[:256], parameters={}, client_tools=())
+            self._messages, self.request, self.format.request = [], request, request
             await self._close_chunks()  # opened, and never iterated
 
     async def open(self) -> ChunkStream:
@@ -156,6 +171,9 @@ class Answer:
                 for chunk in chunks:
                     for item in stage.add(chunk):
                         yield item
+                if stage.size > CLAIM:
+                    self._claim(stage)
+            self._claim(stage)
             await self._close_chunks()
             for item in stage.end():
                 yield item
@@ -172,6 +190,11 @@ class Answer:
             if final:
                 self._pending, self._finish_reason = tuple(pending), stage.finish_reason
             yield StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
+
+    def _claim(self, stage: Stage) -> None:
+        """Charge what a stage has grown by. Raises Full."""
+        self.kept.claim(stage.size)
+        stage.size = 0
 
     def _sorted(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
         """The calls of the sidecar's tools, and the client's."""
@@ -199,6 +222,7 @@ class Answer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         stage.results = tuple(task.result() for task in tasks)
+        self.kept.claim(sum(2 * len(result.outcome.content) for result in stage.results))
         self._messages += stage.messages()
 
     async def _close_chunks(self) -> None:

@@ -18,11 +18,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from handlers.chat import request as shape
-from handlers.chat.engine import Answer
 from handlers.chat.formats.responses import PREFIXES, SILENCE, Responses
 from handlers.chat.items import Call, UpstreamFailed
 from handlers.chat.request import ASK_FOR_USAGE, MAX_MESSAGES, Offer, check, parse_openai, wrong
-from handlers.chat.routes import Chat, begun, refused, trace
+from handlers.chat.routes import Chat, begun, refused
 from sidecar import answers
 from sidecar.answers import Reply
 from sidecar.service import Service
@@ -30,6 +29,7 @@ from sse.asgi import attended
 from sse.errors import Problem
 from sse.http import Request, Response, json_response
 from sse.stream import ID_LENGTH, Opening, State, Stream, Trigger, new_id
+from sse.wire.payload import dumps
 
 PREFIX: Final = "resp_"
 """Of a response's id; the rest is its stream's."""
@@ -223,11 +223,13 @@ class ResponsesAPI:
         try:
             check(body, _FIELDS)
             format = asked(body, chat.offer, *await _kept(service, body))
-            answer = Answer(format, chat.upstream, chat.toolbox, service.counts.first_token.observe, trace(request))
+            answer = chat.answer(service, request, format, len(dumps(format.input)))
             linger = body.get("linger") if format.background else 0 if format.request.stream else None
             store = format.told["store"]
-            keep = service.settings.keep if store else 0
-            opening = Opening(answer, format, linger, keep, None, format.result, id=format.id, listed=store, kind=format.name)
+            kept: Any = {"kept": answer.kept, "keep": service.settings.keep if store else 0}
+            opening = Opening(
+                answer, format, linger, result=format.result, id=format.id, listed=store, kind=format.name, **kept
+            )
             stream = await begun(service, request, answer, opening, wait=not format.background)
         except UpstreamFailed as failure:
             return refused(service, Responses, failure)
@@ -310,7 +312,7 @@ async def _held(service: Service, stream: Stream | None) -> Any:
     """What a response has come to (`Responses.result`), whichever process runs it; None for what is no response."""
     if stream is None or stream.discarded or stream.opening.kind != Responses.name:
         return None
-    return await service.store.ask(stream, "result")
+    return await service.result(stream)
 
 
 async def _found(service: Service, request: Request, stream: Stream | None) -> tuple[Stream, Any]:

@@ -28,6 +28,7 @@ from sidecar.routes import Handler
 from sidecar.service import Service, check_metadata
 from sidecar.settings import Settings
 from sse.asgi import attended
+from sse.budget import Charge
 from sse.errors import Problem
 from sse.http import Request, Response, json_response
 from sse.stream import Opening, State, Stream, Trigger
@@ -72,7 +73,7 @@ class Chat:
         async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
             format, body = await first.asked(request, self.offer, service.settings.max_body, *others)
             check_metadata(format.request.metadata)
-            answer = Answer(format, self.upstream, self.toolbox, service.counts.first_token.observe, trace(request))
+            answer = self.answer(service, request, format, len(body))
             if format.after_status:
                 return await self._after_status(service, request, answer)
             conversation = format.request.conversation
@@ -116,13 +117,19 @@ class Chat:
             raise Problem(404, f"The model {id[:200]!r} is not one that the upstream lists.", parameter="model")
         return json_response(model)
 
+    def answer(self, service: Service, request: Request, format: ChatFormat, size: int) -> Answer:
+        """The answer to a request whose body has `size` bytes. Raises Full."""
+        request.charge.claim(size)  # the upstream's client keeps what it has sent until the answer has ended
+        observe = service.counts.first_token.observe
+        return Answer(format, self.upstream, self.toolbox, observe, trace(request), Charge(service.store.budget))
+
     def opening(self, service: Service, answer: Answer) -> Opening:
         """How the stream of an answer is opened."""
         settings, chat, format = service.settings, answer.request, answer.format
         linger, keep = settings.linger if chat.linger is None else chat.linger, settings.keep
         if format.after_status:  # what can't be resumed isn't kept
-            return Opening(answer, format, linger=0, keep=0, listed=False)
-        return Opening(answer, format, linger, keep, chat.metadata, lambda: answer.result)
+            return Opening(answer, format, linger=0, keep=0, kept=answer.kept, listed=False)
+        return Opening(answer, format, linger, keep, chat.metadata, lambda: answer.result, kept=answer.kept)
 
     async def _after_status(self, service: Service, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
@@ -146,7 +153,7 @@ async def begun(service: Service, request: Request, answer: Answer, opening: Ope
             if wait:
                 await attended(request.receive, answer.open())
                 answer.format.limits(answer.limits)
-            opening = answers.prepared(service, opening)
+            opening = answers.prepared(service, request, opening)
             if opening.listed:
                 await service.store.backend.announce(opening)
             return service.store.open(opening)

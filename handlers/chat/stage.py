@@ -7,12 +7,14 @@ refuse the next stage without Gemini's `extra_content`, DeepSeek's `reasoning_co
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from sys import getsizeof
 from typing import Any, Final
 
 from handlers.chat.fields import Fields, whole
 from handlers.chat.items import Call, CallEnded, Chunk, Completion, Item, Reasoning, Refusal, ToolResult, head_of
 from handlers.chat.texts import joined
 from handlers.chat.upstream.calls import Calls
+from sse.wire.document import weight
 
 _BROKEN_OFF: Final = re.compile(
     r"length|max_?\w*tokens|limit|exceed|filter|safety|block|prohibit|recitation|spii|guardrail|refus|toxic|error|fail"
@@ -26,11 +28,13 @@ class Stage:
     """number: from 1. tools: names that the model may call. taken: ids of the calls of stages before.
 
     head: `id`, `created` and `model`, of the first chunk with a choice. fields: what the message holds besides text and calls.
-    usage: the last that came. results: of the sidecar's tools, once all have run.
+    usage: the last that came. results: of the sidecar's tools, once all have run. size: bytes of memory that were added since
+    it was last set to 0; a text counts twice, since it is put together in the end.
     """
 
     def __init__(self, number: int = 1, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
         self.number = number
+        self.size = 0
         self.head: dict[str, Any] = {}
         self.texts: list[str] = []
         self.fields = Fields()
@@ -43,6 +47,8 @@ class Stage:
 
     def add(self, chunk: Chunk) -> Sequence[Item]:
         """Take the chunk, and make items of what it says."""
+        plain = not (chunk.parts or chunk.usage or chunk.fields or chunk.fragments)
+        self.size += 2 * getsizeof(chunk.text) if plain else weight(chunk.json)
         if chunk.parts:
             self._parts[len(self.texts)] = chunk.parts
         if chunk.text or chunk.parts:

@@ -15,25 +15,32 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
+import orjson
+
 from sidecar.functions import Function
-from sse.errors import SourceFailed, describe
+from sse.budget import Charge
+from sse.errors import Full, SourceFailed, describe
 from sse.threads import Result, Threads
-from sse.wire.payload import dumps
+from sse.wire.payload import dumps, fragment
 
 logger = logging.getLogger("sidestream")
 
 
 class Job:
-    """kind: the function's name. The other attributes are its progress, for the state document. Times: seconds since 1970."""
+    """kind: the function's name. The other attributes are its progress, for the state document. Times: seconds since 1970.
 
-    def __init__(self, function: Function, params: Mapping[str, Any], threads: Threads) -> None:
+    kept: the memory of what is left when it has ended, which is JSON then. What its function works with before is not counted.
+    """
+
+    def __init__(self, function: Function, params: Mapping[str, Any], threads: Threads, kept: Charge) -> None:
         """Raises Full if it needs a thread, all threads are busy, and the queue is full."""
         self.kind = function.name
+        self.kept = kept
         self.created = time.time()
         self.progress: float = 0
         self.step: str | None = None
         self.message: Any = None
-        self.details: Mapping[str, Any] = {}
+        self.details: Any = {}
         self.result: Any = None
         self._run = threads.run(function.call, params, function.timeout)
 
@@ -49,7 +56,7 @@ class Job:
         try:
             item = await anext(self._run)
             return self._completed(item.value) if isinstance(item, Result) else self._report(*item)
-        except (SourceFailed, StopAsyncIteration):
+        except (SourceFailed, StopAsyncIteration, Full):
             raise
         except Exception as error:
             logger.warning("a job of kind %s failed", self.kind, exc_info=error)
@@ -57,7 +64,11 @@ class Job:
 
     async def aclose(self) -> None:
         """Stop the work: at its next `on_progress`, or at its next await."""
-        await self._run.aclose()
+        try:
+            await self._run.aclose()
+        finally:
+            self.message, self.details = fragment(self.message), fragment(self.details)
+            self.kept.add(len(dumps([self.message, self.details])))
 
     def _report(self, step: str, details: Mapping[str, Any]) -> dict[str, Any]:
         self.step, self.details, self.message = step, details, details.get("message")
@@ -68,6 +79,7 @@ class Job:
         return {"status": "running", **report}
 
     def _completed(self, result: Any) -> dict[str, Any]:
-        dumps(result)  # a result without a JSON form fails the job
-        self.progress, self.result = 100, result
-        return {"status": "completed", "progress": 100, "result": result}
+        json = dumps(result)  # a result without a JSON form fails the job
+        self.kept.claim(len(json))
+        self.progress, self.result = 100, orjson.Fragment(json)
+        return {"status": "completed", "progress": 100, "result": self.result}

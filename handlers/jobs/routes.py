@@ -16,6 +16,7 @@ from sidecar.answers import Gone, Reply, base, resume, start
 from sidecar.functions import Function, expected, load
 from sidecar.service import Service
 from sidecar.settings import Settings
+from sse.budget import Charge
 from sse.errors import Full, Problem
 from sse.formats import Format
 from sse.http import Request, Response, json_response
@@ -42,11 +43,12 @@ class Jobs:
 
         def propose() -> Opening:
             try:
-                job = Job(kind, params, self.threads)
+                job = Job(kind, params, self.threads, Charge(service.store.budget))
             except Full as full:
                 detail = f"No room for another job: {full.what}."
                 raise Problem(429, detail, headers={"retry-after": str(full.retry_after)}) from None
-            return Opening(job, Format(), None, service.settings.keep, kind=KIND, result=lambda: progress_of(job))
+            keep, result = service.settings.keep, lambda: progress_of(job)
+            return Opening(job, Format(), None, keep, result=result, kept=job.kept, kind=KIND)
 
         stream = await start(service, request, propose, body=dumps([kind.name, params]))
         url = f"{base(service, request)}/jobs/{stream.id}"
@@ -120,7 +122,7 @@ def progress_of(job: Job) -> dict[str, Any]:
 
 async def describe(service: Service, stream: Stream) -> dict[str, Any]:
     """The state document. Times: seconds since 1970. progress: 0 to 100. All null where the process that ran it is gone."""
-    job = await service.store.ask(stream, "result") or {}
+    job = await service.result(stream) or {}
     waits = stream.state is State.RUNNING and job.get("started") is None
     document = {
         "job_id": stream.id,

@@ -7,18 +7,26 @@ is a text. Its id holds one position for each stream.
              └─────────take──► Merged ──► Part ──take──► EventLog               each in turn
 """
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 import orjson
 
+from sse.budget import Budget, Charge
 from sse.log import GATHER, Watcher
 from sse.stream import Stream
 from sse.wire.encoder import encode, encode_json
 from sse.wire.event import Event, MessageEvent
 from sse.wire.parser import Parser
 from sse.wire.payload import dumps
+
+GONE: Final = {"error": "The stream is unknown or has expired.", "code": "stream_gone", "fatal": True}
+
+Rewritten: TypeAlias = tuple[str, bytes]
+"""An event's position in the ids, and the event without its id line."""
 
 
 class Part:
@@ -31,10 +39,10 @@ class Part:
         self.name = name
         self.stream = stream
         self.position = position
+        self.offset = 0
         self.over = over
         self.told = "end" if over else str(position)
         self._whole: Watcher | None = None  # while attached
-        self._parser = Parser()
 
     def place(self, from_now: bool) -> None:
         """Set the position at which a newcomer to this stream begins."""
@@ -60,29 +68,51 @@ class Part:
         """Whether there is an event to take. If not, `wake` is called when there is."""
         return not self.over and (self.stream is None or self.stream.ready(self))
 
-    def take(self) -> Sequence[MessageEvent]:
+    def take(self) -> Sequence[Rewritten]:
         """Take its next events. A stream that is over is detached, so that it can expire."""
         if self.over:
             return ()
         if self.stream is None:
             self.over = True
-            gone = dumps({"error": "The stream is unknown or has expired.", "code": "stream_gone", "fatal": True})
-            return (MessageEvent("error", gone.decode(), f"{self.name}.end"),)
-        events = self._parser.feed(self.stream.take(self))
+            return (("end", encode_json(dumps({"stream": self.name, "data": GONE}), "error")),)
+        taken = self.stream.take(self, whole=True)
+        events = rewrite(self.name, taken) if len(taken) <= GATHER else rewrite_large(self.name, taken)
         if self.stream.finished(self):
             self.over = True
             self.detach()
         return events
 
 
+def rewrite(name: str, events: bytes) -> Sequence[Rewritten]:
+    """The events of the stream `name` as they are written when it is one of several."""
+    return [(event.last_event_id.rpartition(".")[2], _packed(name, event)) for event in Parser().feed(events)]
+
+
+rewrite_large = lru_cache(maxsize=1)(rewrite)
+"""Once for all who watch the same streams: a hundred that rewrite an event of 2 MiB each would hold up the event loop."""
+
+
+def _packed(name: str, event: MessageEvent) -> bytes:
+    data: Any = event.data
+    with suppress(orjson.JSONDecodeError):
+        orjson.loads(event.data)
+        data = orjson.Fragment(event.data)
+    return encode_json(dumps({"stream": name, "data": data}), None if event.type == "message" else event.type)
+
+
 class Merged:
-    """Several streams, watched as one by one connection. The parts hold its position; a watcher's own number isn't used."""
+    """Several streams, watched as one by one connection. The parts hold its position; a watcher's own number counts events.
+
+    budget: charged for what doesn't fit into one message, until it is taken.
+    """
 
     id = "merged"
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], budget: Budget) -> None:
         self._parts = parts
         self._turn = 0
+        self._pieces: deque[bytes] = deque()  # taken from the parts, and not yet by the watcher
+        self._charge = Charge(budget)
 
     def position(self, from_now: bool) -> int:
         for part in self._parts:
@@ -90,44 +120,62 @@ class Merged:
         return 0
 
     def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:  # noqa: ARG002
-        return encode(Event(id=self._id(), retry=retry))
+        return encode(Event(id=self._id().decode(), retry=retry))
 
     def attach(self, watcher: Watcher) -> None:
         for part in self._parts:
             part.attach(watcher)
 
     def detach(self, watcher: Watcher) -> None:  # noqa: ARG002
+        rewrite_large.cache_clear()
         for part in self._parts:
             part.detach()
 
     def ready(self, watcher: Watcher) -> bool:  # noqa: ARG002
-        return any([part.ready() for part in self._parts])  # noqa: C419 - every part is asked, so that each will wake us
+        # every part is asked, so that each will wake us
+        return any([part.ready() for part in self._parts]) or bool(self._pieces)  # noqa: C419
 
-    def take(self, watcher: Watcher) -> bytes:  # noqa: ARG002
+    def take(self, watcher: Watcher) -> bytes:
+        """Take up to `GATHER` bytes of what is ready. Raises Full if there is no room to keep the rest."""
+        if not self._pieces:
+            pieces = self._helpings(watcher)
+            size = sum(map(len, pieces))
+            if size <= GATHER:
+                return b"".join(pieces)
+            self._charge.claim(size)
+            self._pieces += pieces
+        body = bytearray()
+        while self._pieces and len(body) < GATHER:
+            begin, watcher.offset = watcher.offset, watcher.offset + GATHER - len(body)
+            body += self._pieces[0][begin : watcher.offset]
+            if watcher.offset >= len(self._pieces[0]):
+                self._pieces.popleft()
+                watcher.offset = 0
+        if not self._pieces:
+            self._charge.clear()
+        return bytes(body)
+
+    def _helpings(self, watcher: Watcher) -> list[bytes]:
         """One helping from each stream in turn, each time beginning with the next stream, so that none starves another."""
-        body = b""
+        pieces: list[bytes] = []
+        size = 0
         for _ in self._parts:
             part = self._parts[self._turn]
             self._turn = (self._turn + 1) % len(self._parts)
-            body += b"".join([self._encode(part, event) for event in part.take()])
-            if len(body) >= GATHER:
+            for told, event in part.take():
+                part.told = told
+                pieces += (b"id: %b\n" % self._id(), event)
+                watcher.position += 1
+                size += len(event)
+            if size >= GATHER:
                 break
-        return body
+        return pieces
 
     def finished(self, watcher: Watcher) -> bool:  # noqa: ARG002
-        return all(part.over for part in self._parts)
+        return not self._pieces and all(part.over for part in self._parts)
 
     def apology(self) -> bytes:
         return encode_json(dumps({"error": "internal error", "code": "internal"}), "error")
 
-    def _encode(self, part: Part, event: MessageEvent) -> bytes:
-        part.told = event.last_event_id.rpartition(".")[2]
-        data: Any = event.data
-        with suppress(orjson.JSONDecodeError):
-            orjson.loads(event.data)
-            data = orjson.Fragment(event.data)
-        json = dumps({"stream": part.name, "data": data})
-        return b"id: %b\n%b" % (self._id().encode(), encode_json(json, None if event.type == "message" else event.type))
-
-    def _id(self) -> str:
-        return "-".join([part.told for part in self._parts])
+    def _id(self) -> bytes:
+        return "-".join([part.told for part in self._parts]).encode()

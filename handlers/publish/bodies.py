@@ -14,10 +14,9 @@ can't be read, Problem 422 that names a wrong member, EventTooLong.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-import orjson
-
 from sse.errors import EventTooLong, Problem, Unwritable
 from sse.stream import MAX_EVENT
+from sse.wire.document import loads
 from sse.wire.encoder import encode
 from sse.wire.event import Event
 from sse.wire.lines import LineSplitter
@@ -72,9 +71,9 @@ class JSONLines:
 
     def _loads(self, line: bytes) -> Any:
         try:
-            return orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise Problem(400, f"Line {self._number} is not JSON: {error}.") from None
+            return loads(line)
+        except ValueError as error:
+            raise Problem(400, f"Line {self._number} {error}.") from None
 
 
 class EventStreamBody:

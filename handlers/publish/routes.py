@@ -18,9 +18,9 @@ from typing import Any
 
 from handlers.publish.bodies import READERS
 from handlers.publish.source import Appending, Publication, Published, ended, publish_elsewhere
-from sidecar.answers import Reply, found, opened, start
+from sidecar.answers import Reply, busy, found, opened, start
 from sidecar.service import Service, check_metadata
-from sse.errors import EventTooLong, Problem
+from sse.errors import EventTooLong, Full, Problem
 from sse.http import Request, Response, json_response
 from sse.stream import Opening, State, Stream
 from sse.wire.payload import dumps
@@ -73,6 +73,8 @@ async def publish(service: Service, request: Request, stream: Stream | None) -> 
             raise ended(await service.store.find(stream.id) or stream)
     except EventTooLong as error:
         raise _interrupted(Problem(413, f"{error}."), appending) from None
+    except Full as full:
+        raise _interrupted(busy(full), appending) from None
     except Problem as problem:
         raise _interrupted(problem, appending) from None
     return json_response(appending.answer())

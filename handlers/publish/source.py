@@ -74,7 +74,7 @@ class Publication:
     async def publish(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run `work` until it or the stream ends, and return whether it has come to its end. The ttl stops meanwhile."""
         task = self._loop.create_task(work)
-        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # takes its error, in case this is cancelled
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # takes its error, in case this is cancelled
         self._publishers.add(task)
         self._timer.cancel()
         try:
@@ -86,10 +86,10 @@ class Publication:
             if not task.done():
                 task.cancel()
                 await asyncio.wait((task,))
-        if task.cancelled():
-            return False
-        task.result()
-        return True
+        try:
+            return not task.cancelled() and task.result() is None
+        finally:
+            del task  # a task holds its error, which holds this function's variables
 
     async def asked(self, stream: Stream, what: str, *args: Any) -> Any:
         """What a request wants (`Store.ask`): `close`, and whether it has ended well; or `append`."""
@@ -162,7 +162,11 @@ class Appending:
     async def streamed(self, request: Request, reader: Reader) -> None:
         """Append the events as they arrive. While the watchers are behind, nothing is read."""
         async for chunk in request.chunks(timeout=IDLE):
+            before = self.events + self.skipped
             await self._append_all(reader.feed(chunk))
+            if self.events + self.skipped > before:
+                request.charge.clear()
+            request.charge.claim(len(chunk))  # what the reader keeps of an event that isn't complete, at the most
         await self._append_all(reader.end())
 
     def answer(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Parser:
         # `id` would wipe out the last event ID. Browsers carry it over, as web-platform-tests ask for it
         # (eventsource/format-field-id-2), and so do we.
         self._id = self.last_event_id
-        self._failure: EventTooLong | None = None
+        self._failure = ""
 
     def feed(self, chunk: bytes) -> list[MessageEvent]:
         """The events that this chunk completes.
@@ -75,7 +75,7 @@ class Parser:
         Raises EventTooLong when one is over the limit; the events before it are returned first, then every call raises.
         """
         if self._failure:
-            raise self._failure
+            raise EventTooLong(self._failure)
         events: list[MessageEvent] = []
         try:
             for line in self._lines.feed(chunk):
@@ -85,7 +85,7 @@ class Parser:
                     self._dispatch(events)
             self._lines.check()
         except EventTooLong as error:
-            self._failure = error
+            self._failure = str(error)
             if not events:
                 raise
         return events

@@ -51,6 +51,14 @@ def dumps(value: Any) -> bytes:
     return json
 
 
+def fragment(value: Any) -> Any:
+    """The value's JSON, as a value; the reason, where it has none."""
+    try:
+        return orjson.Fragment(dumps(value))
+    except Unwritable as error:
+        return str(error)
+
+
 def _plain(value: Any) -> Any:
     """One step towards JSON for an object that orjson doesn't know; what it holds may need more steps."""
     if is_dataclass(value) and not isinstance(value, type):

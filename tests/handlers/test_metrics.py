@@ -12,10 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import Sidestream
 from sidecar.counts import Histogram
 from sidecar.settings import Settings
+from sse.asgi import Message
 from sse.sender import Outcome
-from sse.stream import State
+from sse.stream import State, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
+from tests.support.asgi import http_scope
 from tests.support.clock import block, idle
 from tests.support.streams import open_in
 
@@ -77,6 +79,44 @@ async def test_watchers_are_counted_while_they_watch_and_by_how_they_went(sidest
     assert (after["watchers",], after["events_sent_total",]) == (0, 1)
     assert after["sent_bytes_total",] == during["sent_bytes_total",]
     assert [after["watchers_ended_total", outcome.value] for outcome in Outcome] == [0, 1, 0, 0, 0]
+
+
+async def test_merged_watchers_are_counted_with_all_their_events(sidestream: Sidestream) -> None:
+    streams = [open_in(sidestream.service.store) for _ in range(2)]
+    for stream in streams:
+        for number in range(2):
+            stream.emit(number)
+        stream.end(Trigger.DELETED)
+    await ask(sidestream, f"/merge?streams={streams[0].id},{streams[1].id}")
+    assert (await scrape(sidestream))["events_sent_total",] == 6
+
+
+async def test_what_there_was_no_room_for_is_counted_and_what_went_for_it() -> None:
+    sidestream = Sidestream(Settings(memory=1 << 20, max_watchers=1))
+    store = sidestream.service.store
+    ended, stream = open_in(store), open_in(store)
+    ended.end(Trigger.DELETED)
+    stream.kept.add(1 << 20)
+    sidestream.service.store.watchers = 1
+    assert (await ask(sidestream, "/streams", method="POST")).status == 503
+    assert (await ask(sidestream, f"/streams/{stream.id}")).status == 503
+    stream.kept.clear()
+    found = await scrape(sidestream)
+    assert (found["refused_total", "memory"], found["refused_total", "watchers"]) == (1, 1)
+    assert (found["forgotten_total",], found["memory_bytes",]) == (1, store.budget.used)
+
+
+async def test_requests_whose_client_goes_or_stops_reading_are_counted(sidestream: Sidestream) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise OSError("gone")
+
+    for method in ("GET", "POST"):
+        headers = [(b"host", HOST.encode())]
+        await sidestream(http_scope("/streams", method=method, headers=headers), receive, send)
+    assert (await scrape(sidestream))["unanswered_total",] == 2
 
 
 async def test_resumes_and_gaps_are_counted_and_outlive_their_stream(sidestream: Sidestream) -> None:
@@ -157,7 +197,7 @@ async def test_the_timer_ends_with_the_application(sidestream: Sidestream) -> No
 async def test_limits_stand_beside_what_they_limit(sidestream: Sidestream) -> None:
     found = await scrape(sidestream)
     assert found["watchers_limit",] == sidestream.service.settings.max_watchers
-    assert found["log_bytes_limit",] == sidestream.service.settings.memory
+    assert found["memory_bytes_limit",] == sidestream.service.settings.memory
     assert found["process_open_fds",] > 0
     assert found["process_start_time_seconds",] < time.time()
 

@@ -124,6 +124,8 @@ async def test_the_state_says_how_it_ended(
 async def test_an_opener_can_have_the_result_shown_while_it_grows(sidestream: Sidestream) -> None:
     words = ["so"]
     stream = opened(sidestream, result=lambda: {"text": " ".join(words)})
+    (listed,) = (await ask(sidestream, "/streams")).json["streams"]
+    assert "result" not in listed
     assert (await state(sidestream, stream))["result"] == {"text": "so"}
     words.append("far")
     assert (await state(sidestream, stream))["result"] == {"text": "so far"}

@@ -15,8 +15,7 @@ from app import Sidestream
 from sidecar import server
 from sidecar.connection import Connection
 from sidecar.settings import Settings
-from sse.asgi import Receive, Scope, Send
-from sse.watch import CONNECTION
+from sse.asgi import CONNECTION, Receive, Scope, Send
 from tests.support.app import Extended, Runs, serving
 from tests.support.servers import sidecar
 from tests.support.sockets import Client, Cut, encode_request, fetch

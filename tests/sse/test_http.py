@@ -8,11 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
-from sse.asgi import Message, Scope
-from sse.errors import Disconnected, Problem
-from sse.http import ALWAYS, Request, Response, json_response, problem_response, text_response
+from sse.asgi import CONNECTION, Message, Scope
+from sse.budget import Budget, Charge
+from sse.errors import Disconnected, Full, Problem
+from sse.http import ALWAYS, SEND_TIMEOUT, SLICE, Request, Response, json_response, problem_response, text_response
 from tests.support.asgi import Connection, http_scope
-from tests.support.clock import now
+from tests.support.clock import idle, now
 
 pytestmark = pytest.mark.virtual_time
 
@@ -106,6 +107,8 @@ def test_a_query_that_cannot_be_read_is_a_400(query: bytes) -> None:
         pytest.param(b"last_event_id=s.2", b"s.1", "s.1", id="both"),
         pytest.param(b"last_event_id=s.2", b"", "s.2", id="an empty header is none"),
         pytest.param(b"last_event_id=", b"", None, id="an empty ID is none"),
+        pytest.param(b"lastEventId=s.3", None, "s.3", id="as polyfills call it"),
+        pytest.param(b"lastEventId=s.3&last_event_id=s.2", None, "s.2", id="both parameters"),
     ],
 )
 def test_the_last_event_id(query: bytes, header: bytes | None, expected: str | None) -> None:
@@ -327,8 +330,68 @@ async def test_a_response_is_one_start_and_one_body() -> None:
             "status": 201,
             "headers": [(b"x-name", b"v\xe4rde"), *ALWAYS, (b"content-length", b"3")],
         },
-        {"type": "http.response.body", "body": b"abc"},
+        {"type": "http.response.body", "body": b"abc", "more_body": False},
     ]
+
+
+async def test_a_large_response_goes_out_in_slices() -> None:
+    body = bytes(range(256)) * 1000
+    connection = await answered(Response(200, body))
+
+    assert max(map(len, connection.bodies)) <= SLICE
+    assert connection.body == body
+    assert connection.headers[b"content-length"] == b"%d" % len(body)
+
+
+async def test_a_response_that_nobody_reads_is_given_up_at_the_send_timeout() -> None:
+    aborted: list[float] = []
+    request = Request(http_scope(extensions={CONNECTION: {"abort": lambda: aborted.append(now())}}), nothing)
+    request.send_timeout = 5
+    connection = Connection()
+    asyncio.get_running_loop().call_later(3.5, connection.stop_reading)
+
+    async def slow(message: Message) -> None:
+        await asyncio.sleep(1)
+        await connection.send(message)
+
+    with pytest.raises(Disconnected):
+        await Response(200, b"x" * 10 * SLICE)(request, slow)
+
+    assert len(connection.sent) == 3
+    assert aborted == [now()] == [3 + 5]
+
+
+async def test_under_another_server_a_response_that_nobody_reads_is_given_up_too() -> None:
+    connection = Connection()
+    connection.stop_reading()
+    with pytest.raises(Disconnected):
+        await Response(200)(get(), connection.send)
+    assert now() == SEND_TIMEOUT
+
+
+def charged(budget: Budget, *body: bytes) -> Request:
+    request = post(*body, headers=JSON)
+    request.charge = Charge(budget)
+    return request
+
+
+async def test_a_body_is_charged_as_it_comes_and_the_value_for_what_it_takes() -> None:
+    budget = Budget(100_000)
+    body = b"[%b1]" % (b"[]," * 100)
+    request = charged(budget, body[:100], body[100:])
+    assert await request.json() == [*[[]] * 100, 1]
+    assert len(body) + 100 * 72 <= budget.used <= 203 * 128 + len(body)
+    del request
+    assert budget.used == 0
+
+
+@pytest.mark.parametrize("pieces", [[b"[" + b" " * 50_000, b" " * 50_000], [b"[%b1]" % (b"[]," * 800)]], ids=["body", "value"])
+async def test_what_there_is_no_room_for_is_not_read_on_and_not_made(pieces: list[bytes]) -> None:
+    budget = Budget(100_000)
+    with pytest.raises(Full):
+        await charged(budget, *pieces, b"]").json()
+    await idle()
+    assert budget.used == 0
 
 
 async def test_head_has_the_headers_of_get_and_no_content() -> None:

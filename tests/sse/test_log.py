@@ -10,7 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sse.log import AHEAD, GATHER, Budget, EventLog
+from sse.budget import EVENT, Budget
+from sse.errors import Full
+from sse.log import AHEAD, GATHER, EventLog
 from tests.support.clock import counted_turns, idle
 from tests.support.streams import Follower, all_ready
 
@@ -97,7 +99,8 @@ def test_a_long_run_needs_no_more_memory_than_a_short_one() -> None:
         pytest.param([10, 20, 30], [60], id="all of a few"),
         pytest.param([GATHER // 2, GATHER // 2, 1], [GATHER, 1], id="exactly as much as fits"),
         pytest.param([GATHER // 2, GATHER // 2 + 1], [GATHER // 2, GATHER // 2 + 1], id="a byte more than fits"),
-        pytest.param([10, GATHER + 1, 10], [10, GATHER + 1, 10], id="a larger one alone"),
+        pytest.param([10, GATHER + 1, 10], [10, GATHER, 1, 10], id="a larger one in slices"),
+        pytest.param([2 * GATHER, 10], [GATHER, GATHER, 10], id="slices that are full"),
         pytest.param([GATHER, GATHER], [GATHER, GATHER], id="each as large as a message"),
     ],
 )
@@ -415,6 +418,21 @@ def test_where_nobody_watches_everything_but_the_newest_is_led() -> None:
     assert (log.first, log.last, log.size) == (9, 9, 10)
 
 
+def test_everything_can_go_but_the_terminal_event() -> None:
+    budget = Budget()
+    log = log_of(*[10] * 9, budget=budget)
+    follower = attached(log, 3)
+    log.drop_old()
+    assert (log.first, log.last) == (9, 9)
+    log.drop_all()
+    assert (log.first, log.last, budget.used) == (10, 9, 0)
+    log.close(b"end")
+    log.drop_all()
+
+    assert all_ready(log, follower) == [gap(4, 9), b"end"]
+    assert budget.used == len(b"end") + EVENT
+
+
 @pytest.mark.parametrize("upto", [-1, 0, 3], ids=["before all", "nothing", "gone already"])
 def test_dropping_what_is_not_held_does_nothing(upto: int) -> None:
     log = log_of(*[10] * 9)
@@ -431,7 +449,7 @@ def test_without_replay_an_event_is_forgotten_when_its_one_watcher_has_taken_it(
     follower = attached(log)
     for number in range(1, 6):
         log.append(event(number, GATHER // 2))
-    assert budget.used == 5 * GATHER // 2
+    assert budget.used == 5 * (GATHER // 2 + EVENT)
 
     assert log.take(follower) == event(1, GATHER // 2) + event(2, GATHER // 2)
     assert all_ready(log, follower) == [event(3, GATHER // 2) + event(4, GATHER // 2), event(5, GATHER // 2)]
@@ -448,40 +466,70 @@ def test_without_replay_an_event_is_forgotten_when_its_one_watcher_has_taken_it(
 def test_logs_share_a_budget_and_give_back_what_they_forget() -> None:
     budget = Budget(events=2)
     one, other = log_of(10, 10, budget=budget), log_of(5, 5, 5, budget=budget)
-    assert budget.used == 30
+    assert budget.used == 30 + 4 * EVENT
 
     one.drop(1)
-    assert budget.used == 20
+    assert budget.used == 20 + 3 * EVENT
     other.clear()
-    assert budget.used == 10
+    assert budget.used == 10 + EVENT
     one.clear()
     one.clear()
     assert budget.used == 0
 
 
-def test_a_log_asks_for_room_when_all_together_hold_too_much() -> None:
-    asked: list[int] = []
-    budget = Budget(limit=20, relieve=lambda: asked.append(budget.used))
-
-    log_of(10, 10, 1, 5, budget=budget)
-
-    assert asked == [21, 26]
-
-
 def test_room_may_be_made_in_the_very_log_that_asked_for_it() -> None:
     log: EventLog
-    budget = Budget(limit=20, relieve=lambda: log.drop_led())
+
+    def relieve(size: int) -> None:
+        log.drop_led()
+
+    budget = Budget(20 + 2 * EVENT, relieve)
     log = EventLog(gap, budget=budget)
     follower = attached(log)
-
-    for number in (1, 2, 3):
+    for number in (1, 2):
         log.append(event(number, 10))
-
-    assert (log.first, budget.used) == (1, 30), "the leader has taken nothing yet"
     log.take(follower)
-    log.append(event(4, 10))
-    assert (log.first, budget.used) == (4, 10)
-    assert all_ready(log, follower) == [event(4, 10)]
+
+    log.append(event(3, 10))
+
+    assert (log.first, budget.used) == (3, 10 + EVENT)
+    assert all_ready(log, follower) == [event(3, 10)]
+
+
+# -- large events
+
+
+def test_who_has_taken_a_part_of_an_event_that_is_dropped_can_take_nothing_more() -> None:
+    """What came next would be read as the rest of it."""
+    log = log_of(10, 3 * GATHER, 10)
+    follower = attached(log)
+    assert all(log.take(follower) for _ in range(2))
+    assert (follower.position, follower.offset) == (1, GATHER)
+
+    log.drop(2)
+
+    with pytest.raises(Full):
+        log.take(follower)
+    assert log.gaps == 0
+
+
+def test_an_event_can_be_taken_whole() -> None:
+    log = log_of(3 * GATHER, 10)
+    follower = attached(log)
+
+    assert log.take(follower, whole=True) == event(1, 3 * GATHER)
+    assert (follower.position, follower.offset) == (1, 0)
+
+
+def test_without_replay_a_large_event_is_forgotten_when_its_last_slice_is_taken() -> None:
+    log = EventLog(gap, replay=False)
+    follower = attached(log)
+    log.append(event(1, GATHER + 1))
+
+    assert len(log.take(follower)) == GATHER
+    assert log.size == GATHER + 1
+    assert len(log.take(follower)) == 1
+    assert log.size == 0
 
 
 # -- against a naive model
@@ -522,7 +570,7 @@ class Model(RuleBasedStateMachine):
         return self.events[self.first - 1 :]
 
     def forget(self, upto: int) -> None:
-        self.first = max(self.first, min(upto, len(self.events) - 1) + 1)
+        self.first = max(self.first, min(upto, len(self.events) - self.log.closed) + 1)
 
     @precondition(lambda self: not self.log.closed)
     @rule(size=st.sampled_from([1, 700, 5000, 9000, 12_288, 20_000, 70_000]), last=st.integers(0, 30))
@@ -547,7 +595,9 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.followers)
     @rule(data=st.data())
     def detach(self, data: st.DataObject) -> None:
-        follower = data.draw(st.sampled_from(self.followers))
+        self.detach_one(data.draw(st.sampled_from(self.followers)))
+
+    def detach_one(self, follower: Follower) -> None:
         self.followers.remove(follower)
         self.idle.discard(follower)
         self.log.detach(follower)
@@ -556,9 +606,21 @@ class Model(RuleBasedStateMachine):
     @rule(data=st.data())
     def take(self, data: st.DataObject) -> None:
         follower = data.draw(st.sampled_from(self.followers))
-        position = follower.position
+        position, offset = follower.position, follower.offset
+        if offset and position + 1 < self.first:
+            with pytest.raises(Full):
+                self.log.take(follower)
+            self.detach_one(follower)
+            return
         body = self.log.take(follower)
-        if position == len(self.events):
+        if body and follower.position == position:  # not the last slice of a large event
+            assert len(body) == GATHER
+            assert self.events[position][offset:].startswith(body)
+            assert follower.offset == offset + GATHER < len(self.events[position])
+        elif offset:
+            assert self.events[position][offset:] == body
+            assert (follower.position, follower.offset) == (position + 1, 0)
+        elif position == len(self.events):
             assert body == b""
             self.idle.add(follower)
         elif position + 1 < self.first:
@@ -567,7 +629,7 @@ class Model(RuleBasedStateMachine):
         else:
             taken = self.events[position : follower.position]
             assert body == b"".join(taken)
-            assert len(body) <= GATHER or len(taken) == 1
+            assert len(body) <= GATHER
             following = self.events[follower.position : follower.position + 1]
             assert not following or len(body) + len(following[0]) > GATHER, "more would have fitted"
 
@@ -584,7 +646,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def drop_led(self) -> None:
         self.log.drop_led()
-        self.forget(max((follower.position for follower in self.followers), default=len(self.events)))
+        self.forget(max((follower.position for follower in self.followers), default=len(self.events) - 1))
 
     @rule()
     def clear(self) -> None:
@@ -594,7 +656,8 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def counts_are_exact(self) -> None:
         assert (self.log.first, self.log.last) == (self.first, len(self.events))
-        assert self.log.size == self.budget.used == sum(map(len, self.held()))
+        assert self.log.size == sum(map(len, self.held()))
+        assert self.budget.used == self.log.size + EVENT * len(self.held())
         assert self.alive["bytes"] == self.log.size, "what is dropped is let go of"
         assert set(self.log.watchers) == set(self.followers)
 

@@ -35,6 +35,7 @@ class Reader:
     def __init__(self, stream: Stream, position: int = 0) -> None:
         self.stream = stream
         self.position = position
+        self.offset = 0
         self.body = b""
         self._woken = asyncio.Event()
 

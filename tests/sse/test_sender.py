@@ -118,6 +118,32 @@ async def test_what_is_ready_goes_out_in_messages_of_up_to_16_kib_and_others_hav
     assert turns.made >= len(sizes)
 
 
+async def test_an_event_of_2_mib_goes_out_in_slices_and_others_have_their_turn() -> None:
+    stream, client = published(keep=9), Client()
+    emit(stream, 1, "x" * ((2 << 20) - 100))
+    stream.end(Trigger.SOURCE_ENDED)
+    async with counted_turns() as turns:
+        await client.watch(stream)
+
+    assert max(map(len, client.bodies)) <= GATHER
+    assert [len(event.data) for event in client.events[1:]] == [1, (2 << 20) - 98, len("[DONE]")]
+    assert turns.made >= len(client.bodies) > 128
+
+
+async def test_a_terminal_event_of_many_slices_ends_the_body_with_the_last() -> None:
+    class Long(Format):
+        def done(self) -> bytes:
+            return b"data: %b\n\n" % (b"x" * 3 * GATHER)
+
+    stream, client = published(format=Long(), keep=9), Client()
+    stream.end(Trigger.SOURCE_ENDED)
+    await client.watch(stream)
+
+    assert client.complete
+    assert client.outcomes == [Outcome.COMPLETE]
+    assert len(client.events[-1].data) == 3 * GATHER
+
+
 async def test_a_watcher_that_is_woken_while_it_sends_goes_on_with_that() -> None:
     """One that follows several logs may be idle on one of them meanwhile."""
     stream = published()

@@ -1,15 +1,16 @@
 """Every way in which a watcher's connection ends, and that nothing is left of it."""
 
 import asyncio
+import sys
 
 import pytest
 
 from sse.asgi import Message
 from sse.errors import SourceFailed
 from sse.formats import Format
-from sse.log import GATHER
+from sse.log import GATHER, Watcher
 from sse.sender import Outcome, Pace, Sender
-from sse.stream import State, Stream, Trigger
+from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.event import MessageEvent
 from tests.support.clock import idle, now
 from tests.support.streams import Client, data, emit, published, stream_of
@@ -244,6 +245,46 @@ async def test_a_stalled_client_can_come_back_for_the_rest() -> None:
     assert data(client) + data(again) == ["1", "2", "[DONE]"]
 
 
+async def test_a_stall_in_the_middle_of_an_event_holds_a_slice_of_it() -> None:
+    """When the event is dropped, nothing keeps it; and nothing that would be read as the rest of it goes out."""
+    stream, client = published(), Client()
+    task = client.watch(stream)
+    await idle()
+    client.stop_reading()
+    emit(stream, "x" * 3 * GATHER)
+    await idle()
+    (event,) = stream.log._events
+    held = sys.getrefcount(event)
+    stream.log.drop_all()
+    assert sys.getrefcount(event) == held - 1 == 2
+    emit(stream, 2)
+    client.go_on_reading()
+    await task
+
+    assert client.outcomes == [Outcome.STALLED]
+    assert not client.complete
+    assert len(client.bodies[-1]) == GATHER
+    assert [event.type for event in client.events] == ["connected"], "what is cut off is none"
+    assert len(client.aborted) == 1
+
+
+async def test_a_defect_in_the_middle_of_an_event_is_told_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Stream):
+        def finished(self, watcher: Watcher) -> bool:
+            if watcher.offset > GATHER:
+                raise ValueError("a defect")
+            return super().finished(watcher)
+
+    stream, client = Failing(Opening(None, Format(), linger=None)), Client()
+    task = client.watch(stream)
+    emit(stream, "x" * 3 * GATHER)
+    await task
+
+    assert client.outcomes == [Outcome.FAILED]
+    assert [event.type for event in client.events] == ["connected"]
+    assert "a defect" in caplog.text
+
+
 # -- the server, and defects
 
 
@@ -419,6 +460,22 @@ async def test_one_that_is_dropped_in_the_middle_of_a_send_ends_after_it() -> No
 
     assert client.complete
     assert [event.data for event in client.events][-2:] == ["1", "2"]
+    assert client.outcomes == [Outcome.DROPPED]
+
+
+async def test_one_that_is_dropped_in_the_middle_of_an_event_gets_the_rest_of_it() -> None:
+    stream, client = published(), Client()
+    task = client.watch(stream)
+    await idle()
+    client.stop_reading()
+    emit(stream, "x" * 3 * GATHER)
+    await idle()
+    let_go(stream)
+    client.go_on_reading()
+    await task
+
+    assert client.complete
+    assert len(client.events[-1].data) == 3 * GATHER + 2
     assert client.outcomes == [Outcome.DROPPED]
 
 

@@ -6,11 +6,12 @@ import json
 import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import pytest
 
+from sse.budget import Budget, Charge
 from sse.errors import LONGEST_MESSAGE, MissingExtra, SourceFailed
 from sse.formats import Format, Written
 from sse.log import AHEAD
@@ -114,6 +115,25 @@ async def test_a_source_that_ends_is_closed_and_its_stream_done() -> None:
     assert (source.asked, source.closed) == (3, 1)
 
 
+async def test_a_source_that_finds_no_room_fails_and_says_what_is_full() -> None:
+    budget = Budget(100_000)
+    kept = Charge(budget)
+
+    async def growing() -> AsyncIterator[int]:
+        for number in count(1):
+            kept.claim(20_000)
+            yield number
+
+    stream = stream_of(growing(), Format(), budget=budget, kept=kept)
+    await stream.closed()
+
+    [event] = terminals(stream)
+    assert json.loads(event.data) == {"error": "no room: memory", "code": "full", "fatal": True}
+    assert stream.log.last == 3 + 1
+    stream.discard()
+    assert budget.used == 0
+
+
 async def test_a_source_may_end_its_stream_with_a_code_of_its_own() -> None:
     source = Source([1, SourceFailed("the model is overloaded", "overloaded", retryable=True)])
     stream = stream_of(source, Format())
@@ -123,6 +143,7 @@ async def test_a_source_may_end_its_stream_with_a_code_of_its_own() -> None:
     assert stream.state is State.FAILED
     assert stream.failure is not None
     assert stream.failure.retryable
+    assert stream.failure.__traceback__ is None, "it would keep the source that failed"
     [event] = terminals(stream)
     assert event.type == "error"
     assert json.loads(event.data) == {"error": "the model is overloaded", "code": "overloaded", "fatal": True}

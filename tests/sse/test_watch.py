@@ -10,7 +10,7 @@ import pytest
 
 from sse.asgi import Receive, Scope, Send
 from sse.errors import SourceFailed
-from sse.http import ALWAYS
+from sse.http import ALWAYS, Request
 from sse.stream import Trigger
 from sse.watch import head, watch
 from tests.support.asgi import Connection, communicator, http_scope
@@ -105,7 +105,7 @@ async def test_head_is_answered_with_the_headers_that_get_would_have_had() -> No
     task = get.watch(published())
     await idle()
 
-    await head(connection.send, named)
+    await head(Request(http_scope(method="HEAD"), connection.receive), connection.send, named)
 
     assert connection.sent[0] == get.sent[0]
     assert (connection.body, connection.complete) == (b"", True)

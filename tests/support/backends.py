@@ -39,6 +39,7 @@ class Reader:
 
     def __init__(self, position: int) -> None:
         self.position = position
+        self.offset = 0
         self.woken = asyncio.Event()
         self.woken.set()
 
@@ -95,7 +96,7 @@ class Copy:
     def catch_up(self) -> None:
         """Write what has been said by now."""
         self._reader.woken.clear()
-        while taken := self._original.take(self._reader):
+        while taken := self._original.take(self._reader, whole=True):
             for event in taken.split(b"\n\n")[:-1]:
                 head, _, rest = event.partition(b"\n")
                 self._write(head, rest + b"\n\n")

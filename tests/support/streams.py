@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from itertools import count
 from typing import Any
 
+from sse.asgi import CONNECTION
+from sse.budget import Budget
 from sse.formats import Format, Written
 from sse.http import Request
-from sse.log import Budget, EventLog
+from sse.log import EventLog
 from sse.sender import Outcome, Pace, Sender
 from sse.store import Store
 from sse.stream import Opening, Stream
-from sse.watch import CONNECTION, EventStream
+from sse.watch import EventStream
 from tests.support.asgi import Connection, http_scope
 from tests.support.clock import now
 
@@ -92,6 +94,7 @@ class Follower:
 
     def __init__(self, position: int = 0) -> None:
         self.position = position
+        self.offset = 0
         self.woken = 0
 
     def wake(self) -> None:
@@ -159,9 +162,10 @@ def data(connection: Connection) -> list[str]:
 
 
 def stream_of(source: AsyncIterator[Any] | None, format: Format | None = None, **options: Any) -> Stream:
-    """A stream outside any store. options: of `Opening`, of its log (max_events, max_bytes), and `Stream`'s own."""
+    """A stream outside any store. options: of `Opening`, of its budget (or max_events, max_bytes), and `Stream`'s own."""
     own = {name: options.pop(name) for name in ("on_end", "on_expire") if name in options}
-    budget = Budget(events=options.pop("max_events", 65536), bytes=options.pop("max_bytes", 16 << 20))
+    limits = {"events": options.pop("max_events", 65536), "bytes": options.pop("max_bytes", 16 << 20)}
+    budget = options.pop("budget", None) or Budget(**limits)
     return Stream(Opening(source, format or Format(), **{"linger": 0.0, "keep": 0.0, **options}), budget, **own)
 
 

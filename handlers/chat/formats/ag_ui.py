@@ -56,7 +56,7 @@ class AGUI(ChatFormat):
         request = parse_own(own, offer)
         assert request.conversation is not None
         self.request = replace(request, conversation=replace(request.conversation, run=body["runId"]))
-        self._run = {"threadId": body["threadId"], "runId": body["runId"]}
+        self.keeps = self._run = {"threadId": body["threadId"], "runId": body["runId"]}
         self._asked = time.monotonic()
         self._base = new_id()
         self._message = ""  # the id of this stage's

@@ -19,7 +19,8 @@ from sse.wire.payload import dumps
 
 
 class ChatFormat(Format):
-    """Made for one answer, of the body that asks for it. request: what that asks for.
+    """Made for one answer, of the body that asks for it. request: what that asks for. keeps: what is needed of the body when
+    the answer has ended, as JSON can hold it.
 
     after_status: whether the answer's head waits for the upstream's status, so that a failure has a status of its own; such an
     answer can't be resumed, isn't kept or listed, and ends with its client. beside_pending: whether the sidecar's tools run in
@@ -27,6 +28,7 @@ class ChatFormat(Format):
     sense.
     """
 
+    keeps: Any = None
     after_status = False
     beside_pending = True
     retry = True

@@ -104,6 +104,7 @@ class Responses(ChatFormat):
 
     def __init__(self, id: str, request: ChatRequest, told: _JSON, input: Items) -> None:
         self.id, self.request, self.told, self.input = id, request, told, input
+        self.keeps = (told, input)
         self.background = self.retry = bool(told["background"])  # in the foreground it is the client that tries again
         self.status, self.running = "queued" if self.background else "in_progress", True
         self.output: Items = []

@@ -73,7 +73,7 @@ class UIMessages(ChatFormat):
             said.insert(0, {"role": "system", "content": offer.system})
         rest = {name: value for name, value in body.items() if name not in _TRANSPORT}
         self.request = parse_own({"conversation": body.get("id"), **rest, "messages": said}, offer)
-        self._earlier = messages[-1] if messages[-1]["role"] == "assistant" else {}
+        self.keeps = self._earlier = messages[-1] if messages[-1]["role"] == "assistant" else {}
         self._id = self._earlier.get("id") or f"msg-{new_id()}"
         self._asked = time.monotonic()
         self._first: float | None = None

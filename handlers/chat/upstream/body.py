@@ -71,7 +71,7 @@ class Body:
                     break
                 self._take(type, text, chunks)
         except UpstreamFailed as failure:
-            self.failure = failure
+            self.failure = failed(failure.message, failure.code)  # a copy: the traceback holds this
         except EventTooLong as error:
             self.failure = failed(f"the upstream sent too much in one event: {error}", "bad_chunk")
         return chunks
@@ -84,7 +84,7 @@ class Body:
             if not self.complete and self.failure is None:
                 self._unfinished()
         except UpstreamFailed as failure:
-            self.failure = failure
+            self.failure = failed(failure.message, failure.code)  # a copy: the traceback holds this
         except EventTooLong:
             self.failure = failed(CUT, "cut")
         return []

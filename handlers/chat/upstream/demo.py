@@ -21,6 +21,9 @@ from handlers.chat.upstream.chunks import parse
 
 MODEL = "demo"
 
+LONGEST = 20_000
+"""Characters of a prompt that are read."""
+
 
 class DemoUpstream:
     """Stands where `upstream.OpenAIUpstream` would. interval: seconds a word."""
@@ -104,7 +107,7 @@ def _prompt(body: Mapping[str, Any]) -> str:
     """The last thing that the user said."""
     content = next((message.get("content") for message in reversed(body["messages"]) if message.get("role") == "user"), "")
     parts = content if isinstance(content, list) else [{"text": content}]
-    return " ".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return " ".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))[:LONGEST]
 
 
 def _usage(body: Mapping[str, Any], words: list[str]) -> dict[str, int]:

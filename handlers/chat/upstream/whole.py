@@ -3,7 +3,7 @@
 from handlers.chat.items import Whole
 from handlers.chat.stage import Stage
 from handlers.chat.upstream.body import Body
-from handlers.chat.upstream.failures import read
+from handlers.chat.upstream.failures import failed, read
 
 
 def checked(answer: Whole, *, several: bool = False) -> Whole:
@@ -12,7 +12,7 @@ def checked(answer: Whole, *, several: bool = False) -> Whole:
     chunks = [*body.feed(answer.body), *body.end()]
     odd = body.failure is not None and body.failure.code in ("not_a_stream", "bad_chunk")
     if body.failure is not None and not (odd and body.held is not None and isinstance(read(answer.body), dict)):
-        raise body.failure
+        raise failed(body.failure.message, body.failure.code)  # a copy: its traceback holds what holds the original
     if body.held is not None:
         return answer
     for chunk in chunks:

@@ -67,7 +67,7 @@ def _content(value: dict[str, Any]) -> Any:
 async def test_the_text_arrives(case: dict[str, Any], format: str) -> None:
     async with sidecar(script(case)) as s:
         answer = await ask(s, format)
-        states = (await s.get("/streams")).json["streams"]
+        states = [(await s.get(state["url"], JSON)).json for state in (await s.get("/streams")).json["streams"]]
     assert answer.status == 200
     assert text_of(format, answer) == case["text"]
     assert [state["state"] for state in states] in ([], ["done"])

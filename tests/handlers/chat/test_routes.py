@@ -149,7 +149,7 @@ async def test_a_usage_of_any_shape_stays_as_it_came(path: str) -> None:
     odd = {"prompt_tokens": "12", "completion_tokens": None, "details": [1, {"a": True}], "x": {"y": 1.5}}
     async with sidecar(reply(chunk("a"), finish(), event({"choices": [], "usage": odd}), DONE)) as s:
         answer = await s.post({**STREAMED, "stream_options": {"include_usage": True}}, path)
-        states = (await s.get("/streams")).json["streams"]
+        states = [(await s.get(state["url"], JSON)).json for state in (await s.get("/streams")).json["streams"]]
     payload = named(answer)[-1 if path == "/chat" else -2][1]
     assert payload["usage"] == odd
     assert all(state["result"]["usage"] == odd for state in states)

@@ -1,6 +1,7 @@
 """One job as a source: what its items are, what is superseded, and how it ends; blocking and async."""
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -11,8 +12,10 @@ import pytest
 
 from handlers.jobs.job import Job
 from sidecar.functions import function
+from sse.budget import Budget, Charge
 from sse.errors import SourceFailed
 from sse.threads import OnProgress, Threads
+from sse.wire.payload import dumps
 
 LONG = 10.0  # seconds after which a wait in these tests has failed
 
@@ -41,12 +44,17 @@ async def threads() -> Threads:
 
 
 def job_of(threads: Threads, call: Callable[..., Any]) -> Job:
-    return Job(function(call), {}, threads)
+    return Job(function(call), {}, threads, Charge(Budget()))
 
 
-async def read(job: Job) -> list[dict[str, Any]]:
+async def read(job: Job) -> list[Any]:
+    """Its items, as a client reads them."""
     async with aclosing(job):
-        return [item async for item in job]
+        return [as_read(item) async for item in job]
+
+
+def as_read(value: Any) -> Any:
+    return json.loads(dumps(value))
 
 
 @BOTH
@@ -64,7 +72,7 @@ async def test_progress_then_the_result(make: Make, threads: Threads) -> None:
         {"status": "running", "progress": 20, "step": "count", "message": None, "details": {"rows": [1, 2]}},
         {"status": "completed", "progress": 100, "result": "fertig"},
     ]
-    assert (job.progress, job.step, job.result) == (100, "count", "fertig")
+    assert (job.progress, job.step, as_read(job.result)) == (100, "count", "fertig")
     assert job.started is not None
     assert job.created <= job.started
 

@@ -1,13 +1,18 @@
 """Several streams as one, without a connection: a watcher that takes at once when it is woken."""
 
+import json
+
 import pytest
 
 from handlers.merge.merged import Merged, Part
+from sse.budget import Budget
+from sse.errors import Full
 from sse.formats import Format
+from sse.log import GATHER
 from sse.stream import Stream, Trigger
 from sse.wire.parser import Parser
 from tests.support.clock import idle
-from tests.support.streams import stream_of
+from tests.support.streams import Follower, stream_of
 
 pytestmark = pytest.mark.virtual_time
 
@@ -15,10 +20,10 @@ pytestmark = pytest.mark.virtual_time
 class Eager:
     """Takes in the very turn in which it is woken: the stream's `append` and `end` are still on their way then."""
 
-    position = 0
+    position = offset = 0
 
     def __init__(self, *streams: Stream) -> None:
-        self.merged = Merged([Part(stream.id, stream, 0, over=False) for stream in streams])
+        self.merged = Merged([Part(stream.id, stream, 0, over=False) for stream in streams], Budget())
         self.body = b""
         self.merged.attach(self)
         self.wake()
@@ -55,3 +60,41 @@ async def test_nothing_to_take_is_no_end() -> None:
     assert (eager.body, eager.merged.finished(eager)) == (b"", False)
     stream.end(Trigger.DELETED)
     assert eager.merged.finished(eager)
+
+
+async def test_the_watcher_counts_the_events_that_it_has_taken() -> None:
+    a, b = (stream_of(None, Format(), linger=None) for _ in range(2))
+    eager = Eager(a, b)
+    for number in range(3):
+        a.emit(number)
+    b.end(Trigger.DELETED)
+    assert eager.position == 4
+
+
+async def test_an_event_of_2_mib_is_taken_in_slices_and_charged_meanwhile() -> None:
+    """Here it is written for each watcher anew: of a hundred that stall in it, each would keep it."""
+    budget = Budget()
+    stream = stream_of(None, Format(), linger=None)
+    stream.emit("x" * ((2 << 20) - 100))
+    stream.end(Trigger.SOURCE_ENDED)
+    follower, merged = Follower(), Merged([Part(stream.id, stream, 0, over=False)], budget)
+    merged.attach(follower)
+
+    body = merged.take(follower)
+    assert budget.used > (2 << 20) - 100
+    assert not merged.finished(follower)
+    while piece := merged.take(follower):
+        assert len(piece) <= GATHER
+        body += piece
+
+    assert merged.finished(follower)
+    assert [len(json.loads(event.data)["data"]) for event in Parser().feed(body)] == [(2 << 20) - 100, len("[DONE]")]
+    assert budget.used == 0
+
+
+async def test_where_there_is_no_room_for_an_event_none_of_it_goes_out() -> None:
+    stream = stream_of(None, Format(), linger=None)
+    stream.emit("x" * GATHER)
+    follower, merged = Follower(), Merged([Part(stream.id, stream, 0, over=False)], Budget(GATHER))
+    with pytest.raises(Full):
+        merged.take(follower)

@@ -134,7 +134,8 @@ def test_a_line_is_an_event_as_soon_as_it_ends() -> None:
         (b'{"event": "error"}', 422, "line 2: event: the name error is reserved"),
         (b"[]", 422, "line 2 must be an object"),
         (b'{"x": 1}', 422, "line 2: x is not known here"),
-        (b'{"data": %b%b}' % (b"[" * 255, b"]" * 255), 422, "line 2: data may have 254 levels"),
+        (b'{"data": %b%b}' % (b"[" * 254, b"]" * 254), 400, "Line 2 has more than 254 levels"),
+        (b'{"data": [%b1]}' % (b"[]," * 100_000), 400, "Line 2 has more than 100000 values"),
     ],
 )
 def test_a_wrong_line_is_counted_and_those_before_it_are_events(line: bytes, status: int, says: str) -> None:

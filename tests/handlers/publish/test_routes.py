@@ -11,6 +11,7 @@ from app import Sidestream
 from handlers.publish.bodies import MAX_LIST
 from sidecar.settings import Settings
 from sse.asgi import Message
+from sse.budget import Charge
 from sse.stream import MAX_EVENT, State, Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, ask
@@ -130,6 +131,40 @@ async def test_it_goes_on_unwatched_unless_a_linger_says_otherwise(sidestream: S
     stream, short = await opened(sidestream), await opened(sidestream, linger=0)
     await short.closed()
     assert (stream.state, short.state, short.reason) == (State.RUNNING, State.CANCELLED, "abandoned")
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/jsonl"}], ids=["JSON", "lines"])
+async def test_integers_keep_all_their_digits(sidestream: Sidestream, headers: dict[str, str]) -> None:
+    number = "123456789012345678901234567890"
+    stream = await opened(sidestream)
+    body = b'{"data": {"id": %b}}' % number.encode()
+    answer = await post(sidestream, stream, body, **({"content-type": "application/json"} | headers))
+    assert answer.status == 200
+    await close(sidestream, stream)
+    assert (await events(sidestream, stream))[0] == ("1", "message", f'{{"id":{number}}}')
+
+
+@pytest.mark.parametrize("kind", ["application/jsonl", "text/event-stream"])
+async def test_what_is_not_complete_is_charged(sidestream: Sidestream, kind: str) -> None:
+    """A hundred publishers that each hold back the end of an event of 2 MiB would take 200 MiB."""
+    stream, budget = await opened(sidestream), sidestream.service.store.budget
+    request = Arriving(sidestream, stream, {"content-type": kind})
+    before = budget.used
+    request.arrive(b"data: " + b"x" * 50_000)
+    await idle()
+    assert budget.used >= before + 50_000
+    request.arrive(b"y" * 50_000)
+    await idle()
+    assert budget.used >= before + 100_000
+
+    filler = Charge(budget)
+    filler.add(budget.limit - budget.used)
+    request.arrive(b"z" * 50_000)
+    await request.answer
+    assert (request.connection.status, request.connection.headers[b"connection"]) == (503, b"close")
+    assert json.loads(request.connection.body)["limit"] == "memory"
+    filler.clear()
+    assert budget.used == before
 
 
 async def test_an_idempotency_key_names_the_same_stream(sidestream: Sidestream) -> None:

@@ -1,0 +1,73 @@
+"""A JSON document as a client sends it -> any Python value, and the memory that this takes.
+
+In:  the bytes (RFC 8259). Out: the value, with all digits of an integer; or ValueError, whose text goes on "The document …".
+
+    limit         because
+    MAX_VALUES    `[]` takes 36 times as many bytes as an object, and the event loop waits while they are made
+    MAX_LEVELS    what has more can't be written again: orjson reads 1,024 levels and writes 254
+
+Values are counted before anything is made of them. Names of members count as values; what stands in texts doesn't.
+Limit: a number over 1.8e308 is refused, as orjson does.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+MAX_VALUES: Final = 100_000
+MAX_LEVELS: Final = 254
+
+VALUE: Final = 128
+"""Bytes that an object takes at the most, beside its text, with its place in what holds it."""
+
+_TEXT = re.compile(rb'"[^"]*"')
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG = b"0" * 19
+"""An integer over 64 bits has as many digits or more."""
+
+
+def loads(document: bytes, charge: Callable[[int], object] = lambda _: None) -> Any:
+    """The value. charge: told the bytes that it takes at the most, before it is made. Raises ValueError."""
+    count = values(document)
+    if count > MAX_VALUES:
+        raise ValueError(f"has more than {MAX_VALUES} values")
+    charge(weight(document, count))
+    try:
+        value = orjson.loads(document)
+        if count > MAX_LEVELS and _count(document, b"[{") > MAX_LEVELS:
+            orjson.dumps(value)
+        if _LONG in document.translate(_DIGITS):
+            return json.loads(document)  # orjson makes floats of integers over 64 bits
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    except orjson.JSONEncodeError:
+        raise ValueError(f"has more than {MAX_LEVELS} levels") from None
+    return value
+
+
+def values(document: bytes) -> int:
+    """How many values and names it has at the most; a list or object that is empty counts as two."""
+    count = 1 + _count(document, b",:[{")
+    if count <= MAX_VALUES:
+        return count
+    if 0x5C in document:
+        document = document.replace(b"\\\\", b"").replace(b'\\"', b"")
+    texts = _count(document, b'"') // 2  # the quotes that are left begin and end texts
+    return texts if texts > MAX_VALUES else 1 + _count(_TEXT.sub(b"", document), b",:[{")
+
+
+def weight(document: bytes, count: int | None = None) -> int:
+    """Bytes that its value takes at the most. count: of its `values`, if known.
+
+    A byte of a text becomes 1, 2 or 4 (PEP 393), of which orjson keeps the UTF-8 besides unless it is all ASCII.
+    """
+    ascii = document.isascii()
+    wide = (0x5C in document and b"\\u" in document) or (not ascii and any(lead in document for lead in range(0xF0, 0xF5)))
+    return (values(document) if count is None else count) * VALUE + len(document) * (5 if wide else 1 if ascii else 3)
+
+
+def _count(document: bytes, chars: bytes) -> int:
+    return len(document) - len(document.translate(None, chars))  # several times as fast as bytes.count
