@@ -21,12 +21,17 @@ def begin(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> a
         waiting = work.send(None)
     except StopIteration:
         return None
-    return loop.create_task(_carry_on(work, waiting))
+    return loop.create_task(carry_on(work, waiting))
 
 
-async def _carry_on(work: Coroutine[Any, Any, None], waiting: Any) -> None:
-    """A task for a coroutine that has been started: it can't be awaited any more, but it can be stepped."""
+async def carry_on(work: Coroutine[Any, Any, None], waiting: Any) -> None:
+    """The rest of a coroutine that has been stepped until it waits: it can't be awaited any more, but it can be stepped."""
     await _steps(work, waiting)
+
+
+async def failing(error: Exception) -> None:
+    """The rest of a coroutine that has failed in its first step."""
+    raise error
 
 
 @coroutine

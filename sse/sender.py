@@ -3,31 +3,49 @@
 In:  a stream, or several as one, and a server's receive and send (asgiref `specs/www.rst`). Out: an `Outcome`.
 
 The request's task awaits `receive()` from its first moment to its last. So a client that leaves is noticed at once, whether
-the sender is idle or in the middle of a send. Sending is done by a task that exists only while there is something to send;
-the log wakes us, and nothing is polled. One timer, re-armed only when it fires, serves the heartbeat and notices a `send` that
-stays pending.
+the sender is idle or in the middle of a send. The log wakes us, and nothing is polled.
+
+    by itself   takes what is ready after its own position, and sends it; under another server than ours, in a task that exists
+                only while there is something to send
+    in the      it has taken everything, and has no position, timer or message of its own (`crowd`)
+    crowd
+
+A sender is in the crowd whenever it can be. It leaves the crowd when a message isn't taken at once, and is back when it has
+caught up. One wait at a time serves it while it is by itself: for the heartbeat, or for the end of a `send` that is pending.
 """
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from sse.asgi import Attendance, Message, Receive, Send
+from sse.crowd import Crowd
 from sse.eager import begin
 from sse.errors import Full
 from sse.log import Watcher
+from sse.timers import Timers
 from sse.wire.encoder import HEARTBEAT
 
 logger = logging.getLogger("sse")
 
 
 class Followed(Protocol):
-    """A source of events for a watcher: a stream, or several as one."""
+    """A source of events for a watcher: a stream, or several as one.
+
+    timers: of the event loop. crowd: of the watchers that have taken everything; None where each watcher follows by itself.
+    """
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def timers(self) -> Timers: ...
+
+    @property
+    def crowd(self) -> Crowd | None: ...
 
     def position(self, from_now: bool) -> int:
         """Where a newcomer starts: at the oldest event held, or at the live end."""
@@ -76,25 +94,39 @@ class Pace:
 class Sender:
     """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
-    __slots__ = ("_at_once", "_attendance", "_begin", "_dropped", "_loop", "_outcome", "_pace", "_pending", "_send", "_sender",
-                 "_stamp", "_timer", "offset", "position", "send_time", "sent", "stream")  # fmt: skip
+    __slots__ = ("_at_once", "_attendance", "_before", "_begin", "_crowd", "_dropped", "_loop", "_outcome", "_pace", "_pending",
+                 "_position", "_send", "_sender", "_sent", "_timers", "offset", "send_time", "stream")  # fmt: skip
 
     def __init__(self, stream: Followed, position: int, send: Send, pace: Pace, *, at_once: bool = False) -> None:
         self.stream = stream
-        self.position = position
         self.offset = 0
-        self.sent = 0
         self.send_time = 0.0
-        self._begin = position
+        self._position = self._begin = position
+        self._sent = 0
+        self._crowd: Crowd | None = None  # where it stands
+        self._before = 0  # what the crowd had been sent when this one joined
         self._send = send
         self._at_once = at_once
         self._pace = pace
+        self._timers = stream.timers
         self._loop = asyncio.get_running_loop()
         self._sender: asyncio.Task[None] | None = None
-        self._stamp = self._loop.time()  # when the pending send began, or the last one ended
         self._pending = False
         self._dropped = False
         self._outcome: Outcome | None = None
+
+    @property
+    def position(self) -> int:
+        """The number of the last event it took."""
+        return self._position if self._crowd is None else self._crowd.position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self._position = position
+
+    @property
+    def sent(self) -> int:
+        return self._sent if self._crowd is None else self._sent + self._crowd.sent - self._before
 
     @property
     def events(self) -> int:
@@ -104,7 +136,6 @@ class Sender:
     async def follow(self, receive: Receive, start: Message, first: bytes) -> Outcome:
         """Send all there is and will be, until the end, or until the client goes. No await before the watcher is attached."""
         self._attendance = Attendance(receive)
-        self._timer = self._loop.call_later(min(self._pace.heartbeat, self._pace.send_timeout), self._tick)
         self.stream.attach(self)
         try:
             self._put(start, {"type": "http.response.body", "body": first, "more_body": True})
@@ -114,25 +145,68 @@ class Sender:
             return self._outcome
         finally:
             self._outcome = self._outcome or Outcome.DROPPED
+            self._leave_crowd()
             self.stream.detach(self)
-            self._timer.cancel()
+            self._timers[self._pace.heartbeat].end(self)
+            self._timers[self._pace.send_timeout].end(self)
             if self._sender is not None:
                 self._sender.cancel()
                 await asyncio.wait((self._sender,))
 
     def wake(self) -> None:
         """Called by the log when there is something to take."""
-        if self._sender is None and self._outcome is None:
+        self._leave_crowd()
+        if not self._busy:
             self._put()
 
     def drop(self) -> None:
         """End this connection's body after what is ready; the client may come back for the rest."""
         self._dropped = True
+        self._leave_crowd()
         self._go_on()
+
+    # -- in the crowd
+
+    def _rest(self) -> None:
+        """Everything was sent that there is for now: wait for more in the crowd, or else by itself."""
+        crowd = self.stream.crowd if self._at_once and not self._dropped else None
+        if crowd is not None and crowd.join(self, self._send, self._pace.heartbeat):
+            self._crowd, self._before = crowd, crowd.sent
+            return
+        self._timers[self._pace.heartbeat].begin(self)
+        self._loop.call_soon(self._go_on)  # events of this turn of the loop gather, and other tasks get a turn
+
+    def _leave_crowd(self) -> None:
+        if self._crowd is not None:
+            self._crowd.leave(self)
+            self._left()
+
+    def _left(self) -> None:
+        crowd, self._crowd = self._crowd, None
+        assert crowd is not None
+        self._position, self.offset = crowd.position, crowd.offset
+        self._sent += crowd.sent - self._before
+
+    def let_go(self, message: Message, pending: Awaitable[None]) -> None:
+        """The crowd has left it behind: `pending` is what remains of its `send` of this message."""
+        self._left()
+        self._run(self._flush((message,), pending))
+
+    def complete(self) -> None:
+        """The crowd has sent the terminal event."""
+        self._left()
+        self._finish(Outcome.COMPLETE)
+
+    # -- by itself
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something is about to be sent, or nothing will be any more."""
+        return self._sender is not None or self._outcome is not None
 
     def _go_on(self) -> None:
         """Send what has gathered since the last message; without any, the log will wake us."""
-        if self._sender is None and self._outcome is None and (self._dropped or self.stream.ready(self)):
+        if not self._busy and self._crowd is None and (self._dropped or self.stream.ready(self)):
             self._put()
 
     def _take(self) -> tuple[Message, ...]:
@@ -142,20 +216,24 @@ class Sender:
         return ({"type": "http.response.body", "body": body, "more_body": more},) if body or dropped else ()
 
     def _put(self, *messages: Message) -> None:
-        work = self._flush(messages)
+        self._timers[self._pace.heartbeat].end(self)
+        self._run(self._flush(messages))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
         # Not create_task: an eager task factory would bring it to its end before it is assigned.
         self._sender = begin(work, self._loop) if self._at_once else asyncio.Task(work, loop=self._loop)
 
-    async def _flush(self, messages: tuple[Message, ...]) -> None:
-        """Send these messages, or if there are none, what there is to take."""
+    async def _flush(self, messages: tuple[Message, ...], pending: Awaitable[None] | None = None) -> None:
+        """Send these messages, or if there are none, what there is to take. pending: the rest of a send that has begun."""
         try:
             more = True
             for message in messages or self._take():
-                await self._send_one(message)
+                await self._send_one(message, pending)
                 more = message.get("more_body", True)
             if not more:
                 self._finish(Outcome.COMPLETE if self.stream.finished(self) else Outcome.DROPPED)
-            self._loop.call_soon(self._go_on)  # events of this turn of the loop gather, and other tasks get a turn
+            elif self._outcome is None:
+                self._rest()
         except OSError:  # "send should raise a server-specific subclass of OSError" (asgiref specs/www.rst, since 2.4)
             self._finish(Outcome.GONE)
         except Full:  # what is left of an event can't be had: the client may come back for what follows
@@ -166,14 +244,15 @@ class Sender:
         finally:
             self._sender = None
 
-    async def _send_one(self, message: Message) -> None:
-        self._stamp = begin = self._loop.time()
+    async def _send_one(self, message: Message, pending: Awaitable[None] | None = None) -> None:
+        begin = self._loop.time()
         self._pending = True
-        await self._send(message)
-        self._stamp = self._loop.time()
+        self._timers[self._pace.send_timeout].begin(self)
+        await (pending or self._send(message))
+        self._timers[self._pace.send_timeout].end(self)
         self._pending = False
-        self.send_time += self._stamp - begin
-        self.sent += len(message.get("body", b""))
+        self.send_time += self._loop.time() - begin
+        self._sent += len(message.get("body", b""))
 
     async def _apologise(self) -> None:
         """Send a defect as an event, since the answer has begun; inside an event, nothing. The client may come back."""
@@ -183,21 +262,12 @@ class Sender:
             logger.warning("and could not be told: %r", error)
         self._finish(Outcome.FAILED)
 
-    def _tick(self) -> None:
-        """The heartbeat, when nothing was sent for its interval; the end, when one send was pending for the send timeout."""
-        pace = self._pace
-        quiet = self._loop.time() - self._stamp
-        due = (pace.send_timeout if self._pending else pace.heartbeat) - quiet
-        if due > 0:
-            pass
-        elif self._pending:
+    def time_is_up(self) -> None:
+        """One send was pending for the send timeout; or nothing was sent for the interval of the heartbeat."""
+        if self._pending:
             self._finish(Outcome.STALLED)
-            return
-        else:
-            if self._sender is None and self._outcome is None and not self.offset:  # otherwise something is about to be sent
-                self._put({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
-            due = pace.heartbeat
-        self._timer = self._loop.call_later(min(due, pace.heartbeat, pace.send_timeout), self._tick)
+        elif not self._busy and not self.offset:
+            self._put({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
 
     def _finish(self, outcome: Outcome) -> None:
         if self._outcome is None:

@@ -20,6 +20,7 @@ from sse.budget import Budget
 from sse.errors import Full
 from sse.log import EventLog
 from sse.stream import Opening, Stream, Trigger
+from sse.timers import Timers
 
 logger = logging.getLogger("sse")
 
@@ -177,6 +178,7 @@ class Store:
         self.backend = backend or Memory()
         self.streams: dict[str, Stream] = {}
         self.running: dict[str, Stream] = {}
+        self.timers = Timers()
         self.watchers = 0
         self.gaps = 0
         self.forgotten = 0
@@ -217,7 +219,7 @@ class Store:
     def open(self, opening: Opening) -> Stream:
         """Open a stream, which runs at once; within `reserve`."""
         abandon = self.backend.abandon if opening.listed else Stream.abandon
-        stream = Stream(opening, self.budget, on_end=self._ended, on_expire=self.forget, on_abandon=abandon)
+        stream = Stream(opening, self.budget, self.timers, on_end=self._ended, on_expire=self.forget, on_abandon=abandon)
         self.running[stream.id] = stream
         if opening.listed:
             self.streams[stream.id] = stream

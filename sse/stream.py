@@ -21,9 +21,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sse.budget import Budget, Charge
+from sse.crowd import Crowd
 from sse.errors import Full, SourceFailed, describe
 from sse.formats import Format, Written, events_of, internal
 from sse.log import EventLog, Watcher
+from sse.timers import Timers
 from sse.wire.ascii import to_ascii
 from sse.wire.document import weight
 from sse.wire.payload import dumps
@@ -127,6 +129,7 @@ class Stream:
         self,
         opening: Opening,
         budget: Budget | None = None,
+        timers: Timers | None = None,
         *,
         on_end: Callable[["Stream"], None] = lambda _: None,
         on_expire: Callable[["Stream"], None] = lambda _: None,
@@ -155,7 +158,9 @@ class Stream:
         self._on_end = on_end
         self._on_expire = on_expire
         self._on_abandon = on_abandon
-        self._timer: asyncio.TimerHandle | None = None
+        self.timers = Timers() if timers is None else timers
+        self._crowd: Crowd | None = None
+        self._waits: float | None = None  # how long, for the end of its linger or its keep
         self._iterating = False
 
         def gap(first: int, last: int) -> bytes:  # refers to no stream, so that no cycle has to be collected
@@ -293,6 +298,13 @@ class Stream:
 
     # -- its watchers
 
+    @property
+    def crowd(self) -> Crowd:
+        """The watchers that have taken everything."""
+        if self._crowd is None:
+            self._crowd = Crowd(self.log, self.timers)
+        return self._crowd
+
     def position(self, from_now: bool) -> int:
         """Where a newcomer starts: at the oldest event held, at the first one, or at the live end."""
         log = self.log
@@ -314,7 +326,7 @@ class Stream:
             self.log.budget.renew()
         if self.state is State.RUNNING:
             self._set_timer(self.opening.linger)
-        elif self._timer is None:  # its keep ran out while it was watched
+        elif self._waits is None:  # its keep ran out while it was watched
             self._on_expire(self)
 
     def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
@@ -355,12 +367,14 @@ class Stream:
     # -- its timer: the linger while it runs, its keep afterwards
 
     def _set_timer(self, seconds: float | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if seconds is None else self._loop.call_later(seconds, self._time_is_up)
+        if self._waits is not None:
+            self.timers[self._waits].end(self)
+        self._waits = seconds
+        if seconds is not None:
+            self.timers[seconds].begin(self)
 
-    def _time_is_up(self) -> None:
-        self._timer = None
+    def time_is_up(self) -> None:
+        self._waits = None
         if self.state is State.RUNNING:
             self._on_abandon(self)
         elif not self.log.watchers:

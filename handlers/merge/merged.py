@@ -18,6 +18,7 @@ import orjson
 from sse.budget import Budget, Charge
 from sse.log import GATHER, Watcher
 from sse.stream import Stream
+from sse.timers import Timers
 from sse.wire.encoder import encode, encode_json
 from sse.wire.event import Event, MessageEvent
 from sse.wire.parser import Parser
@@ -107,8 +108,11 @@ class Merged:
     """
 
     id = "merged"
+    crowd = None
+    """Each merge is watched by one connection, and their bytes differ."""
 
-    def __init__(self, parts: Sequence[Part], budget: Budget) -> None:
+    def __init__(self, parts: Sequence[Part], budget: Budget, timers: Timers) -> None:
+        self.timers = timers
         self._parts = parts
         self._turn = 0
         self._pieces: deque[bytes] = deque()  # taken from the parts, and not yet by the watcher

@@ -52,7 +52,8 @@ async def watch(service: Service, request: Request, stream: Stream | None) -> Re
         None if position is None else await service.store.find(name) for name, position in zip(names, positions, strict=True)
     ]
     parts = [_part(*named) for named in zip(names, streams, positions, strict=True)]
-    return answers.watch(service, request, Merged(parts, service.store.budget), None if last is None else 0)
+    store = service.store
+    return answers.watch(service, request, Merged(parts, store.budget, store.timers), None if last is None else 0)
 
 
 def _positions(last: str | None, count: int) -> list[int | None]:

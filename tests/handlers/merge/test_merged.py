@@ -10,6 +10,7 @@ from sse.errors import Full
 from sse.formats import Format
 from sse.log import GATHER
 from sse.stream import Stream, Trigger
+from sse.timers import Timers
 from sse.wire.parser import Parser
 from tests.support.clock import idle
 from tests.support.streams import Follower, stream_of
@@ -23,7 +24,7 @@ class Eager:
     position = offset = 0
 
     def __init__(self, *streams: Stream) -> None:
-        self.merged = Merged([Part(stream.id, stream, 0, over=False) for stream in streams], Budget())
+        self.merged = Merged([Part(stream.id, stream, 0, over=False) for stream in streams], Budget(), Timers())
         self.body = b""
         self.merged.attach(self)
         self.wake()
@@ -77,7 +78,7 @@ async def test_an_event_of_2_mib_is_taken_in_slices_and_charged_meanwhile() -> N
     stream = stream_of(None, Format(), linger=None)
     stream.emit("x" * ((2 << 20) - 100))
     stream.end(Trigger.SOURCE_ENDED)
-    follower, merged = Follower(), Merged([Part(stream.id, stream, 0, over=False)], budget)
+    follower, merged = Follower(), Merged([Part(stream.id, stream, 0, over=False)], budget, Timers())
     merged.attach(follower)
 
     body = merged.take(follower)
@@ -95,6 +96,6 @@ async def test_an_event_of_2_mib_is_taken_in_slices_and_charged_meanwhile() -> N
 async def test_where_there_is_no_room_for_an_event_none_of_it_goes_out() -> None:
     stream = stream_of(None, Format(), linger=None)
     stream.emit("x" * GATHER)
-    follower, merged = Follower(), Merged([Part(stream.id, stream, 0, over=False)], Budget(GATHER))
+    follower, merged = Follower(), Merged([Part(stream.id, stream, 0, over=False)], Budget(GATHER), Timers())
     with pytest.raises(Full):
         merged.take(follower)
