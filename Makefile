@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help run test check format bench clean
+.PHONY: help run test check format bench bench-quick clean
 
 help:
 	@echo 'make run        serve on http://127.0.0.1:8090'
@@ -11,6 +11,7 @@ help:
 	@echo 'make test-3.12  the slow ones too, on Python 3.12'
 	@echo 'make check      lint, types, all tests with coverage; then `make test` on every other Python of this machine'
 	@echo 'make bench      measure Sidestream, and other servers beside it'
+	@echo 'make bench-quick  its hot paths beside those of the last release, or of BASE=<commit>; under two minutes'
 	@echo 'make format     format the code'
 	@echo 'make clean      remove what make has made'
 
@@ -39,6 +40,10 @@ format: $(VENV)/check.stamp
 
 bench: $(VENV)/bench.stamp
 	$(PY) -m bench
+
+# Beside the last release, or BASE=<commit or directory>.
+bench-quick: $(VENV)/run.stamp
+	$(PY) -m bench quick --base "$(BASE)"
 
 clean:
 	rm -rf .venv .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
