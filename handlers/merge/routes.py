@@ -13,7 +13,7 @@ a last event ID of nothing but `end` is answered 204. A client that leaves cance
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -25,7 +25,7 @@ from sidecar.service import Service
 from sse.errors import Problem
 from sse.formats import Format
 from sse.http import Request, Response
-from sse.merge import Item, merge
+from sse.merge import merge
 from sse.stream import Opening, State, Stream
 
 MAX_STREAMS = 32
@@ -83,15 +83,14 @@ def _demonstration(service: Service) -> Opening:
     async def source() -> AsyncIterator[dict[str, Any]]:
         counters = {name: _counter(count, interval) for name, (count, interval) in PACES.items()}
         async with aclosing(merge(counters)) as merged:
-            async for record in merged:
-                if isinstance(record, Item):
-                    yield {"source": record.source, "value": record.value}
+            async for name, value in merged:
+                yield {"source": name, "value": value}
 
     settings = service.settings
     return Opening(source(), Format(), linger=settings.linger, keep=settings.keep)
 
 
-async def _counter(count: int, interval: float) -> AsyncIterator[int]:
+async def _counter(count: int, interval: float) -> AsyncGenerator[int, None]:
     for value in range(count):
         await asyncio.sleep(interval)
         yield value
