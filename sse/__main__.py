@@ -23,8 +23,11 @@ import httpx2
 
 from sse.client import EventSource, ReadyState, until, visible, write_lines
 from sse.errors import ConnectionFailed, SSEError
-from sse.probe import SILENCE, report
+from sse.probe import SILENCE, judge, measure
 from sse.wire.event import MessageEvent
+
+MARKS = {"good": "✓", "note": "·", "bad": "✗"}
+"""Of the levels of what a probe finds."""
 
 IDENTIFY = "say who you are with --header 'Authorization: Bearer TOKEN'"
 HINTS = {
@@ -66,9 +69,12 @@ def _url(text: str) -> str:
 
 async def probe(options: argparse.Namespace) -> int:
     """Print what stands between here and the sidecar that the options name. Raises ProbeFailed."""
-    lines, clear = await report(_url(options.url), dict(options.header), options.silence)
-    print(*map(visible, lines), sep="\n")
-    return int(not clear)
+    findings = judge(await measure(_url(options.url), headers=dict(options.header), silence=options.silence))
+    for finding in findings:
+        print(visible(f"{MARKS[finding.level]} {finding.name}: {finding.says}"))
+        for line in finding.mend.splitlines():
+            print(visible(f"    {line}"))
+    return int(any(finding.level == "bad" for finding in findings))
 
 
 async def tail(options: argparse.Namespace) -> int:

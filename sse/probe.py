@@ -14,9 +14,9 @@ Limit: a passage takes seconds. A proxy that cuts or holds back only after a lon
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -34,8 +34,6 @@ SILENCE: Final = 16.0
 
 HELD: Final = 0.35
 """Seconds between the delays of two events that count as holding back: more than jitter, less than a passage takes."""
-
-MARKS: Final = {"good": "✓", "note": "·", "bad": "✗"}
 
 LAST_EVENT_ID: Final = "probe"
 COMMENT: Final = b": probe\n"
@@ -95,8 +93,7 @@ class Passage:
         return min(len(self.arrivals), self.events)
 
 
-@dataclass(frozen=True, slots=True)
-class Passages:
+class Passages(NamedTuple):
     paced: Passage
     plain: Passage
     silent: Passage
@@ -112,99 +109,14 @@ class Finding:
     mend: str = ""
 
 
-# -- verdicts
-
-
-def _refused(passages: Passages) -> Finding | None:
-    for passage in (passages.paced, passages.plain, passages.silent):
+def judge(passages: Passages) -> list[Finding]:
+    """The findings: bad ones first, good ones last."""
+    for passage in passages:
         if not passage.is_stream:
             kind = passage.headers.get("content-type", "no type")
             says = f"The answer was {passage.status} with {kind}: no event stream comes through here."
-            return Finding("refused", "bad", says, f"Let {PATH} pass to the sidecar, as its streams do.")
-    return None
-
-
-def _compresses(passages: Passages) -> Finding | None:
-    encoding = passages.paced.headers.get("content-encoding", "identity")
-    if encoding == "identity":
-        return None
-    held = passages.paced.held
-    says = f"The stream arrives compressed ({encoding}), which gathers: events were held back for up to {held:.2f} s."
-    return Finding("compresses", "bad", says, "gzip off;")
-
-
-def _buffers(passages: Passages) -> Finding | None:
-    if passages.paced.held < HELD or _compresses(passages):
-        return None
-    says = f"Events were held back for up to {passages.paced.held:.2f} s and arrived together."
-    return Finding("buffers", "bad", says, "proxy_buffering off;\nproxy_http_version 1.1;")
-
-
-def _buffers_unless_told(passages: Passages) -> Finding | None:
-    if passages.plain.held < HELD or passages.paced.held >= HELD:
-        return None
-    says = (
-        f"Events without the header X-Accel-Buffering: no are held back for up to {passages.plain.held:.2f} s. "
-        "The sidecar's streams have it and pass at once; others that take this way may not."
-    )
-    return Finding("buffers unless told", "note", says, "proxy_buffering off;")
-
-
-def _cuts_idle(passages: Passages) -> Finding | None:
-    silent = passages.silent
-    if silent.complete or silent.times < silent.events:
-        return None
-    quiet = silent.lasted - silent.arrivals[-1][2]
-    says = f"The connection was cut after {quiet:.1f} s without an event."
-    mend = "proxy_read_timeout 60s;\n# or a heartbeat at less than half of that: SIDESTREAM_HEARTBEAT"
-    return Finding("cuts idle streams", "bad", says, mend)
-
-
-def _breaks(passages: Passages) -> Finding | None:
-    for passage in (passages.paced, passages.plain, passages.silent):
-        if passage.times < passage.events:
-            says = f"A stream ended after {passage.times} of {passage.events} events, while they still came."
-            return Finding("breaks", "bad", says, "proxy_read_timeout 60s;\nproxy_http_version 1.1;")
-    return None
-
-
-def _strips(passages: Passages) -> Finding | None:
-    paced, lost = passages.paced, []
-    if paced.seen is not None and paced.seen.get("last_event_id") != LAST_EVENT_ID:
-        lost.append("the request's Last-Event-ID")
-    if paced.comments < len(paced.arrivals):
-        lost.append("comments, which heartbeats are")
-    if "no-transform" not in paced.headers.get("cache-control", ""):
-        lost.append("Cache-Control: no-transform")
-    if not lost:
-        return None
-    mend = "proxy_set_header Last-Event-ID $http_last_event_id;\n# and no proxy_hide_header, no expires, no body filter"
-    return Finding("strips", "bad", f"On the way these are lost: {'; '.join(lost)}.", mend)
-
-
-def _speaks_http_1_0(passages: Passages) -> Finding | None:
-    if passages.paced.seen is None or passages.paced.seen.get("http_version") != "1.0":
-        return None
-    says = "The sidecar is asked with HTTP/1.0: a stream that is complete can't be told from one that was cut."
-    return Finding("speaks HTTP/1.0", "bad", says, 'proxy_http_version 1.1;\nproxy_set_header Connection "";')
-
-
-RULES: Final[Sequence[Callable[[Passages], Finding | None]]] = (
-    _compresses,
-    _buffers,
-    _buffers_unless_told,
-    _cuts_idle,
-    _breaks,
-    _strips,
-    _speaks_http_1_0,
-)
-
-
-def judge(passages: Passages) -> list[Finding]:
-    """The findings: bad ones first, good ones last."""
-    if (refused := _refused(passages)) is not None:
-        return [refused]
-    found = [finding for rule in RULES if (finding := rule(passages)) is not None]
+            return [Finding("refused", "bad", says, f"Let {PATH} pass to the sidecar, as its streams do.")]
+    found = [*_held_back(passages), *_cut(passages), *_lost(passages.paced)]
     if not any(finding.level == "bad" for finding in found):
         held, silence = 1000 * passages.paced.held, passages.silent.silence
         says = (
@@ -215,16 +127,51 @@ def judge(passages: Passages) -> list[Finding]:
     return sorted(found, key=lambda finding: ("bad", "note", "good").index(finding.level))
 
 
+def _held_back(passages: Passages) -> Iterator[Finding]:
+    paced, plain = passages.paced, passages.plain
+    encoding = paced.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        says = f"The stream arrives compressed ({encoding}), which gathers: events were held back for up to {paced.held:.2f} s."
+        yield Finding("compresses", "bad", says, "gzip off;")
+    elif paced.held >= HELD:
+        says = f"Events were held back for up to {paced.held:.2f} s and arrived together."
+        yield Finding("buffers", "bad", says, "proxy_buffering off;\nproxy_http_version 1.1;")
+    if plain.held >= HELD > paced.held:
+        says = (
+            f"Events without the header X-Accel-Buffering: no are held back for up to {plain.held:.2f} s. "
+            "The sidecar's streams have it and pass at once; others that take this way may not."
+        )
+        yield Finding("buffers unless told", "note", says, "proxy_buffering off;")
+
+
+def _cut(passages: Passages) -> Iterator[Finding]:
+    broken = next((passage for passage in passages if passage.times < passage.events), None)
+    if broken is not None:
+        says = f"A stream ended after {broken.times} of {broken.events} events, while they still came."
+        yield Finding("breaks", "bad", says, "proxy_read_timeout 60s;\nproxy_http_version 1.1;")
+    silent = passages.silent
+    if silent.times == silent.events and not silent.complete:
+        quiet = silent.lasted - silent.arrivals[-1][2]
+        mend = "proxy_read_timeout 60s;\n# or a heartbeat at less than half of that: SIDESTREAM_HEARTBEAT"
+        yield Finding("cuts idle streams", "bad", f"The connection was cut after {quiet:.1f} s without an event.", mend)
+
+
+def _lost(paced: Passage) -> Iterator[Finding]:
+    seen = {"last_event_id": LAST_EVENT_ID} if paced.seen is None else paced.seen
+    signs = {
+        "the request's Last-Event-ID": seen.get("last_event_id") == LAST_EVENT_ID,
+        "comments, which heartbeats are": paced.comments >= len(paced.arrivals),
+        "Cache-Control: no-transform": "no-transform" in paced.headers.get("cache-control", ""),
+    }
+    if lost := [sign for sign, arrived in signs.items() if not arrived]:
+        mend = "proxy_set_header Last-Event-ID $http_last_event_id;\n# and no proxy_hide_header, no expires, no body filter"
+        yield Finding("strips", "bad", f"On the way these are lost: {'; '.join(lost)}.", mend)
+    if seen.get("http_version") == "1.0":
+        says = "The sidecar is asked with HTTP/1.0: a stream that is complete can't be told from one that was cut."
+        yield Finding("speaks HTTP/1.0", "bad", says, 'proxy_http_version 1.1;\nproxy_set_header Connection "";')
+
+
 # -- measuring
-
-
-async def report(url: str, headers: Mapping[str, str], silence: float) -> tuple[list[str], bool]:
-    """The findings in lines for a terminal, and whether none of them is bad. Raises what `measure` does."""
-    findings, lines = judge(await measure(url, headers=headers, silence=silence)), []
-    for finding in findings:
-        lines.append(f"{MARKS[finding.level]} {finding.name}: {finding.says}")
-        lines += [f"    {line}" for line in finding.mend.splitlines()]
-    return lines, all(finding.level != "bad" for finding in findings)
 
 
 async def measure(url: str, *, headers: Mapping[str, str] | None = None, silence: float = SILENCE) -> Passages:

@@ -59,7 +59,7 @@ class Lab:
         """`POST /lab/probe` {"paced", "plain", "silent"}, each a `sse.probe.Passage` as JSON."""
         body = await request.json(limit=MAX_PASSAGES)
         try:
-            passages = Passages(*(Passage.read((body or {}).get(name)) for name in ("paced", "plain", "silent")))
+            passages = Passages(*(Passage.read((body or {}).get(name)) for name in Passages._fields))
         except (ValueError, AttributeError) as error:
             raise Problem(422, f"That is no measurement: {error}.") from None
         return json_response({"findings": [asdict(finding) for finding in judge(passages)]})
