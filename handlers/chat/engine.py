@@ -22,8 +22,8 @@ from typing import Any, Final, Protocol
 
 from handlers.chat.fields import Fields, Numbered
 from handlers.chat.formats.base import ChatFormat
-from handlers.chat.items import Call, Chunk, Completion, Item, StageBegun, StageDone, ToolResult, ToolsDone, Whole, add_usage
-from handlers.chat.stage import Stage, message
+from handlers.chat.items import Call, Chunk, Item, StageBegun, StageDone, ToolResult, ToolsDone, Whole, add_usage
+from handlers.chat.stage import Stage, completion, message
 from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
 from sse.budget import Budget, Charge
@@ -115,11 +115,12 @@ class Answer:
         return self._chunks
 
     async def whole(self) -> Whole:
-        """The upstream's answer in one piece, untouched, instead of an iteration. Raises UpstreamFailed."""
-        return await self._upstream.complete(self._body(), headers=self._headers)
+        """The answer in one piece, instead of an iteration: the upstream's own, untouched; with tools, all stages as one.
 
-    async def complete(self) -> Completion:
-        """Run the answer to its end. Raises UpstreamFailed. Cancelling it closes the upstream's connection."""
+        Raises UpstreamFailed. Cancelling it closes the upstream's connection.
+        """
+        if not self.request.own_tools:
+            return await self._upstream.complete(self._body(), headers=self._headers)
         async with aclosing(self):
             async for _ in self:
                 pass
@@ -128,7 +129,7 @@ class Answer:
             fields.add(numbered.fields(stage.fields.whole()))
             numbered.end()
         said = message(joined(self._texts()), fields.whole(), self._pending)
-        return Completion(self._stages[0].head, said, self._finish_reason, self._usage())
+        return Whole(200, completion(self._stages[0].head, said, self._finish_reason, self._usage()), self.limits)
 
     def _body(self) -> dict[str, Any]:
         request = self.request

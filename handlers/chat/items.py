@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from handlers.chat.texts import joined, write
+from handlers.chat.texts import joined
 from handlers.chat.tools import Outcome
 from sse.errors import SourceFailed
 
@@ -133,21 +133,6 @@ class StageDone:
 
 
 Item = StageBegun | Chunk | Reasoning | Refusal | CallBegun | CallDelta | CallEnded | ToolResult | ToolsDone | StageDone
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """All stages of an answer as if they were one. head: as in a `ToolResult`, of the first. message: the assistant's."""
-
-    head: Mapping[str, Any]
-    message: Mapping[str, Any]
-    finish_reason: str | None
-    usage: Any
-
-    def json(self) -> bytes:
-        """OpenAI's `chat.completion` object."""
-        choice = {"index": 0, "message": self.message, "finish_reason": self.finish_reason}
-        return write({**self.head, "object": "chat.completion", "choices": [choice], "usage": self.usage})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from handlers.chat.engine import Answer
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI, passed_on
-from handlers.chat.items import UpstreamFailed, Whole
+from handlers.chat.items import UpstreamFailed
 from handlers.chat.request import Offer
 from handlers.chat.samples import Samples
 from handlers.chat.tools import Toolbox
@@ -138,7 +138,7 @@ class Chat:
                 stream = await begun(service, request, answer, self.opening(service, answer), wait=True)
                 return answers.follow(service, request, stream, None)
             with service.store.reserve():
-                return passed_on(await attended(request.receive, _whole(answer)))
+                return passed_on(await attended(request.receive, answer.whole()))
         except UpstreamFailed as failure:
             return refused(service, answer.format, failure)
 
@@ -161,11 +161,6 @@ async def begun(service: Service, request: Request, answer: Answer, opening: Ope
         service.store.backend.forget(opening.id, "")
         await answer.aclose()
         raise
-
-
-async def _whole(answer: Answer) -> Whole:
-    format = answer.format
-    return await answer.whole() if format.passes_whole() else Whole(200, format.whole(await answer.complete()), answer.limits)
 
 
 def trace(request: Request) -> dict[str, str]:

@@ -11,8 +11,8 @@ from sys import getsizeof
 from typing import Any, Final
 
 from handlers.chat.fields import Fields, whole
-from handlers.chat.items import Call, CallEnded, Chunk, Completion, Item, Reasoning, Refusal, ToolResult, head_of
-from handlers.chat.texts import joined
+from handlers.chat.items import Call, CallEnded, Chunk, Item, Reasoning, Refusal, ToolResult, head_of
+from handlers.chat.texts import joined, write
 from handlers.chat.upstream.calls import Calls
 from sse.wire.document import weight
 
@@ -96,16 +96,22 @@ class Stage:
         told = [{"role": "tool", "tool_call_id": one.call.id, "content": one.outcome.content} for one in self.results]
         return [message(content, self.fields.whole(), map(_sent_back, self.results)), *told]
 
-    def completion(self) -> Completion:
+    def completion(self) -> bytes:
         """The stage as an answer in one piece, once it has ended."""
         said = message(joined(self.texts), self.fields.whole(), self.calls)
-        return Completion(self.head, said, self.finish_reason or ("tool_calls" if self.calls else "stop"), self.usage)
+        return completion(self.head, said, self.finish_reason or ("tool_calls" if self.calls else "stop"), self.usage)
 
 
 def message(content: Any, fields: Mapping[str, Any], calls: Iterable[Call]) -> dict[str, Any]:
     """An assistant message with these calls."""
     made = [call.message() for call in calls]
     return {"role": "assistant", "content": content or None, **fields, **({"tool_calls": made} if made else {})}
+
+
+def completion(head: Mapping[str, Any], message: Mapping[str, Any], finish_reason: str | None, usage: Any) -> bytes:
+    """OpenAI's `chat.completion` object, as JSON."""
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return write({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
 
 def _sent_back(result: ToolResult) -> Call:

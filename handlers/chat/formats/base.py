@@ -3,12 +3,14 @@
 In:  a request; then the engine's items, and how the stream ended. Out: a `ChatRequest`; then encoded events (`sse.formats`), or
 an answer in one piece. Whatever is particular to one format stands in its class, in a file of its own; `routes.Chat.answering`
 makes a handler of it.
+
+Limit: an answer in one piece has OpenAI's shape in every format whose requests can ask for one.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.chat.items import Chunk, Completion, Item, UpstreamFailed
+from handlers.chat.items import Chunk, Item, UpstreamFailed
 from handlers.chat.request import Offer, parse_own, wrong
 from handlers.chat.texts import write
 from sse.errors import Problem
@@ -74,11 +76,3 @@ class ChatFormat(Format):
     def item(self, item: Item) -> Written:
         """`{"content": …}` for each piece of text."""
         return encode_json(write({"content": item.text})) if type(item) is Chunk and item.text else b""
-
-    def passes_whole(self) -> bool:
-        """Whether an answer in one piece is the upstream's own, untouched."""
-        return False
-
-    def whole(self, completion: Completion) -> bytes:
-        """An answer in one piece: JSON. Only for formats whose requests can ask for one."""
-        return completion.json()

@@ -91,9 +91,6 @@ class OpenAI(ChatFormat):
     def failed(self, failure: SourceFailed) -> bytes:
         return _error(failure.message, failure.code)
 
-    def passes_whole(self) -> bool:
-        return not self._merge
-
     def _passed_on(self, chunk: Chunk) -> bytes:
         if chunk.usage is None or self._include_usage:
             return encode_json(chunk.json)

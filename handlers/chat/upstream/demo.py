@@ -51,7 +51,7 @@ class DemoUpstream:
             for chunk in chunks:
                 stage.add(chunk)
         stage.end()
-        return Whole(200, stage.completion().json())
+        return Whole(200, stage.completion())
 
     async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Chunk], None]:
         head: dict[str, Any] = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion.chunk"}

@@ -18,4 +18,4 @@ def checked(answer: Whole, *, several: bool = False) -> Whole:
     for chunk in chunks:
         stage.add(chunk)
     stage.end()
-    return Whole(200, stage.completion().json(), {**answer.headers, "content-type": "application/json"})
+    return Whole(200, stage.completion(), {**answer.headers, "content-type": "application/json"})

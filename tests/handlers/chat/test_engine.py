@@ -1,6 +1,7 @@
 """The tool loop, in front of a real server."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -211,10 +212,11 @@ async def test_a_call_without_arguments_begins_when_the_model_has_said_all() -> 
 
 async def test_an_answer_in_one_piece_is_all_stages_in_one() -> None:
     async with chat(CALLED, ANSWERED) as c:
-        completion = await c.answer({"tools": ["calculate"]}).complete()
-    assert completion.message == {"role": "assistant", "content": "Let me see. 42"}
-    assert (completion.head["id"], completion.finish_reason) == ("chatcmpl-1", "stop")
-    assert completion.usage == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+        completion = json.loads((await c.answer({"tools": ["calculate"]}).whole()).body)
+    [choice] = completion["choices"]
+    assert choice == {"index": 0, "message": {"role": "assistant", "content": "Let me see. 42"}, "finish_reason": "stop"}
+    assert completion["id"] == "chatcmpl-1"
+    assert completion["usage"] == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
 
 
 async def test_without_an_iteration_it_is_what_the_upstream_says_untouched() -> None:
@@ -226,13 +228,13 @@ async def test_without_an_iteration_it_is_what_the_upstream_says_untouched() -> 
 async def test_a_failure_in_a_later_stage_is_no_answer() -> None:
     async with chat(CALLED, reply(chunk("4"))) as c:
         with pytest.raises(UpstreamFailed) as caught:
-            await c.answer({"tools": ["calculate"]}).complete()
+            await c.answer({"tools": ["calculate"]}).whole()
     assert (caught.value.code, caught.value.status) == ("cut", 502)
 
 
 async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None:
     async with chat(reply(chunk("a"), HANG)) as c:
-        task = asyncio.create_task(c.answer({"tools": ["calculate"]}).complete())
+        task = asyncio.create_task(c.answer({"tools": ["calculate"]}).whole())
         await c.upstream.wait_for(running=1)
         task.cancel()
         await c.upstream.wait_for(running=0)
@@ -376,9 +378,10 @@ async def test_an_answer_in_one_piece_has_what_the_client_has_to_hand_back() -> 
         thought("Now ask."), event(chunk_object({"tool_calls": [{**SIGNED_CALL, "function": {"name": "lookup"}}]})), DONE
     )
     async with chat(reply(thought("Six. "), SUM, finish("tool_calls"), DONE), second) as c:
-        completion = await c.answer({"tools": ["calculate", CLIENTS]}).complete()
-    assert completion.message["reasoning_content"] == "Six. Now ask."
-    [made] = completion.message["tool_calls"]
+        completion = json.loads((await c.answer({"tools": ["calculate", CLIENTS]}).whole()).body)
+    message = completion["choices"][0]["message"]
+    assert message["reasoning_content"] == "Six. Now ask."
+    [made] = message["tool_calls"]
     assert (made["extra_content"], made["function"]) == (SIGNED["extra_content"], {"name": "lookup", "arguments": "{}"})
 
 

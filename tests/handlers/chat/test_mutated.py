@@ -148,7 +148,7 @@ def understood(steps: list[bytes]) -> tuple[str, Any]:
         stage.end()
     except UpstreamFailed as failure:
         end = failure.code
-    return end, stage.completion().message
+    return end, json.loads(stage.completion())["choices"][0]["message"]
 
 
 def test_it_makes_no_difference_where_a_body_is_cut() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app import Features, Sidestream, routes
 from handlers.chat.formats.base import ChatFormat
-from handlers.chat.items import CallBegun, Chunk, Completion, Item, StageDone, ToolResult
+from handlers.chat.items import CallBegun, Chunk, Item, StageDone, ToolResult
 from handlers.chat.request import Offer, parse_openai
 from sidecar.access import Right
 from sidecar.routes import Route
@@ -68,9 +68,6 @@ class Wired(Telegraph):
     name = "wired"
     ids = False
     after_status = True
-
-    def whole(self, completion: Completion) -> bytes:
-        return dumps({"said": completion.message["content"]})
 
 
 class WithTelegraph(Sidestream):
@@ -146,7 +143,8 @@ async def test_errors_look_as_it_says() -> None:
 
 async def test_an_answer_in_one_piece() -> None:
     async with with_telegraph(CALLED, ANSWERED) as s:
-        assert (await say(s, "/wired", tools=["calculate"], stream=False)).json == {"said": "wait forty"}
+        answer = (await say(s, "/wired", tools=["calculate"], stream=False)).json
+    assert (answer["object"], answer["choices"][0]["message"]["content"]) == ("chat.completion", "wait forty")
 
 
 @pytest.mark.parametrize(("path", "linger"), [("/telegraph", 30), ("/wired", 0)])
