@@ -99,9 +99,7 @@ _TAKEN: Final = ("model", "messages", "tools", "max_stages", "stream")
 
 def parse_openai(body: Any, offer: Offer) -> ChatRequest:
     """A body as OpenAI's API takes it. Raises Problem: 400 if it is no object, otherwise 422 with the member `parameter`."""
-    check(body, _FIELDS)
-    if body.get("messages") is None:
-        raise wrong("messages", "is missing")
+    check(body, _FIELDS, "messages")
     for number, message in enumerate(body["messages"]):
         _check_message(message, f"messages[{number}]")
     own_tools, client_tools = _tools(body.get("tools") or (), offer.tools)
@@ -146,13 +144,15 @@ def wrong(parameter: str, what: str) -> Problem:
     return Problem(422, f"{parameter}: {what}", parameter=parameter)
 
 
-def check(body: Any, fields: Mapping[str, Check]) -> None:
-    """Raise Problem for a body that is no object, and for a field that isn't as the table says: 400, 422."""
+def check(body: Any, fields: Mapping[str, Check], *needed: str) -> None:
+    """Raise Problem 400 for a body that is no object, 422 for a field that is missing or isn't as the table says."""
     if not isinstance(body, dict):
         raise Problem(400, "the body must be a JSON object")
     for name, (is_right, expected) in fields.items():
         if body.get(name) is not None and not is_right(body[name]):
             raise wrong(name, f"must be {expected}")
+        if body.get(name) is None and name in needed:
+            raise wrong(name, "is missing")
 
 
 def _check_message(message: Any, place: str) -> None:

@@ -31,15 +31,7 @@ BODIES: Final[Sequence[Mapping[str, Any]]] = (
     {"messages": [{"role": "user", "content": PROMPT}], "stream": True, **OWN},
     {"input": PROMPT, "stream": True, **OWN},
     {"id": "chat", "messages": [MESSAGE], "trigger": "submit-message", **OWN},
-    {
-        "threadId": "thread",
-        "runId": "run",
-        "messages": [MESSAGE],
-        "tools": [],
-        "state": {},
-        "context": [],
-        "forwardedProps": OWN,
-    },
+    {"threadId": "thread", "runId": "run", "messages": [MESSAGE], "forwardedProps": OWN},
 )
 """The same request as clients write it. Each format understands one of them; the first that it does is its own."""
 

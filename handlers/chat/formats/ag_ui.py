@@ -29,15 +29,15 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from handlers.chat import items
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.spans import Spans
 from handlers.chat.formats.usage import counted
-from handlers.chat.request import Offer, parse_own, wrong
+from handlers.chat.request import TEXT, Check, Offer, check, parse_own, wrong
 from handlers.chat.texts import write
-from sse.errors import Problem, SourceFailed
+from sse.errors import SourceFailed
 from sse.formats import Written
 from sse.stream import new_id
 from sse.wire.encoder import encode_json
@@ -192,21 +192,25 @@ def _custom(name: str, value: Any) -> bytes:
 # -- what is read
 
 
+_OBJECTS: Final[Check] = (
+    lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
+    "a list of objects",
+)
+_PROPS: Final[Check] = (
+    lambda value: isinstance(value, dict) and isinstance(value.get("tools") or [], list),
+    "an object here, whose tools are a list",
+)
+_FIELDS: Final[Mapping[str, Check]] = {
+    **dict.fromkeys(("threadId", "runId"), TEXT),
+    **dict.fromkeys(("messages", "tools", "context"), _OBJECTS),
+    "forwardedProps": _PROPS,
+}
+
+
 def _checked(body: Any, system: str) -> tuple[list[dict[str, Any]], Mapping[str, Any], list[dict[str, Any]]]:
     """The messages of a chat, the forwarded properties, the client's tools. Raises Problem."""
-    if not isinstance(body, dict):
-        raise Problem(400, "the body must be a JSON object")
-    for name in ("threadId", "runId"):
-        if not isinstance(body.get(name), str) or not body[name]:
-            raise wrong(name, "must be a text that is not empty")
-    for name in ("messages", "tools", "context"):
-        entries = body.get(name) or []
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise wrong(name, "must be a list of objects")
-    props = body.get("forwardedProps") or {}
-    if not isinstance(props, dict) or not isinstance(props.get("tools") or [], list):
-        raise wrong("forwardedProps", "must be an object here, whose tools are a list")
-    messages, context = body.get("messages") or [], body.get("context") or []
+    check(body, _FIELDS, "threadId", "runId")
+    messages, context, props = body.get("messages") or [], body.get("context") or [], body.get("forwardedProps") or {}
     answered = {message.get("toolCallId") for message in messages if message.get("role") == "tool"}
     said = [given for number, message in enumerate(messages) for given in _message(message, number, answered)]
     if system and not any(message["role"] == "system" for message in said):

@@ -21,6 +21,7 @@ servers go on with an earlier one. There are no logprobs and annotations; reason
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -29,6 +30,7 @@ from typing import Any, Final, NamedTuple
 from handlers.chat import items
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI, error_object
+from handlers.chat.formats.usage import counted
 from handlers.chat.request import ChatRequest
 from handlers.chat.texts import joined, write
 from sse.errors import SourceFailed
@@ -296,18 +298,12 @@ class Responses(ChatFormat):
 
 def _usage(usage: Any) -> dict[str, Any]:
     """Zeros where the upstream says nothing: clients need numbers."""
-
-    def count(*names: str) -> int:
-        value = usage
-        for name in names:
-            value = value.get(name) if isinstance(value, dict) else None
-        return value if type(value) is int else 0
-
-    input, output = count("prompt_tokens"), count("completion_tokens")
+    counts = defaultdict(int, counted(usage))
+    input, output = counts["inputTokens"], counts["outputTokens"]
     return {
-        "input_tokens": input, "output_tokens": output, "total_tokens": count("total_tokens") or input + output,
-        "input_tokens_details": {"cached_tokens": count("prompt_tokens_details", "cached_tokens"), "cache_write_tokens": 0},
-        "output_tokens_details": {"reasoning_tokens": count("completion_tokens_details", "reasoning_tokens")},
+        "input_tokens": input, "output_tokens": output, "total_tokens": counts["totalTokens"] or input + output,
+        "input_tokens_details": {"cached_tokens": counts["cachedInputTokens"], "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": counts["reasoningTokens"]},
     }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ from handlers.chat import items
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.spans import Spans
 from handlers.chat.formats.usage import counted
-from handlers.chat.request import Offer, parse_own, wrong
+from handlers.chat.request import Offer, check, parse_own, wrong
 from handlers.chat.texts import write
 from sse.errors import Problem, SourceFailed
 from sse.formats import DONE, Written
@@ -230,11 +230,8 @@ def _part(type: str, **fields: Any) -> bytes:
 
 def _checked(body: Any) -> Sequence[dict[str, Any]]:
     """The messages of a body, whose outline is right. Raises Problem."""
-    if not isinstance(body, dict):
-        raise Problem(400, "the body must be a JSON object")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise wrong("messages", "must be a list of UI messages")
+    check(body, {"messages": (lambda value: isinstance(value, list) and value != [], "a list of UI messages")}, "messages")
+    messages: list[dict[str, Any]] = body["messages"]
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
             raise wrong(f"messages[{number}].role", "must be system, user or assistant")

@@ -1,4 +1,4 @@
-"""An upstream's token counts -> the names that the AI SDK and AG-UI have for them."""
+"""An upstream's token counts, by the names that the AI SDK and AG-UI have for them."""
 
 from typing import Any, Final
 
