@@ -102,6 +102,15 @@ class Stage:
         return completion(self.head, said, self.finish_reason or ("tool_calls" if self.calls else "stop"), self.usage)
 
 
+def in_one_piece(chunks: Iterable[Chunk]) -> bytes:
+    """What the chunks of a whole answer come to. Raises UpstreamFailed."""
+    stage = Stage()
+    for chunk in chunks:
+        stage.add(chunk)
+    stage.end()
+    return stage.completion()
+
+
 def message(content: Any, fields: Mapping[str, Any], calls: Iterable[Call]) -> dict[str, Any]:
     """An assistant message with these calls."""
     made = [call.message() for call in calls]

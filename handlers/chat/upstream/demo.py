@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from handlers.chat.items import Chunk, Whole
-from handlers.chat.stage import Stage
+from handlers.chat.stage import in_one_piece
 from handlers.chat.texts import write
 from handlers.chat.upstream.chunks import parse
 
@@ -46,12 +46,8 @@ class DemoUpstream:
         return self._stream(body), {}
 
     async def complete(self, body: Mapping[str, Any], **_: Any) -> Whole:
-        stage = Stage()
-        async for chunks in self._stream({**body, "stream_options": {"include_usage": True}}):
-            for chunk in chunks:
-                stage.add(chunk)
-        stage.end()
-        return Whole(200, stage.completion())
+        stream = self._stream({**body, "stream_options": {"include_usage": True}})
+        return Whole(200, in_one_piece([chunk async for chunks in stream for chunk in chunks]))
 
     async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Chunk], None]:
         head: dict[str, Any] = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion.chunk"}

@@ -1,21 +1,18 @@
 """An upstream's answer in one piece -> the same, untouched; or one made of the event stream that came instead."""
 
 from handlers.chat.items import Whole
-from handlers.chat.stage import Stage
+from handlers.chat.stage import in_one_piece
 from handlers.chat.upstream.body import Body
 from handlers.chat.upstream.failures import failed, read
 
 
 def checked(answer: Whole, *, several: bool = False) -> Whole:
     """The answer, if it is one. An object that says no error is the client's to judge. Raises UpstreamFailed."""
-    body, stage = Body(several=several), Stage()
+    body = Body(several=several)
     chunks = [*body.feed(answer.body), *body.end()]
     odd = body.failure is not None and body.failure.code in ("not_a_stream", "bad_chunk")
     if body.failure is not None and not (odd and body.held is not None and isinstance(read(answer.body), dict)):
         raise failed(body.failure.message, body.failure.code)  # a copy: its traceback holds what holds the original
     if body.held is not None:
         return answer
-    for chunk in chunks:
-        stage.add(chunk)
-    stage.end()
-    return Whole(200, stage.completion(), {**answer.headers, "content-type": "application/json"})
+    return Whole(200, in_one_piece(chunks), {**answer.headers, "content-type": "application/json"})
