@@ -5,7 +5,6 @@ python app.py        under ours, which drains on SIGTERM and lets go of clients 
 """
 
 import logging
-from dataclasses import dataclass
 
 from handlers import basic, bench, health, index, streams
 from handlers.chat.formats.ag_ui import AGUI
@@ -38,20 +37,17 @@ from sse.stream import Stream
 logger = logging.getLogger("sidestream")
 
 
-@dataclass(frozen=True, slots=True)
 class Features:
-    """The features that keep state. Call `start` in the event loop that serves them."""
+    """The features that keep state. Raises ValueError for a setting that can't be used.
 
-    chat: Chat
-    jobs: Jobs
-    metrics: Metrics
-    lab: Lab
+    Call `start` in the event loop that serves them.
+    """
 
-    @classmethod
-    def of(cls, service: Service) -> "Features":
-        """Raises ValueError for a setting that can't be used."""
-        jobs = Jobs(service.settings)
-        return cls(Chat(service.settings), jobs, Metrics(service, jobs.threads), Lab())
+    def __init__(self, service: Service) -> None:
+        self.jobs = Jobs(service.settings)
+        self.chat = Chat(service.settings)
+        self.metrics = Metrics(service, self.jobs.threads)
+        self.lab = Lab()
 
     def start(self) -> None:
         self.chat.start()
@@ -138,10 +134,12 @@ class Sidestream:
         return self._service
 
     def start(self) -> None:
-        """Read the settings and make the features. Raises ValueError for a wrong setting."""
+        """Read the settings and make the features, unless that is done. Raises ValueError for a wrong setting."""
+        if self._service is not None:
+            return
         settings = self.settings or from_environment()
         service = Service(settings, self._backend or backend_for(settings))
-        self.features = Features.of(service)
+        self.features = Features(service)
         self.features.start()
         self._routes = Routes(self.routes(self.features))
         self._service = service

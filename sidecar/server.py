@@ -45,6 +45,9 @@ class Application(Protocol):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
+    def start(self) -> None:
+        """Called in the event loop that serves it. Raises ValueError for a wrong setting."""
+
     async def drain(self) -> None:
         """Let the streams that run finish, and end those that take too long."""
 
@@ -55,6 +58,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
         self._app = app
+        self.refusal = ""  # why the application has refused to start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
         self._told = -REPEAT  # when it was last logged that no more files can be opened
@@ -73,6 +77,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._failed)
+        try:
+            self._app.start()  # before its lifespan would: uvicorn would report a refusal in lines of its own
+        except ValueError as error:
+            self.refusal, self.should_exit = str(error), True
+            return
         await super().startup(sockets)
         if self.started and not self.should_exit:
             port = self.servers[0].sockets[0].getsockname()[1]
@@ -139,8 +148,11 @@ def main(make: Callable[[Settings], Application]) -> int:
         signal.signal(signal.SIGHUP, server.handle_exit)
     try:
         server.run(sockets=[sock])
-    except SystemExit:  # raised by uvicorn when the application has refused to start, or has failed to
-        return 2 if getattr(server.lifespan, "startup_failed", False) else 3
+    except SystemExit:  # raised by uvicorn when the application has failed to start
+        return 3
+    if server.refusal:
+        print(f"sidestream: {server.refusal}", file=stderr)
+        return 2
     if server.force_exit:
         return 128 + signal.SIGINT
     return 0 if server.started else 3

@@ -48,6 +48,9 @@ async def refused(*command: str, **settings: str) -> tuple[int, list[str]]:
             {"SIDESTREAM_HOST": "no.such.host.invalid", "SIDESTREAM_TOKEN": "x"},
             "SIDESTREAM_HOST='no.such.host.invalid': expected an address or a name of this machine",
         ),
+        ({"SIDESTREAM_JOBS": "nowhere"}, "SIDESTREAM_JOBS: nowhere can't be imported: ModuleNotFoundError"),
+        ({"SIDESTREAM_TOOLS": "nowhere"}, "SIDESTREAM_TOOLS: nowhere can't be imported: ModuleNotFoundError"),
+        ({"OPENAI_BASE_URL": "nowhere"}, "OPENAI_BASE_URL='nowhere': expected a URL"),
     ],
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
 )

@@ -67,6 +67,9 @@ class Echo:
         asked = {"method": request.method, "client": scope["client"][0], "body": body.decode()}
         await json_response({**asked, "headers": [name.decode() for name, _ in scope["headers"]]})(request, send)
 
+    def start(self) -> None:
+        pass
+
     async def drain(self) -> None:
         self.proceed.set()
 

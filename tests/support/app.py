@@ -39,7 +39,7 @@ NUMBERS = (sys.executable, "-m", "tests.support.app")
 EVENT_STREAM = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
 
-ROUTES = routes(Features.of(Service(Settings())))
+ROUTES = routes(Features(Service(Settings())))
 """What is served."""
 
 
