@@ -50,12 +50,12 @@ class Features:
         self.lab = Lab()
 
     def start(self) -> None:
-        self.chat.start()
+        self.chat.upstream.start()  # makes it ready while we serve already
         self.metrics.start()
 
     async def stop(self) -> None:
         self.metrics.stop()
-        await self.chat.stop()
+        await self.chat.upstream.aclose()
 
 
 ASK = 'curl -N -H content-type:application/json -d \'{"prompt": "Hello"}\' {url}/chat'

@@ -86,7 +86,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6187, "sse": 2442, "sse without its client": 1888}
+FIGURES = {"all of it": 6181, "sse": 2442, "sse without its client": 1888}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -96,7 +96,7 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.upstream.models": 22,
     "handlers.chat.upstream.transport": 42,
     "handlers.chat.upstream.whole": 13,
-    "handlers.chat.formats.ag_ui": 198,
+    "handlers.chat.formats.ag_ui": 196,
     "handlers.chat.formats.spans": 40,
     "handlers.chat.formats.usage": 17,
     "handlers.chat.formats.ui_messages": 229,
@@ -106,7 +106,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.accept": 13,
     "sse.budget": 48,
     "sse.wire.document": 41,
-    "handlers.chat.samples": 58,
+    "handlers.chat.samples": 55,
     "handlers.page.front": 41,
     "handlers.page.lab": 68,
     "handlers.page.lessons": 22,

@@ -178,7 +178,8 @@ class Answer:
             await self._close_chunks()
             for item in stage.end():
                 yield item
-            own, pending = self._sorted(stage.calls)
+            own = [call for call in stage.calls if self.request.answers(call.name)]
+            pending = [call for call in stage.calls if call not in own]
             run = own if self._may_run(stage, pending) else []
             if run:
                 async with aclosing(self._run_tools(stage, run)) as results:
@@ -196,11 +197,6 @@ class Answer:
         """Charge what a stage has grown by. Raises Full."""
         self.kept.claim(stage.size)
         stage.size = 0
-
-    def _sorted(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
-        """The calls of the sidecar's tools, and the client's."""
-        own = [call for call in calls if self.request.answers(call.name)]
-        return own, [call for call in calls if call not in own]
 
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
         if stage.broken_off:

@@ -58,17 +58,9 @@ class Chat:
         """Who answers, for people."""
         return "demo" if isinstance(self.upstream, DemoUpstream) else "openai"
 
-    def start(self) -> None:
-        """Make the upstream ready, while we serve already."""
-        self.upstream.start()
-
-    async def stop(self) -> None:
-        """Close the upstream's connections."""
-        await self.upstream.aclose()
-
     def answering(self, first: type[ChatFormat], *others: type[ChatFormat]) -> Handler:
         """A handler that answers in a format; of several, in the one that the body's `format` names, or else in the first."""
-        self.samples.add(first, *others)
+        self.samples.formats |= {kind.name: kind for kind in (first, *others)}
 
         async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
             format, body = await first.asked(request, self.offer, service.settings.max_body, *others)

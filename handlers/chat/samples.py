@@ -37,18 +37,13 @@ BODIES: Final[Sequence[Mapping[str, Any]]] = (
 
 
 class Samples:
-    """Its methods are the handlers. formats: by name, in the order of their routes."""
+    """Its methods are the handlers. formats: those that there are routes of, by name, in the order of the routes."""
 
     def __init__(self, offer: Offer, toolbox: Toolbox) -> None:
         self.formats: dict[str, type[ChatFormat]] = {}
         self._offer = offer
         self._toolbox = toolbox
         self._items: list[Item] = []
-
-    def add(self, *kinds: type[ChatFormat]) -> None:
-        """There is a route of these."""
-        for kind in kinds:
-            self.formats.setdefault(kind.name, kind)
 
     async def index(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
         """`GET /chat/formats`."""

@@ -80,11 +80,11 @@ class AGUI(ChatFormat):
         return [*self._events(item)]
 
     def item_error(self, error: str) -> bytes:
-        return _custom("item_error", {"error": error})
+        return _event("CUSTOM", name="item_error", value={"error": error})
 
     def gap(self, first: int, last: int) -> bytes:
         events, begun = self._spans.across(first, last), 1 if first == 1 else 0
-        return b"".join([*events[:begun], _custom("gap", {"first": first, "last": last}), *events[begun:]])
+        return b"".join([*events[:begun], _event("CUSTOM", name="gap", value={"first": first, "last": last}), *events[begun:]])
 
     def done(self) -> Written:
         pending = {"pendingToolCallIds": self._pending} if self._pending else {}
@@ -183,10 +183,6 @@ class AGUI(ChatFormat):
 
 def _event(type: str, **fields: Any) -> bytes:
     return encode_json(dumps({"type": type, **fields}))
-
-
-def _custom(name: str, value: Any) -> bytes:
-    return _event("CUSTOM", name=name, value=value)
 
 
 # -- what is read
