@@ -32,6 +32,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import IntEnum
 from typing import Any, Final, Self, TextIO
@@ -82,6 +83,7 @@ def full_jitter(failures: int) -> float:
     return random.random() * min(30.0, 2.0 ** min(failures - 1, 10))
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class EventSource:
     """Iterate it, once, for the MessageEvents of `url`.
 
@@ -91,49 +93,40 @@ class EventSource:
     no event; None: no limit. limit: bytes of one event. backoff: see `full_jitter`. sleep: for tests. on_change: called
     with the readyState and the reason whenever something else than `aclose` sets it.
 
-    Attributes: ready_state; last_event_id: that of the event given out last; url: where the stream goes on, which for a
-    POST may be another URL than it was given.
+    While it is iterated, last_event_id is that of the event given out last; url is where the stream goes on, which for a
+    POST may be another URL than it was given. ready_state can be read at any time.
 
     Raises httpx2.InvalidURL at once; while it is iterated ConnectionFailed (see above, and after max_retries), and
     EventTooLong.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        method: str = "GET",
-        headers: Mapping[str, str] | None = None,
-        json: Any = None,
-        client: httpx2.AsyncClient | None = None,
-        last_event_id: str = "",
-        connect_timeout: float = 10.0,
-        idle_timeout: float | None = 60.0,
-        max_retries: int | None = None,
-        limit: int = DEFAULT_LIMIT,
-        backoff: Callable[[int], float] = full_jitter,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_change: Callable[[ReadyState, str], object] = lambda _state, _why: None,
-    ) -> None:
-        self._client = client or httpx2.AsyncClient()
-        self._own_client = client is None
-        self._method = method.upper()
-        self._json = json
-        first = self._client.build_request(self._method, url, json=json).url  # on top of the client's base_url
+    url: str = field(kw_only=False)
+    method: str = "GET"
+    headers: Mapping[str, str] | None = None
+    json: Any = None
+    client: httpx2.AsyncClient | None = None
+    last_event_id: str = ""
+    connect_timeout: float = 10.0
+    idle_timeout: float | None = 60.0
+    max_retries: int | None = None
+    limit: int = DEFAULT_LIMIT
+    backoff: Callable[[int], float] = full_jitter
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    on_change: Callable[[ReadyState, str], object] = lambda _state, _why: None
+    ready_state: ReadyState = field(default=ReadyState.CONNECTING, init=False)
+
+    def __post_init__(self) -> None:
+        self._client = self.client or httpx2.AsyncClient()
+        self.method = self.method.upper()
+        first = self._client.build_request(self.method, self.url, json=self.json).url  # on top of the client's base_url
         self.url = str(first)
         self._origin = first.origin
         self._headers = httpx2.Headers(HEADERS, encoding="utf-8")  # Last-Event-ID is sent in UTF-8 (9.2.3)
-        self._headers.update(httpx2.Headers(headers, encoding="utf-8"))
-        self._resumable = self._method == "GET"
-        self._timeout = httpx2.Timeout(connect_timeout, read=idle_timeout)
+        self._headers.update(httpx2.Headers(self.headers, encoding="utf-8"))
+        self._resumable = self.method == "GET"
+        self._timeout = httpx2.Timeout(self.connect_timeout, read=self.idle_timeout)
         self._response: httpx2.Response | None = None
-        self.ready_state = ReadyState.CONNECTING
-        self.last_event_id = last_event_id
-        self._parser = Parser(limit, last_event_id=last_event_id)
-        self._max_retries = max_retries
-        self._backoff = backoff
-        self._sleep = sleep
-        self._on_change = on_change
+        self._parser = Parser(self.limit, last_event_id=self.last_event_id)
         self._iterated = False
 
     async def __aenter__(self) -> Self:
@@ -150,7 +143,7 @@ class EventSource:
         self.ready_state = ReadyState.CLOSED
         if self._response is not None:
             await self._response.aclose()
-        if self._own_client:
+        if self.client is None:
             await self._client.aclose()
 
     async def __aiter__(self) -> AsyncGenerator[MessageEvent, None]:
@@ -180,7 +173,7 @@ class EventSource:
 
     async def _connection(self) -> AsyncGenerator[MessageEvent, None]:
         """The events of one connection. Raises _Broken when another one should follow, ConnectionFailed when not."""
-        method = self._method
+        method = self.method
         try:
             async with aclosing(await self._ask()) as response:
                 self._response = response
@@ -215,7 +208,7 @@ class EventSource:
         headers = self._headers.copy()
         if value := self.last_event_id.strip(" \t"):  # HTTP can't carry the blanks around a value (Fetch 2.2.2)
             headers["Last-Event-ID"] = value
-        request = self._client.build_request(self._method, self.url, headers=headers, json=self._json, timeout=self._timeout)
+        request = self._client.build_request(self.method, self.url, headers=headers, json=self.json, timeout=self._timeout)
         for _ in range(MAX_REDIRECTS + 1):
             abroad = request.url.origin != self._origin
             for name in request.headers.keys() - ABROAD if abroad else ():
@@ -226,14 +219,14 @@ class EventSource:
                 return response
             await response.aclose()
             request = response.next_request
-            if request.method == "GET" and self._method != "GET":  # it is done, and its answer is at the new URL
+            if request.method == "GET" and self.method != "GET":  # it is done, and its answer is at the new URL
                 self._resume_at(request.url)
                 request.headers.pop("Content-Type", None)
         raise httpx2.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
 
     def _resume_at(self, url: httpx2.URL) -> None:
         """Make every further request a GET of `url`."""
-        self._method, self.url, self._json, self._resumable = "GET", str(url), None, True
+        self.method, self.url, self.json, self._resumable = "GET", str(url), None, True
 
     async def _judge(self, response: httpx2.Response) -> None:
         """Announce, close, reestablish or fail the connection, by the answer's status and type (9.2.3)."""
@@ -251,20 +244,20 @@ class EventSource:
             raise ConnectionFailed(f"{self.url} answered {got}, not text/event-stream", status)
         else:
             self._change(ReadyState.OPEN, "open")
-            if self._method != "GET" and "Location" in headers:
+            if self.method != "GET" and "Location" in headers:
                 self._resume_at(response.url.join(headers["Location"]))
 
     async def _reestablish(self, failure: ConnectionFailed, failures: int) -> None:
         """Wait until the next request may be sent (9.2.3). Raises ConnectionFailed if there mustn't be one."""
         if not isinstance(failure, _Broken):
             raise failure
-        if self._max_retries is not None and failures > self._max_retries:
-            why = f"{failure}; gave up after {self._max_retries} retries"
+        if self.max_retries is not None and failures > self.max_retries:
+            why = f"{failure}; gave up after {self.max_retries} retries"
             raise ConnectionFailed(why, failure.status, failure.problem, failure.retry_after) from failure
         asked = max((self._parser.reconnection_time or 0) / 1000, min(failure.retry_after, MAX_RETRY_AFTER))
-        delay = asked + self._backoff(failures)
+        delay = asked + self.backoff(failures)
         self._change(ReadyState.CONNECTING, f"{failure}; next try in {delay:.1f} s")
-        await self._sleep(delay)
+        await self.sleep(delay)
 
     @property
     def _closed(self) -> bool:
@@ -273,7 +266,7 @@ class EventSource:
     def _change(self, state: ReadyState, why: str) -> None:
         if not self._closed:
             self.ready_state = state
-            self._on_change(state, why)
+            self.on_change(state, why)
 
 
 def _retry_after(value: str) -> float:
