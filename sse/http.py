@@ -232,8 +232,13 @@ def text_response(text: str, status: int = 200, headers: Mapping[str, str] | Non
     return Response(status, text.encode(), {"content-type": "text/plain; charset=utf-8", **(headers or {})})
 
 
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+"""RFC 9110, 15.5. Python has older phrases for these before 3.13."""
+
+
 def problem_response(problem: Problem) -> Response:
     """RFC 9457: type is about:blank, so title is the status phrase."""
-    document = {"title": HTTPStatus(problem.status).phrase, "status": problem.status, "detail": problem.detail}
+    title = _PHRASES.get(problem.status) or HTTPStatus(problem.status).phrase
+    document = {"title": title, "status": problem.status, "detail": problem.detail}
     headers = {"content-type": "application/problem+json", **problem.headers}
     return json_response({**document, **problem.members}, problem.status, headers)

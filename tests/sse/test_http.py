@@ -460,3 +460,11 @@ def test_every_status_in_use_has_a_title(status: int) -> None:
 
     assert title
     assert title[0].isupper()
+
+
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [(413, "Content Too Large"), (414, "URI Too Long"), (416, "Range Not Satisfiable"), (422, "Unprocessable Content")],
+)
+def test_a_title_is_the_standards_and_not_the_running_pythons(status: int, title: str) -> None:
+    assert json.loads(problem_response(Problem(status, "why")).body)["title"] == title
