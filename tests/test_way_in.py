@@ -1,4 +1,4 @@
-"""A request on its way in, followed through the running code: an opening, a resume and a cancel enter no module twice.
+"""A request on its way in, followed through the running code: no module is entered twice on the routes that stand here.
 
 The way in goes from `app` down through handlers/ and sidecar/, and ends where the handler has returned its reply. A module is
 entered when a function of it is called by a function of another module, in the request's own task. Two kinds of calls lead back
@@ -175,6 +175,63 @@ async def test_a_cancel_enters_no_module_twice(sidestream: Sidestream, way: Way)
 
     assert (answer.status, stream.reason) == (204, "deleted")
     assert way.entries == [*BEGINNING, ("app", "handlers.streams"), ("handlers.streams", "sidecar.answers")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/stream?count=1",
+        "/bench?events=1",
+        "/streams",
+        "/chat/formats",
+        "/v1/models",
+        "/lab/probe?count=1",
+        "/lab/reconnect",
+        "/page/page.css",
+        "/healthz",
+        "/readyz",
+        "/",
+    ],
+)
+async def test_a_get_enters_no_module_twice(sidestream: Sidestream, way: Way, path: str) -> None:
+    answer = await follow(sidestream, way, path, headers={**BEARER, **EVENT_STREAM})
+
+    assert answer.status == 200
+    assert set(way.entered.values()) == {1}, way.entries
+
+
+Opener = tuple[str, str, dict[str, Any]]
+"""A path to post to, the member of the answer that holds the id, and a body."""
+
+RESPOND: Opener = ("/v1/responses", "id", {"input": "hello", "background": True})
+JOB: Opener = ("/jobs", "job_id", {"kind": "steps", "params": {"count": 1}})
+PUBLISH: Opener = ("/streams", "stream_id", {})
+
+
+@pytest.mark.parametrize(
+    ("opening", "method", "path"),
+    [
+        (JOB, "GET", "/jobs/{id}"),
+        (JOB, "GET", "/jobs/{id}/progress"),
+        (JOB, "DELETE", "/jobs/{id}"),
+        (PUBLISH, "POST", "/streams/{id}/close"),
+        (PUBLISH, "DELETE", "/streams/{id}/watchers"),
+        (RESPOND, "GET", "/v1/responses/{id}"),
+        (RESPOND, "GET", "/v1/responses/{id}/input_items"),
+        (RESPOND, "POST", "/v1/responses/{id}/cancel"),
+        (RESPOND, "DELETE", "/v1/responses/{id}"),
+    ],
+)
+async def test_what_is_asked_of_work_that_runs_enters_no_module_twice(
+    sidestream: Sidestream, way: Way, opening: Opener, method: str, path: str
+) -> None:
+    opener, member, body = opening
+    opened = await ask(sidestream, opener, method="POST", json=body, headers={**BEARER, **JSON})
+    url = path.replace("{id}", opened.json[member])
+    answer = await follow(sidestream, way, url, method=method, headers={**BEARER, **EVENT_STREAM})
+
+    assert answer.status in (200, 204)
+    assert set(way.entered.values()) == {1}, way.entries
 
 
 async def test_a_module_that_is_entered_twice_would_be_seen(way: Way) -> None:
