@@ -9,11 +9,14 @@ from handlers.chat.builtin import calculate, current_time
 VALUES = {
     "1 + 2 * 3": 7,
     "(1 + 2) * 3": 9,
-    "-2 - -3": 1,
+    "-2 ** 2": -4,
     "7 // 2 + 7 % 2": 4,
     "1 / 4": 0.25,
+    "2 ** 0.5": 2**0.5,
     " 42 ": 42,
     "+".join(["1"] * 200): 200,
+    "2 ** -1": 0.5,
+    "0 ** 99999999999": 0,
     "1e3": 1000.0,
 }
 
@@ -24,9 +27,12 @@ def test_calculate(expression: str, value: float) -> None:
 
 
 REFUSED = {
-    "2 ** 3": "only numbers",
+    "9 ** 9 ** 9 ** 9": "too large",
+    "2 ** 99999999": "too large",
+    "(2 ** 4000) * (2 ** 4000)": "too large",
+    "9" * 400 + "** 40": "too large",
     "1e308 * 10": "too large",
-    "1 / 1e999": "too large",
+    "(-1) ** 0.5": "not a real number",
     "1 +": "not an arithmetic expression",
     "1\n2": "not an arithmetic expression",
     "__import__('os')": "only numbers",
@@ -36,6 +42,7 @@ REFUSED = {
     "1j": "only numbers",
     "1 << 9": "only numbers",
     "[1 for x in (1,)]": "only numbers",
+    "-" * 400 + "1": "nested",
     "1+" * 300 + "1": "longer",
 }  # fmt: skip
 
@@ -46,12 +53,7 @@ def test_calculate_refuses(expression: str, why: str) -> None:
         calculate(expression)
 
 
-@pytest.mark.parametrize("expression", ["9" * 249 + "*" + "9" * 249, "-" * 499 + "1", "(" * 150 + "1" + ")" * 150])
-def test_the_longest_expression_is_a_short_work(expression: str) -> None:
-    assert len(str(calculate(expression))) <= 500
-
-
-@pytest.mark.parametrize("expression", ["1 / 0", "1 % 0", "1 // 0"])
+@pytest.mark.parametrize("expression", ["1 / 0", "1 % 0", "0 ** -1"])
 def test_division_by_zero(expression: str) -> None:
     with pytest.raises(ZeroDivisionError):
         calculate(expression)
