@@ -20,8 +20,28 @@ a body that goes on for as long as there is something to tell. It is UTF-8 text 
     204, any other status or type   the connection has failed: no more attempts                   9.2.3
 
 The code: `sse.wire.lines` cuts lines, `sse.wire.parser` reads fields and dispatches events, `sse.wire.encoder` writes events,
-`sse.wire.payload` turns Python values into data: `from sse.wire import Event, Parser, dumps, encode`.
-`docs/wire-protocol.md` explains the protocol by example.
+`sse.wire.payload` turns Python values into data. `docs/wire-protocol.md` explains the protocol by example.
 """
 
+from sse.errors import EventTooLong, MissingExtra, SourceFailed, SSEError, Unwritable
+from sse.wire import HEARTBEAT, Comment, Event, MessageEvent, Parser, dumps, encode, encode_json, to_ascii
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "HEARTBEAT",
+    "Comment",
+    "Event",
+    "EventTooLong",
+    "MessageEvent",
+    "MissingExtra",
+    "Parser",
+    "SSEError",
+    "SourceFailed",
+    "Unwritable",
+    "__version__",
+    "dumps",
+    "encode",
+    "encode_json",
+    "to_ascii",
+]

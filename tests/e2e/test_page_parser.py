@@ -1,4 +1,4 @@
-"""The page's own parser, by the same table as the one in Python: whole, byte by byte, and cut at every pair of places."""
+"""The page's own parser, by the same table as `sse.Parser`: whole, byte by byte and cut at every pair of places; under node."""
 
 import subprocess
 from pathlib import Path
