@@ -65,3 +65,4 @@ async def merge(sources: Mapping[str, AsyncGenerator[T, None]]) -> AsyncGenerato
         for task, error in zip(left, await asyncio.gather(*left, return_exceptions=True), strict=True):
             if isinstance(error, Exception):
                 log.error("%s failed to close", task.get_name(), exc_info=error)
+        tasks.clear()  # the error that is raised holds them here, and they hold the error

@@ -86,7 +86,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6206, "sse": 2455, "sse without its client": 1909}
+FIGURES = {"all of it": 6086, "sse": 2335, "sse without its client": 1789}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -105,6 +105,8 @@ OWN_FIGURES: dict[str, int] = {
     "sidecar.origins": 49,
     "sse.accept": 13,
     "sse.budget": 48,
+    "sse.crowd": 87,
+    "sse.timers": 34,
     "sse.wire.document": 41,
     "handlers.chat.samples": 55,
     "handlers.page.front": 41,
