@@ -193,8 +193,9 @@ class Sidestream:
         # No name keeps an error: an error holds its traceback, which holds this function's variables, and so a cycle.
         try:
             route = self._routes.find(request)
+            access.check(service.settings, request, route.right)
             stream = await self._named(service, request)
-            access.check(service.settings, request, route.right, stream)
+            access.check_key(service.settings, request, route.right, stream)
             reply = await route.handler(service, request, stream)
             return answers.Large(service, reply) if isinstance(reply, Response) and len(reply.body) > SLICE else reply
         except Full as full:

@@ -54,8 +54,11 @@ EXPOSE_HEADERS = ", ".join(
 )
 
 
-def check(settings: Settings, request: Request, right: Right, stream: Stream | None) -> None:
-    """Raise Problem 401 or 403 unless the request has this right. stream: the stream whose key may be given."""
+def check(settings: Settings, request: Request, right: Right) -> None:
+    """Raise Problem 401 or 403 unless the request has this right. A stream's key is not compared yet: see `check_key`.
+
+    So a request that lacks its right costs no look-up of a stream, which may have to ask elsewhere.
+    """
     if right is Right.OPEN:
         return
     _check_exposure(settings, request)
@@ -64,10 +67,20 @@ def check(settings: Settings, request: Request, right: Right, stream: Stream | N
         raise Problem(403, "A page of another origin may have sent this; SIDESTREAM_ORIGINS names those that may.")
     if right is Right.CAPABILITY or not guarded(settings) or has_token(settings, request):
         return
-    if right is Right.KEY and stream is not None and has_key(request, stream):
-        return
+    if right is not Right.KEY or request.header(b"stream-key") is None:
+        raise _refused(right)
+
+
+def check_key(settings: Settings, request: Request, right: Right, stream: Stream | None) -> None:
+    """Raise Problem 401 if `check` was content with a key that isn't the key of this stream."""
+    keyed = right is Right.KEY and guarded(settings) and not has_token(settings, request)
+    if keyed and (stream is None or not has_key(request, stream)):
+        raise _refused(right)
+
+
+def _refused(right: Right) -> Problem:
     needed = "its key (Stream-Key) or a token" if right is Right.KEY else "a token (Authorization: Bearer)"
-    raise Problem(401, f"This needs {needed}.", headers={"www-authenticate": "Bearer"})
+    return Problem(401, f"This needs {needed}.", headers={"www-authenticate": "Bearer"})
 
 
 def guarded(settings: Settings) -> bool:

@@ -38,7 +38,7 @@ _POSITIONS = re.compile(r"(?:[0-9]{1,15}|end)(?:-(?:[0-9]{1,15}|end))*")
 async def watch(service: Service, request: Request, stream: Stream | None) -> Reply:
     """`GET /merge`."""
     if "streams" not in request.query:
-        access.check(service.settings, request, Right.TOKEN, None)  # this opens a stream; with `streams` a request only watches
+        access.check(service.settings, request, Right.TOKEN)  # this opens a stream; with `streams` a request only watches
         return await answers.open(service, request, stream, lambda: _demonstration(service))
     names = request.query["streams"].split(",")
     if len(names) > MAX_STREAMS or len(set(names)) != len(names) or not all(names):

@@ -246,6 +246,26 @@ async def test_a_request_looks_its_stream_up_once(
     assert here.neighbour.found == found
 
 
+REFUSED: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
+    "a last event ID without a token": ("GET", "/chat?prompt=x", {"last-event-id": "unknown.1"}),
+    "a last event ID with a wrong token": ("GET", "/chat?prompt=x", {"authorization": "Bearer", "last-event-id": "unknown.1"}),
+    "a conversation": ("DELETE", "/conversations/unknown", {}),
+    "a response": ("GET", "/v1/responses/resp_unknown", {}),
+    "neither a key nor a token": ("DELETE", "/streams/unknown", {}),
+    "a page of another origin": ("GET", "/streams/unknown", {"origin": "https://elsewhere.example"}),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "headers"), REFUSED.values(), ids=REFUSED)
+async def test_a_request_without_the_right_looks_nothing_up(
+    processes: Processes, method: str, path: str, headers: Mapping[str, str]
+) -> None:
+    here, _ = processes
+    answer = await ask(here, path, method=method, headers=headers)
+    assert answer.status in (401, 403)
+    assert here.neighbour.found == []
+
+
 async def test_what_is_here_is_not_looked_for_elsewhere(processes: Processes) -> None:
     here, _ = processes
     stream = numbered(here, 1)

@@ -114,8 +114,8 @@ class Copy:
 class Neighbour(Memory):
     """Finds what another store runs, which stands for another process; what would go over a network goes from hand to hand.
 
-    keys: those of both. copies: the streams that run over there, as they are here. found, begun: the ids of those that were
-    asked for, and that have begun here.
+    keys: those of both. copies: the streams that run over there, as they are here. found: the ids and the keys that were asked
+    for. begun: the ids of streams that have begun here.
     """
 
     def __init__(self, keys: Memory) -> None:
@@ -153,6 +153,7 @@ class Neighbour(Memory):
         return await self.keys.claim(key, holder, instead_of)
 
     async def holder(self, key: str) -> Holder | None:
+        self.found.append(key)
         await asyncio.sleep(0)
         return await self.keys.holder(key)
 
