@@ -5,7 +5,8 @@ In:  a stream and its log. Out: commands, most of them in a pipeline that `sse.r
 Keys. One stream's are in one slot; everything that is looked up by name is a key of its own.
 
     sidestream:{<stream id>}            a Redis Stream: an entry <number>-0 for each event, its bytes in the field ""
-    sidestream:{<stream id>}:opening    JSON: what a Mirror is built from, and which process runs the stream; never changed
+    sidestream:{<stream id>}:opening    JSON: what a Mirror is built from, and which process runs the stream; never changed.
+                                        A stream that was deleted lacks it
     sidestream:claim:<digest>           JSON: the stream that holds an idempotency or conversation key
     sidestream:{all}:processes          sorted set: processes, by when they last renewed their lease (ms, the clock of Redis)
     sidestream:{all}:streams            sorted set: stream ids, by when they were opened (s)
@@ -82,11 +83,12 @@ def announce(pipe: Pipeline, opening: Opening, owner: str, key: str, created: fl
 
 def bury(pipe: Pipeline, stream_id: str, terminal: bytes, end: Mapping[str, Any], keep: float, claim: str) -> None:
     """The stream's end, and when its keys expire: not before everybody has read it."""
-    ms = int(max(keep, SHORTEST) * 1000)
+    shortest = int(SHORTEST * 1000)
+    ms = max(int(keep * 1000), shortest)
     pipe.zadd(ENDED, {stream_id: int(time.time() * 1000) + ms})
     if claim:
         pipe.pexpire(claim_of(claim), ms)
-    pipe.eval(CLOSE, 2, key_of(stream_id), opening_of(stream_id), terminal, dumps(end), ms)
+    pipe.eval(CLOSE, 2, key_of(stream_id), opening_of(stream_id), terminal, dumps(end), ms, shortest)
 
 
 def erase(pipe: Pipeline, stream_id: str, claim: str) -> None:
@@ -97,11 +99,15 @@ def erase(pipe: Pipeline, stream_id: str, claim: str) -> None:
         pipe.eval(CLAIM, 1, claim_of(claim), "", held_by(stream_id))
 
 
-async def hide(client: Client, stream_id: str) -> None:
-    """Nobody finds it any more; who reads it comes to its end."""
-    pipe = client.pipeline(transaction=False)
+async def delete(client: Client, stream_id: str, claim: str) -> None:
+    """Nobody finds an ended stream any more; who reads it comes to its end, soon after which nothing of it is left."""
+    pipe, ms = client.pipeline(transaction=False), int(SHORTEST * 1000)
     pipe.delete(opening_of(stream_id))
+    pipe.pexpire(key_of(stream_id), ms)
     pipe.zrem(OPENED, stream_id)
+    pipe.zadd(ENDED, {stream_id: int(time.time() * 1000) + ms}, xx=True)
+    if claim:
+        pipe.eval(CLAIM, 1, claim_of(claim), "", held_by(stream_id))
     await pipe.execute()
 
 

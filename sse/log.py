@@ -202,10 +202,7 @@ class EventLog:
         if position + 1 < self.first:
             if watcher.offset:
                 raise Full("memory")
-            self.gaps += 1
-            watcher.position = self.first - 1
-            self._moved(watcher.position)
-            return self._gap(position + 1, self.first - 1)
+            return self.tell(watcher, self.first - 1, self._gap(position + 1, self.first - 1))
         begin = position - self.last + len(self._events)
         body = self._events[begin]
         end = bisect_right(self._ends, self._ends[begin] - len(body) + GATHER, begin)
@@ -223,6 +220,13 @@ class EventLog:
         if not self.replay and end == len(self._events):
             self.clear()
         return body
+
+    def tell(self, watcher: Watcher, last: int, gap: bytes) -> bytes:
+        """Move `watcher` behind the lost event `last`; `gap` says so. Returns that."""
+        self.gaps += 1
+        watcher.position = last
+        self._moved(last)
+        return gap
 
     def _moved(self, position: int) -> None:
         """A watcher has come to `position`. The one furthest ahead sets how far the producer may go; with none, it goes on."""

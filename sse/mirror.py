@@ -3,18 +3,23 @@
 In:  the stream's announcement (`record` has its format's part), and its entries as they are read. Out: a `Mirror`.
 An entry is a number with an event's bytes, as the process that runs the stream has encoded it; the terminal event's is `END`,
 and says how the stream ended.
+
+A gap is asked of the process that runs the stream, since its format may know what was open there. One that can't be asked any
+more, since the stream has ended, is told as it was recorded when the stream began (`Limit:` without what was open).
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Self, TypeAlias
 
 import orjson
 
 from sse.budget import Budget
-from sse.errors import SourceFailed
+from sse.errors import Full, Problem, SourceFailed
 from sse.formats import LOST, Format, events_of
+from sse.log import Watcher
 from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.ascii import to_ascii
 from sse.wire.document import weight
@@ -22,6 +27,8 @@ from sse.wire.payload import dumps
 
 Entries: TypeAlias = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 """Ids `<number>-0` and fields: the event is the one without a name."""
+
+Ask: TypeAlias = Callable[[Stream, str, Sequence[Any]], Awaitable[Any]]
 
 IDLE: Final = 1.0
 """Seconds that a stream which runs elsewhere is followed while nobody watches it here."""
@@ -72,15 +79,15 @@ class Recorded(Format):
 
 
 class Mirror(Stream):
-    """A stream that runs elsewhere. document: its announcement.
+    """A stream that runs elsewhere. document: its announcement. ask: asks the process that runs it (`Backend.ask`).
 
     owner: the process that runs it. loaded: once its log has caught up. seen: when that was last tried.
     """
 
     elsewhere = True
 
-    def __init__(self, document: Mapping[str, Any], drop: Callable[[Stream], None], budget: Budget) -> None:
-        known = {name: document[name] for name in ("id", "identity", "metadata", "kind", "key")}
+    def __init__(self, document: Mapping[str, Any], drop: Callable[[Stream], None], budget: Budget, ask: Ask) -> None:
+        known = {name: document[name] for name in ("id", "identity", "metadata", "kind", "key", "claim")}
         opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: self.result, **known)
         super().__init__(opening, budget, on_expire=drop, on_abandon=drop)
         self.created = document["created"]
@@ -89,11 +96,40 @@ class Mirror(Stream):
         self.loaded = asyncio.Event()
         self.result: Any = None
         self.seen = self._loop.time()
+        self.ready, self.take = self._ready, self._take
+        self._ask = ask
+        self._gaps: dict[Watcher, asyncio.Task[tuple[int, bytes]]] = {}
 
     @property
     def newest(self) -> int:
         """Unknown while it runs: its owner may have told clients of more than is here."""
         return END if self.state is State.RUNNING else super().newest
+
+    def _ready(self, watcher: Watcher) -> bool:
+        asked = self._gaps.get(watcher)
+        return self.log.ready(watcher) if asked is None else asked.done()
+
+    def _take(self, watcher: Watcher, *, whole: bool = False) -> bytes:
+        """As the log does, but for a gap: that is asked for first, and the watcher is woken when it is there."""
+        first, last, asked = watcher.position + 1, self.log.first - 1, self._gaps.get(watcher)
+        if asked is None and first <= last and not watcher.offset and self.state is State.RUNNING:
+            asked = self._gaps[watcher] = asyncio.create_task(self._gap(first, last))
+            asked.add_done_callback(lambda _: watcher.wake())
+        if asked is None:
+            return self.log.take(watcher, whole=whole)
+        return self.log.tell(watcher, *self._gaps.pop(watcher).result()) if asked.done() else b""
+
+    async def _gap(self, first: int, last: int) -> tuple[int, bytes]:
+        """The number of the last lost event, and the event that says that they are lost."""
+        said: str | None = None
+        with suppress(Full, Problem):
+            said = await self._ask(self, "gap", (first, last))
+        return last, said.encode() if said else self.gap(first, last)
+
+    def detach(self, watcher: Watcher) -> None:
+        if (asked := self._gaps.pop(watcher, None)) is not None:
+            asked.cancel()
+        super().detach(watcher)
 
     def fill(self, entries: Entries) -> None:
         """Append entries that were read."""

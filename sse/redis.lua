@@ -15,12 +15,13 @@ return #ARGV - 2
 
 ------
 
--- stream, opening; terminal event, how it ended, ms to keep it -> 1: it has ended, now or before; -1: there is no such stream
+-- stream, opening; terminal event, how it ended, ms to keep it, ms if it was deleted
+-- -> 1: it has ended, now or before; -1: there is no such stream
 local id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', '18446744073709551615-0', '', ARGV[1], 'end', ARGV[2])
 if not id then return -1 end
 if type(id) == 'table' and not string.find(id.err, 'equal or smaller', 1, true) then return id end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
+local kept = redis.call('PEXPIRE', KEYS[2], ARGV[3]) == 1
+redis.call('PEXPIRE', KEYS[1], kept and ARGV[3] or ARGV[4])
 redis.call('PUBLISH', KEYS[1], '')
 return 1
 

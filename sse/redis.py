@@ -153,7 +153,7 @@ class Redis:
             self._send(lambda pipe: entries.erase(pipe, stream_id, claim))
 
     async def erase(self, stream: Stream) -> None:
-        await self._connections.request(entries.hide(self._asked, stream.id))
+        await self._connections.request(entries.delete(self._asked, stream.id, stream.opening.claim))
         if isinstance(stream, Mirror):
             await self._publish(stream.owner, {"deleted": stream.id})
 
@@ -178,7 +178,7 @@ class Redis:
         return self._store.streams.setdefault(stream_id, mirror)
 
     async def _follow(self, document: Mapping[str, Any]) -> Mirror:
-        mirror = self._mirrors[document["id"]] = Mirror(document, self._drop, self._store.budget)
+        mirror = self._mirrors[document["id"]] = Mirror(document, self._drop, self._store.budget, self.ask)
         with suppress(*TROUBLE):  # the subscription begins anew then, with all channels
             if self._pubsub is not None:
                 await self._pubsub.subscribe(key_of(mirror.id))
@@ -199,7 +199,10 @@ class Redis:
                 entries.ask(pipe, stream_id)
         replies = await self._connections.request(pipe.execute())
         documents = [document for document in zip(replies[::3], replies[1::3], replies[2::3], strict=True) if document[0]]
-        return [Mirror(orjson.loads(opening), self._drop, self._store.budget).sketch(*ends) for opening, *ends in documents]
+        return [
+            Mirror(orjson.loads(opening), self._drop, self._store.budget, self.ask).sketch(*ends)
+            for opening, *ends in documents
+        ]
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         return await self._questions.ask(cast(Mirror, stream), what, args)

@@ -241,12 +241,16 @@ class Store:
         return await (self.backend.ask(stream, what, args) if stream.elsewhere else self.answer(stream, what, args))
 
     async def answer(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
-        """What a stream that runs here says to that: `end`, `result` (what it has come to so far), or its feature's own."""
+        """What a stream that runs here says to that: `end`, `result` (what it has come to so far), `gap` (its event for a range
+        of events, as a text), or its feature's own.
+        """
         opening = stream.opening
         if what == "end":
             return stream.end(Trigger(args[0]))
         if what == "result":
             return opening.result() if opening.result is not None else None
+        if what == "gap":
+            return stream.gap(*args).decode()
         return await opening.asked(stream, what, *args) if opening.asked is not None else None
 
     async def delete(self, stream: Stream) -> None:

@@ -119,8 +119,8 @@ class Stream:
 
     on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
     on_abandon: called when nobody has watched for the linger: ends it, or lets it `wait` on. elsewhere: whether another process
-    runs it. kept: what it is charged beside its log. ready, take: the log's. Raises MissingExtra if events are to be
-    transliterated without the extra `ascii`.
+    runs it. kept: what it is charged beside its log. ready, take: the log's. gap: (first, last lost) -> the event that says so, as
+    it is sent. Raises MissingExtra if events are to be transliterated without the extra `ascii`.
     """
 
     elsewhere = False
@@ -167,6 +167,7 @@ class Stream:
             event = format.gap(first, last) if ascii is None else ascii(format.gap(first, last))
             return numbered % (last, event) if numbered else event
 
+        self.gap = gap
         self.log = EventLog(gap, budget, start=opening.start, replay=opening.listed)
         self.kept = opening.kept or Charge(self.log.budget)
         self.kept.add(STREAM if opening.metadata is None else STREAM + weight(dumps(opening.metadata)))

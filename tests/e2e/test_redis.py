@@ -516,3 +516,49 @@ async def test_a_conversation_is_one_for_all_processes(redis: RedisServer) -> No
             await model.wait_for(running=1)
             assert (await get_json(two.port, "/conversations/c1", STATE))["state"] == "running"
             assert len(model.requests) == 3
+
+
+UI = {"id": "c1", "messages": [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}]}
+AG = {
+    "threadId": "t1",
+    "runId": "r1",
+    "messages": [{"id": "u1", "role": "user", "content": "Hello"}],
+    "tools": [],
+    "context": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("asking", "joining", "begins"),
+    [
+        (Way("POST", "/ui/chat", UI), Way("GET", "/ui/chat/c1/stream"), ["start", "data-gap", "text-start", "text-delta"]),
+        (
+            Way("POST", "/ag-ui", AG),
+            Way("POST", "/ag-ui", AG),
+            ["RUN_STARTED", "CUSTOM", "STEP_STARTED", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT"],
+        ),
+    ],
+    ids=["ui messages", "ag-ui"],
+)
+async def test_who_joins_elsewhere_after_the_beginning_is_gone_is_told_what_is_open(
+    redis: RedisServer, asking: Way, joining: Way, begins: list[str]
+) -> None:
+    chunks = [upstream.chunk(f"{n} ") for n in range(60)]
+    gate = asyncio.Event()
+    script = upstream.reply(*chunks, gate, upstream.chunk("last"), upstream.finish(), upstream.DONE)
+    async with upstream.serve(script) as model:
+        env = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "k", "SIDESTREAM_MODEL": "test"}
+        async with processes(redis, 2, SIDESTREAM_REPLAY_EVENTS="16", **env) as (one, two), Client(one.port) as first:
+            await first.send(asking.request(one.port, EVENTS))
+            opened = await first.answer(asking.method)
+            while '"59 "' not in (await opened.event()).data:
+                pass
+            async with Client(two.port) as second:
+                await second.send(joining.request(two.port, EVENTS))
+                joined = await second.answer(joining.method)
+                told = [json.loads((await joined.event()).data)["type"] for _ in begins]
+                assert told == begins
+                gate.set()
+                assert [event.data for event in (await opened.events())[-2:]] == [
+                    event.data for event in (await joined.events())[-2:]
+                ]

@@ -122,7 +122,7 @@ async def eventually(condition: Any, timeout: float = 10.0) -> None:
 
 async def opened(at: Store, source: Any, **options: Any) -> Stream:
     with at.reserve():
-        opening = Opening(source, Format(), **{"linger": 30, **options})
+        opening = Opening(source, **{"format": Format(), "linger": 30, **options})
         await at.backend.announce(opening)
         return at.open(opening)
 
@@ -223,6 +223,42 @@ async def test_what_redis_no_longer_has_is_told_as_a_gap(tmp_path: Path) -> None
         body = await reader.until(300)
         assert b"event: gap" in body
         assert b'{"first":1,"last":%d}' % (stream.log.first - 1) in body
+
+
+class Counting(Format):
+    """One whose gap says what only the process that runs the stream can know."""
+
+    written = 0
+
+    def item(self, item: Any) -> Written:
+        self.written += 1
+        return super().item(item)
+
+    def gap(self, first: int, last: int) -> bytes:
+        return b"event: gap\ndata: %d-%d of %d\n\n" % (first, last, self.written)
+
+
+async def test_a_gap_is_told_as_the_process_that_runs_the_stream_tells_it(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, store(server.url, events=16) as here, store(server.url) as there:
+        source = Hand()
+        stream = await opened(here, source, format=Counting())
+        source.put(*range(40))
+        await eventually(lambda: stream.log.last == 40)
+        await written(here)
+        first = stream.log.first
+        mirror = await found(there, stream)
+        reader, other = Reader(mirror), Reader(mirror)
+        assert b"id: %b.%d\nevent: gap\ndata: 1-%d of 40\n\n" % (
+            stream.id.encode(),
+            first - 1,
+            first - 1,
+        ) in await reader.until(40)
+        leaving = asyncio.create_task(other.until(40))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        source.put(None)
+        await eventually(lambda: mirror.state is State.DONE)
+        assert b"data: 1-%d of 0\n" % (first - 1) in await Reader(mirror).whole(), "it can't be asked any more"
 
 
 async def test_nothing_depends_on_a_message(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,6 +564,32 @@ async def test_what_has_expired_leaves_nothing_in_redis(pair: Pair, monkeypatch:
         async with asyncio.timeout(10):
             while set(await client.keys()) != {b"sidestream:{all}:processes", b"sidestream:{all}:epoch"}:
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("where", ["where it runs", "elsewhere"])
+@pytest.mark.parametrize("running", [True, False], ids=["running", "ended"])
+async def test_what_is_deleted_leaves_nothing_in_redis_long_before_its_keep(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, where: str, running: bool
+) -> None:
+    monkeypatch.setattr(writing, "SHORTEST", 1.0)
+    id = new_id()
+    await pair.here.backend.claim("key", Holder(id, ""))
+    stream = await opened(pair.here, Hand() if running else numbers(3), id=id, keep=300, claim="key")
+    reading = asyncio.create_task(Reader(await found(pair.there, stream)).whole())
+    if not running:
+        await reading
+    await (pair.here.delete(stream) if where == "where it runs" else pair.there.delete(await found(pair.there, stream)))
+    assert (await reading).startswith(body_of(stream, 0 if running else 3, b"event: cancelled" if running else b"data: [DONE]"))
+    await eventually(lambda: not {id} & {*pair.here.streams, *pair.there.streams})
+    assert await pair.there.find(id) is None
+    assert await pair.there.backend.holder("key") is None
+    async with pair.server.client() as client, asyncio.timeout(10):
+        # An id that is deleted before its end is written stays in `ended` until its keep.
+        while set(await client.keys()) - {b"sidestream:{all}:ended"} != {
+            b"sidestream:{all}:processes",
+            b"sidestream:{all}:epoch",
+        }:
+            await asyncio.sleep(0.1)
 
 
 async def test_the_list_is_the_list_of_all(pair: Pair) -> None:

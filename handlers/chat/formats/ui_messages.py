@@ -28,7 +28,7 @@ tool-input-available, at which the client would run its tools once more.
 Limit: reasoning of earlier messages is not sent to the upstream; of files, images are.
 Limit: if its connection breaks while the page stays, useChat of versions 5 and 6 adds the whole answer to the parts that it
 has, which then stand there twice. A `fetch` that reconnects below it prevents that: docs/front-ends.md.
-Limit: of a stream that runs in another process, what is open does not begin once more after a gap.
+Limit: after a gap in an answer that has ended in another process, what was open does not begin once more.
 """
 
 import json
