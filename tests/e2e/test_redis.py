@@ -41,13 +41,38 @@ class Way:
         body = json.dumps(self.body).encode() if self.body is not None else b""
         return encode_request(port, self.method, self.path, {**headers, **(JSON if body else {})}, body)
 
+    def again(self, events: Sequence[MessageEvent]) -> "Way | None":
+        """How a client that has these events goes on; None: not at all."""
+        return self
 
+
+class Responding(Way):
+    """OpenAI's: an answer is gone on with by its id and the number of an event."""
+
+    def again(self, events: Sequence[MessageEvent]) -> Way | None:
+        if not events or events[-1].type == "response.completed":
+            return None if events else self
+        id, number = json.loads(events[0].data)["response"]["id"], json.loads(events[-1].data)["sequence_number"]
+        return Way("GET", f"/v1/responses/{id}?stream=true&starting_after={number}")
+
+
+UI = {"id": "c1", "messages": [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}]}
+AG = {
+    "threadId": "t1",
+    "runId": "r1",
+    "messages": [{"id": "u1", "role": "user", "content": "Hello"}],
+    "tools": [],
+    "context": [],
+}
 WAYS = {
     "plain": Way("GET", "/chat?prompt=Hello"),
     "typed": Way("POST", "/chat", {"prompt": "Hello"}),
     "plain, posted": Way("POST", "/chat", {"prompt": "Hello", "format": "plain"}),
+    "ui messages": Way("POST", "/ui/chat", UI),
+    "ag-ui": Way("POST", "/ag-ui", AG),
+    "responses": Responding("POST", "/v1/responses", {"model": "test", "input": "Hello", "background": True, "stream": True}),
 }
-"""Formats whose events have ids, each with the request that opens and resumes its answer."""
+"""Formats, each with the request that opens its answer."""
 
 
 @asynccontextmanager
@@ -73,7 +98,10 @@ async def open_job(port: int, **params: Any) -> dict[str, Any]:
 
 @dataclass
 class EventSource:
-    """What a browser's does (HTML 9.2.3), over any of these ports in turn. pause: seconds until it comes back."""
+    """What a browser's does (HTML 9.2.3), over any of these ports in turn. pause: seconds until it comes back.
+
+    It ends when it is told to stop, by 204 or another status, or when its way says so.
+    """
 
     ports: Sequence[int]
     way: Way
@@ -85,28 +113,29 @@ class EventSource:
     connections: int = 0
     statuses: list[int] = field(default_factory=list)
 
-    async def run(self, seconds: float = 90.0) -> list[MessageEvent]:
-        """Until it is told to stop, by 204 or another status."""
+    async def run(self, seconds: float = 90.0, *, once: bool = False) -> list[MessageEvent]:
         turns = cycle(self.ports)
         async with asyncio.timeout(seconds):
-            while await self._connect(next(turns)):
+            while await self._connect(next(turns)) and not once:
                 await asyncio.sleep(0 if self.cut else self.pause)
         return self.events
 
     async def _connect(self, port: int) -> bool:
         headers = {**EVENTS, **self.headers} | ({"Last-Event-ID": self.last_event_id} if self.last_event_id else {})
+        if (way := self.way.again(self.events)) is None:
+            return False
         self.connections += 1
         try:
             async with Client(port) as client:
-                await client.send(self.way.request(port, headers))
-                answer = await client.answer(self.way.method)
+                await client.send(way.request(port, headers))
+                answer = await client.answer(way.method)
                 self.statuses.append(answer.status)
                 if answer.status != 200:
                     return False
                 taken = 0
                 while not self.cut or taken < self.cut:
                     event = await answer.event()
-                    taken += event.last_event_id != self.last_event_id  # not the one for a newcomer
+                    taken += event.last_event_id != self.last_event_id or not event.last_event_id  # not the one for a newcomer
                     self.last_event_id = event.last_event_id or self.last_event_id
                     self.events.append(event)
         except (Cut, OSError, TimeoutError):
@@ -134,12 +163,13 @@ async def test_cut_at_every_event_and_resumed_at_another_process_each_time(redis
             await asyncio.sleep(0.01)
         gate.set()
         events = await run
-        stream_id = events[-1].last_event_id.rpartition(".")[0]
-        whole = await EventSource(ports[:1], Way("GET", f"/streams/{stream_id}")).run()
+        listed = (await get_json(ports[0], "/streams"))["streams"]
+        [stream_id] = [stream["stream_id"] for stream in listed]
+        whole = await EventSource(ports[:1], Way("GET", f"/streams/{stream_id}")).run(90, once=not events[-1].last_event_id)
         newcomers = sum(event.type in ("connected", "connection_established") for event in (events[0], whole[0]))
         assert [e for e in events if e.last_event_id[-2:] != ".0"] == [e for e in whole if e.last_event_id[-2:] != ".0"]
         assert newcomers in (0, 2)
-        assert cutting.statuses == [200] * (cutting.connections - 1) + [204]
+        assert cutting.statuses == [200] * len(cutting.statuses[:-1]) + [204 if events[-1].last_event_id else 200]
         assert cutting.connections > 80
         assert len(model.requests) == 1
         for server in servers:
