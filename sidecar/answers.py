@@ -136,14 +136,14 @@ async def start(
     In a conversation an idempotency key names the run. Raises Full, Problem 400, 409, 422.
     """
     store, key, identity, stream_id = service.store, _key(request), identify(request, body), new_id()
-    claim = ""
+    claim, holder = "", Holder(stream_id, identity)
     if conversation is not None:
         claim, run = claim_of(request, conversation.key), conversation.run or key
         holder = Holder(stream_id, digest("run", run) if run else identity)
         stream = await join(store, claim, holder, replace(conversation, run=run))
     elif key:
         claim = digest(request.header(b"authorization") or "", request.method, request.path, key)
-        stream = await _again(store, claim, Holder(stream_id, identity))
+        stream = await _again(store, claim, holder)
     else:
         stream = None
     if stream is not None:
@@ -151,7 +151,8 @@ async def start(
     opening = None
     try:
         with store.reserve():
-            opening = prepared(service, request, propose(), id=stream_id, identity=identity, claim=claim)
+            facts = {"id": stream_id, "identity": identity, "claim": claim, "digest": holder.digest}
+            opening = prepared(service, request, propose(), **facts)
             await store.backend.announce(opening)
             return store.open(opening)
     except BaseException:

@@ -14,7 +14,6 @@ from typing import Any
 from sidecar.origins import normal_host, normal_origin
 
 PREFIX = "SIDESTREAM_"
-SECRET = ("token", "store")
 
 Reader = tuple[Callable[[str], Any], str]
 """A function from a variable's text to its value, which raises ValueError or KeyError; and what it expects, in words."""
@@ -107,8 +106,8 @@ def _tokens(value: str) -> tuple[str, ...]:
     return ("off",)
 
 
-def knob(default: Any, reader: Reader) -> Any:
-    return field(default=default, metadata={"reader": reader})
+def knob(default: Any, reader: Reader, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"reader": reader})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ class Settings:
     port: int = knob(8090, integer(0, 65535))
     root_path: str = knob("", (matching(r"(/[A-Za-z0-9._~-]+)*"), "a path such as /sidestream, without a slash at its end"))
 
-    token: tuple[str, ...] = knob((), (_tokens, "one or more tokens, or off alone"))
+    token: tuple[str, ...] = knob((), (_tokens, "one or more tokens, or off alone"), secret=True)
     origins: tuple[str, ...] = knob((), several(normal_origin, "origins such as https://app.example or app://name"))
     hosts: tuple[str, ...] = knob((), several(normal_host, "host names, each with a port or without"))
     trusted_proxies: tuple[str, ...] = knob((), several(network, "addresses or networks such as 10.0.0.0/8"))
@@ -137,7 +136,7 @@ class Settings:
     replay_events: int = knob(65536, integer(16, 10_000_000))
     replay_bytes: int = knob(16 << 20, size(65536))
     memory: int = knob(256 << 20, size(1 << 20))
-    store: str = knob("", (matching(r"(rediss?|unix)://\S+"), "redis://…, rediss://… or unix://…"))
+    store: str = knob("", (matching(r"(rediss?|unix)://\S+"), "redis://…, rediss://… or unix://…"), secret=True)
     store_required: bool = knob(True, flag)
 
     job_threads: int = knob(4, integer(1, 256))
@@ -168,6 +167,6 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         try:
             values[knob_.name] = read(value)
         except (ValueError, KeyError):
-            shown = "(not shown)" if knob_.name in SECRET else repr(value)
+            shown = repr(value) if knob_.repr else "(not shown)"
             raise ValueError(f"{variable}={shown}: expected {expected}") from None
     return Settings(**values)

@@ -9,14 +9,13 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as Client
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from sse.errors import Full
 from sse.store import Link
@@ -58,7 +57,8 @@ class Connections:
         """Raises ValueError for a URL that can't be used; the message doesn't hold it."""
         try:
             self.tasks, self.requests = client(url, TASKS), client(url, REQUESTS)
-        except (ValueError, TypeError):
+            self.tasks.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, RedisError):
             raise ValueError("this is no URL of a Redis") from None
         self.link = Link()
         self.up, self.trouble = asyncio.Event(), asyncio.Event()
@@ -108,6 +108,9 @@ class Connections:
                 continue
             except TROUBLE as error:
                 self._failed(error)
+                if isinstance(error, ReadOnlyError):  # it was the primary: the address leads to another one now
+                    for each in (self.tasks, self.requests):
+                        await each.connection_pool.disconnect()
             except Exception:
                 logger.exception("a defect of the backend")
             await asyncio.sleep(RETRY)
@@ -129,5 +132,7 @@ class Connections:
             self.up.clear()
 
     def _shown(self, error: BaseException) -> str:
-        """An error without the credentials."""
-        return f"{type(error).__name__}: {error}".replace(urlsplit(self._url).password or "\0", "…")
+        """An error without the credentials, and without the command, which names a stream."""
+        secret = self.tasks.connection_pool.connection_kwargs.get("password") or "\0"
+        said = str(error).rpartition("of pipeline caused error: ")[2]
+        return f"{type(error).__name__}: {said}".replace(secret, "…")

@@ -66,28 +66,39 @@ def held_by(stream_id: str) -> bytes:
     return dumps([stream_id])[:-1]
 
 
+def hold(pipe: Pipeline, of: Mapping[str, Any], *options: Any) -> None:
+    """A stream, if it has a key, has it from now on, unless another one has. options: of SET."""
+    if of["claim"]:
+        value = dumps([of["id"], of["digest"], of["owner"]])
+        pipe.eval(CLAIM, 1, claim_of(of["claim"]), value, held_by(of["id"]), *options)
+
+
 def channel_of(process: str) -> str:
     return f"{PREFIX}process:{process}"
 
 
+def document(opening: Opening, owner: str) -> dict[str, Any]:
+    """What an opening says of the stream."""
+    return {name: getattr(opening, name) for name in ("id", "identity", "metadata", "kind", "keep", "claim", "digest")} | {
+        "owner": owner
+    }
+
+
 def announce(pipe: Pipeline, opening: Opening, owner: str, key: str, created: float) -> None:
-    """The stream can be found from now on."""
-    document = {name: getattr(opening, name) for name in ("id", "identity", "metadata", "kind", "keep", "claim")}
-    document |= {"owner": owner, "key": key, "created": created, "format": record(opening)}
+    """The stream can be found from now on; said again where Redis has lost it."""
+    said = {**document(opening, owner), "key": key, "created": created, "format": record(opening)}
     pipe.zadd(OPENED, {opening.id: created})
-    pipe.set(opening_of(opening.id), dumps(document))
+    pipe.set(opening_of(opening.id), dumps(said))
     pipe.xadd(key_of(opening.id), {"": ""}, id="0-1")
-    if opening.claim:
-        pipe.persist(claim_of(opening.claim))
+    hold(pipe, said)
 
 
-def bury(pipe: Pipeline, stream_id: str, terminal: bytes, end: Mapping[str, Any], keep: float, claim: str) -> None:
+def bury(pipe: Pipeline, of: Mapping[str, Any], terminal: bytes, end: Mapping[str, Any]) -> None:
     """The stream's end, and when its keys expire: not before everybody has read it."""
-    shortest = int(SHORTEST * 1000)
-    ms = max(int(keep * 1000), shortest)
+    shortest, stream_id = int(SHORTEST * 1000), of["id"]
+    ms = max(int(of["keep"] * 1000), shortest)
     pipe.zadd(ENDED, {stream_id: int(time.time() * 1000) + ms})
-    if claim:
-        pipe.pexpire(claim_of(claim), ms)
+    hold(pipe, of, "XX", "PX", ms)
     pipe.eval(CLOSE, 2, key_of(stream_id), opening_of(stream_id), terminal, dumps(end), ms, shortest)
 
 
@@ -167,6 +178,10 @@ class Replica:
     def awaited(self) -> bool:
         return self._owner.patient
 
+    @property
+    def _expired(self) -> bool:
+        return self.done and time.time() - (self.stream.ended or 0) > self.stream.opening.keep
+
     def wake(self) -> None:
         """Called by the log."""
         self._owner.write(self)
@@ -189,7 +204,7 @@ class Replica:
         result = stream.opening.result() if stream.opening.result is not None else None
         error = (failure.message, failure.code) if failure is not None else None
         end = {"state": stream.state, "reason": stream.reason, "ended": stream.ended, "error": error, "result": result}
-        bury(pipe, stream.id, terminal, end, stream.opening.keep, stream.opening.claim)
+        bury(pipe, document(stream.opening, self._owner.id), terminal, end)
 
     def ending(self) -> Callable[[Pipeline], None]:
         """What writes the end, whatever becomes of the log."""
@@ -204,9 +219,12 @@ class Replica:
         if not self.done and log.ready(self):
             self.wake()
 
-    def found(self, newest: int | None, epoch: bytes) -> None:
-        """What Redis has of it, now that it was asked: the number of the newest entry; None: nothing."""
-        if newest == END or (newest is None and self.epoch == epoch):
+    def found(self, newest: int | None, epoch: bytes, *, forgotten: bool) -> None:
+        """What Redis has of it, now that it was asked: the number of the newest entry; None: nothing.
+
+        forgotten: this process was away for so long that a stream that others have ended may have expired meanwhile.
+        """
+        if newest == END or (newest is None and self.epoch == epoch and (forgotten or self._expired)):
             if not self.done:  # somebody has ended it, unless we have and weren't told
                 self.done = True
                 self.stream.end(Trigger.SOURCE_FAILED, SourceFailed(*LOST, retryable=True))

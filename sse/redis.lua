@@ -32,11 +32,10 @@ local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1) return new
 
 ------
 
--- claim; new value (empty: none), how the value begins that it may replace -> nil: done; else who holds the key
--- The value has a minute until the stream is announced, which makes it last as long as that.
+-- claim; new value (empty: none), how the value begins that it may replace, options of SET -> nil: done; else who holds the key
 local held = redis.call('GET', KEYS[1])
 if held and string.sub(held, 1, #ARGV[2]) ~= ARGV[2] then return held end
-if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', 60000) end
+if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[1], unpack(ARGV, 3)) end
 
 ------
 

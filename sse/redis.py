@@ -61,6 +61,9 @@ PATIENCE: Final = 30.0
 PAUSE: Final = 0.01
 """Seconds until a key is looked at again whose stream can't be found yet."""
 
+CLAIMED: Final = 60_000
+"""Milliseconds that a key is held until its stream is announced."""
+
 STREAMS: Final = 200
 """Streams that are written or read at once."""
 
@@ -84,6 +87,7 @@ class Redis:
         self._pubsub: PubSub | None = None
         self._epoch = b""
         self._unsure = False  # whether it is unknown which events Redis has
+        self._renewed = self._away = 0.0  # when its lease was renewed; the longest time without that since `_look`
         self._since = 0.0  # when Redis was there again, or this process was
         self._news, self._more, self._settled = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._questions = Questions(self.id, self._publish, self._say)
@@ -102,7 +106,7 @@ class Redis:
     def start(self, store: Store) -> None:
         self._store = store
         self._now = asyncio.get_running_loop().time
-        self._connections.down = self._now()
+        self._connections.down = self._renewed = self._now()
         again = self._connections.again
         self._tasks = [asyncio.create_task(again(self._renew, away=True))]
         self._tasks += [asyncio.create_task(again(step)) for step in (self._write, self._read, self._listen)]
@@ -215,7 +219,9 @@ class Redis:
     async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
         value, replaces = dumps([*holder, self.id]), entries.held_by(instead_of)
         for _ in range(int(2 * LEASE / PAUSE)):
-            found = await self._connections.request(self._asked.eval(entries.CLAIM, 1, entries.claim_of(key), value, replaces))
+            found = await self._connections.request(
+                self._asked.eval(entries.CLAIM, 1, entries.claim_of(key), value, replaces, "PX", CLAIMED)
+            )
             if found is None:
                 return holder
             stream_id, digest, owner = orjson.loads(found)
@@ -239,6 +245,7 @@ class Redis:
         if not self._connections.link.up:
             self._go_without()
         age, epoch, lapsed = await entries.renew(self._redis, self.id, int(LEASE * 1000))
+        self._away, self._renewed = max(self._away, self._now() - self._renewed), self._now()
         if not self._connections.link.up or not 0 <= age < LEASE * 1000 or epoch != self._epoch:
             self._since, self._epoch, self._unsure = self._now(), epoch, True
             self._stir()
@@ -280,7 +287,7 @@ class Redis:
             elif not there:
                 mirror.over(*loss(mirror.document))
         for document in lost:
-            entries.bury(pipe, document["id"], *loss(document), document["keep"], document["claim"])
+            entries.bury(pipe, document, *loss(document))
         if lapsed:
             pipe.zrem(entries.PROCESSES, *lapsed)
         await pipe.execute()
@@ -329,9 +336,11 @@ class Redis:
         pipe = self._redis.pipeline(transaction=False)
         for replica in replicas:
             pipe.eval(entries.NEWEST, 1, key_of(replica.stream.id))
-        for replica, newest in zip(replicas, await pipe.execute(), strict=True):
-            replica.found(int(newest.partition(b"-")[0]) if newest else None, self._epoch)
-        self._unsure = False
+        replies = await pipe.execute()
+        forgotten = max(self._away, self._now() - self._renewed) > LEASE + entries.SHORTEST
+        for replica, newest in zip(replicas, replies, strict=True):
+            replica.found(int(newest.partition(b"-")[0]) if newest else None, self._epoch, forgotten=forgotten)
+        self._unsure, self._away = False, 0.0
 
     async def _read(self) -> None:
         """Read the new events of streams that run elsewhere."""

@@ -86,11 +86,11 @@ class Opening:
     keep: seconds an ended stream can be read; longer while somebody watches it.
     metadata: any JSON, shown beside the stream. result: what the stream has come to so far, at any time. charge, kept: the
     memory of what opened it, which is needed until it ends; and of its result, which is needed until it is forgotten.
-    identity: what opened it, with its query and body; only the same may resume it there. claim: the key that it holds, if any.
-    ids: what stands before an event's number in its id; `<stream id>.` unless given. start: the number of the event before
-    the first one. listed: whether it can be found again, and its events are kept for that. request_id: of the request that
-    opened it. key: permits cancelling the stream and publishing to it. ascii: whether events are transliterated.
-    kind: the feature that has opened it. asked: answers the feature's own questions (`Store.ask`).
+    identity: what opened it, with its query and body; only the same may resume it there. claim: the key that it holds, if any;
+    digest: of the request that has taken it. ids: what stands before an event's number in its id; `<stream id>.` unless given.
+    start: the number of the event before the first one. listed: whether it can be found again, and its events are kept for
+    that. request_id: of the request that opened it. key: permits cancelling the stream and publishing to it. ascii: whether
+    events are transliterated. kind: the feature that has opened it. asked: answers the feature's own questions (`Store.ask`).
     """
 
     source: AsyncIterator[Any] | None
@@ -103,6 +103,7 @@ class Opening:
     kept: Charge | None = None
     identity: str = ""
     claim: str = ""
+    digest: str = ""
     id: str = field(default_factory=new_id)
     ids: str | None = None
     start: int = 0

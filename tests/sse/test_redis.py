@@ -327,7 +327,7 @@ async def test_the_first_end_that_is_written_stands(pair: Pair) -> None:
     async with pair.server.client() as client:
         document = orjson.loads(await client.get(opening_of(stream.id)) or b"")
         pipe = client.pipeline(transaction=False)
-        bury(pipe, stream.id, *mirror.loss(document), 300, "")
+        bury(pipe, document, *mirror.loss(document))
         await pipe.execute()
     source.put({"n": 2})
     async with asyncio.timeout(2):
@@ -387,7 +387,7 @@ async def test_a_key_is_had_by_one(pair: Pair) -> None:
         holder = await at.backend.claim("key", Holder(stream_id, "digest"))
         if holder.stream_id == stream_id:
             await asyncio.sleep(0.05)  # it takes its time to open it
-            await opened(at, Hand(), id=stream_id, claim="key")
+            await opened(at, Hand(), id=stream_id, claim="key", digest="digest")
         return holder
 
     holders = await asyncio.gather(race(pair.here, ids[0]), race(pair.there, ids[1]))
@@ -422,6 +422,20 @@ async def test_a_key_is_taken_from_the_one_that_is_named(pair: Pair) -> None:
     assert (await pair.there.backend.claim("key", Holder("b" * 22, ""), instead_of=stream.id)).stream_id == "b" * 22
 
 
+async def test_the_end_of_a_stream_that_was_replaced_leaves_the_key_to_its_successor(pair: Pair) -> None:
+    old = await opened(pair.here, Hand(), claim="key")
+    new = await opened(pair.there, Hand(), id=(await _taken(pair.there, old)), claim="key")
+    old.end(Trigger.REPLACED)
+    await written(pair.here)
+    async with pair.server.client() as client:
+        assert await client.pttl("sidestream:claim:key") == -1
+    assert await pair.here.backend.holder("key") == Holder(new.id, "")
+
+
+async def _taken(at: Store, old: Stream) -> str:
+    return (await at.backend.claim("key", Holder(new_id(), ""), instead_of=old.id)).stream_id
+
+
 # -- Redis in trouble
 
 
@@ -443,7 +457,7 @@ async def test_while_redis_is_away_watchers_here_go_on_and_those_elsewhere_catch
 
 
 async def test_a_redis_that_was_restarted_empty_is_filled_again(pair: Pair) -> None:
-    stream = await opened(pair.here, numbers(300, 0.01), claim="key")
+    stream = await opened(pair.here, numbers(300, 0.01), claim="key", digest="digest")
     done = await opened(pair.here, numbers(20))
     await eventually(lambda: done.state is State.DONE)
     await written(pair.here)
@@ -455,6 +469,7 @@ async def test_a_redis_that_was_restarted_empty_is_filled_again(pair: Pair) -> N
     async with store(pair.server.url) as third:
         assert await Reader(await found(third, stream)).whole() == body_of(stream, 300)
         assert await Reader(await found(third, done)).whole() == body_of(done, 20)
+        assert await third.backend.holder("key") == Holder(stream.id, "digest")
 
 
 async def test_a_producer_waits_for_a_redis_that_lags_by_more_than_the_log(tmp_path: Path) -> None:

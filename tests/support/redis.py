@@ -1,12 +1,13 @@
-"""A real Redis on a port of its own, that a test may stop, freeze, kill and start again.
+"""A real Redis on a port of its own, that a test may stop, freeze, kill and start again; and an address in front of several.
 
 async with redis_server(tmp_path) as server: ...      server.url for SIDESTREAM_STORE
+async with address(server) as front: ...              front.url; front.to = another
 """
 
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +70,63 @@ class RedisServer:
     def thaw(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
+
+
+@dataclass(slots=True)
+class Address:
+    """What leads to one Redis of several. to: which new connections get. delay: seconds that bytes take, either way."""
+
+    port: int
+    to: RedisServer
+    delay: float = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until either side closes it."""
+        try:
+            there, here = await asyncio.open_connection("127.0.0.1", self.to.port)
+        except OSError:
+            writer.close()
+            return
+        pumps = [asyncio.create_task(self._pump(*pair)) for pair in ((reader, here), (there, writer))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            for each in (here, writer):
+                each.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                writer.write(data)
+                await writer.drain()
+
+
+@asynccontextmanager
+async def address(to: RedisServer) -> AsyncIterator[Address]:
+    """An address that leads to this one, for now."""
+    front = Address(free_ports(1)[0], to)
+    connections: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(task := asyncio.ensure_future(front.carry(reader, writer)))
+        task.add_done_callback(connections.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", front.port)
+    try:
+        yield front
+    finally:
+        server.close()
+        for task in [*connections]:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
 
 @asynccontextmanager
