@@ -88,13 +88,13 @@ class Mirror(Stream):
 
     def __init__(self, document: Mapping[str, Any], drop: Callable[[Stream], None], budget: Budget, ask: Ask) -> None:
         known = {name: document[name] for name in ("id", "identity", "metadata", "kind", "key", "claim")}
-        opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: self.result, **known)
+        self._end = end = {"result": None}  # how it ended
+        opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: end["result"], **known)
         super().__init__(opening, budget, on_expire=drop, on_abandon=drop)
         self.created = document["created"]
         self.document = document
         self.owner: str = document["owner"]
         self.loaded = asyncio.Event()
-        self.result: Any = None
         self.seen = self._loop.time()
         self.ready, self.take = self._ready, self._take
         self._ask = ask
@@ -131,6 +131,15 @@ class Mirror(Stream):
             asked.cancel()
         super().detach(watcher)
 
+    @property
+    def result(self) -> Any:
+        """What it has come to; None while it runs."""
+        return self._end["result"]
+
+    def discard(self) -> None:
+        super().discard()
+        self.ready, self.take = self.log.ready, self.log.take  # the others refer to this
+
     def fill(self, entries: Entries) -> None:
         """Append entries that were read."""
         self.seen = self._loop.time()
@@ -155,7 +164,8 @@ class Mirror(Stream):
 
     def over(self, terminal: bytes, end: Mapping[str, Any]) -> None:
         """The stream has ended in its process: end it here."""
-        self.state, self.reason, self.ended, self.result = State(end["state"]), end["reason"], end["ended"], end["result"]
+        self._end["result"] = end["result"]
+        self.state, self.reason, self.ended = State(end["state"]), end["reason"], end["ended"]
         self.failure = SourceFailed(*end["error"]) if end["error"] else None
         if self.result is not None:
             self.kept.add(weight(dumps(self.result)))

@@ -120,8 +120,8 @@ class Stream:
 
     on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
     on_abandon: called when nobody has watched for the linger: ends it, or lets it `wait` on. elsewhere: whether another process
-    runs it. kept: what it is charged beside its log. ready, take: the log's. gap: (first, last lost) -> the event that says so, as
-    it is sent. Raises MissingExtra if events are to be transliterated without the extra `ascii`.
+    runs it. kept: what it is charged beside its log. ready, take: the log's. gap: (first, last lost) -> the event that says so,
+    as it is sent. Raises MissingExtra if events are to be transliterated without the extra `ascii`.
     """
 
     elsewhere = False

@@ -117,7 +117,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.probe": 149,
     "sse.redis": 316,
     "sse.entries": 135,
-    "sse.mirror": 115,
+    "sse.mirror": 122,
     "sse.questions": 79,
     "sse.connections": 94,
     "handlers.chat.formats.responses": 212,
