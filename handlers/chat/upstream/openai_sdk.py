@@ -180,24 +180,24 @@ class OpenAIUpstream:
     def _import(self) -> _SDK:
         import openai
 
-        from handlers.chat.upstream import transport
+        from handlers.chat.upstream import http_client
 
         client = openai.AsyncOpenAI(
             api_key=self.key or _NO_KEY,
             base_url=self.base_url,
             timeout=openai.Timeout(None, connect=5.0),  # the other limits are ours
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(limits=transport.LIMITS, event_hooks={"response": [transport.tamed]}),
+            http_client=http_client.create(),
         )
         client.chat.completions, client.models  # noqa: B018  # the SDK imports most of itself only when it is needed
-        return _SDK(client, client.with_options(max_retries=RETRIES), transport.BROKEN)
+        return _SDK(client, client.with_options(max_retries=RETRIES), http_client.BROKEN)
 
     @asynccontextmanager
     async def _reported(self, sdk: _SDK, deadline: float) -> AsyncIterator[None]:
         """What the SDK raises in here, or the end of the time, comes out as UpstreamFailed."""
         import openai
 
-        from handlers.chat.upstream.transport import REDIRECT
+        from handlers.chat.upstream.http_client import REDIRECT
 
         try:
             async with asyncio.timeout_at(deadline):

@@ -1,71 +1,125 @@
-"""The HTTP client under the SDK: proxies and certificates from the environment, as the SDK's own has it. Loaded with the SDK.
+"""The transport under the SDK's HTTP client: a pool of connections, HTTP/1.1 and TLS over asyncio.
 
-Besides, an error answer is read up to a limit, a redirect takes the prompt to no other host, and the SDK doesn't try again if
-the upstream wants it to wait for longer than we do. Nothing waits for a connection: how many answers run at once is decided by
-the store, and a wait in here would be blamed on the upstream.
+In:  httpx2's request. Out: httpx2's response, or one of httpx2's TransportErrors, as from the transport that httpx2 brings.
+That one reads an answer through h11, which takes 40 µs a chunk.
+
+Nothing waits for a connection: how many answers run at once is decided by the store, and a wait in here would be blamed on the
+upstream. Redirects, decoding and cookies are httpx2's, retries of what failed are the SDK's.
+
+Limit: HTTP/2 and proxies are left to httpx2's own transport (`client`); HEAD, CONNECT and bodies of unknown length to nobody,
+since the SDK sends none.
 """
 
-from collections.abc import AsyncIterator
-from typing import Final
+import asyncio
+import re
+from typing import Any, Final
 
-import anyio
 import httpx2
 
-from handlers.chat.upstream.failures import MAX_SAID
+from handlers.chat.upstream.addresses import connected
+from handlers.chat.upstream.connection import Connection, Origin
 
-MAX_RETRY_AFTER: Final = 2.5
-"""Seconds that one retry may wait, 5 for both. Where the upstream asks for more, its failure is reported at once."""
+MAX_IDLE: Final = 100
+IDLE: Final = 5.0
+"""How many connections are kept for the next answers, and how long each, in seconds. Both are the SDK's own figures."""
 
-REDIRECT: Final = "x-sidestream-redirect"
-"""Header of an answer that would have led to another host, which it names."""
+STALE: Final = 1.0
+"""Seconds within which a connection that the upstream had closed while it was idle says so."""
 
-BROKEN: Final = (httpx2.RequestError, OSError, anyio.EndOfStream)
-"""What reading a body raises when the connection breaks."""
-
-LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-"""As many connections as there are answers; those that are kept for the next ones, as many as the SDK keeps."""
+_PORTS: Final = {"http": 80, "https": 443}
+_HEADER: Final = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]+: [^\x00-\x08\x0a-\x1f\x7f]*")
+"""RFC 9110, 5: a field's name is a token, and its value holds no control character."""
 
 
-async def tamed(response: httpx2.Response) -> None:
-    """For every answer, before the SDK looks at it."""
-    if response.has_redirect_location and (other := _other_host(response)):
-        response.headers[REDIRECT] = other
-        del response.headers["location"]
-    if not response.is_success:
-        response.stream = _Bounded(response)
-    for header, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        if (value := response.headers.get(header)) is not None:
+class Transport(httpx2.AsyncBaseTransport):
+    """Certificates come from the environment, as for httpx2's own transport. Raises OSError if they can't be read."""
+
+    def __init__(self, *, max_idle: int = MAX_IDLE, idle: float = IDLE, stale: float = STALE) -> None:
+        self._max_idle, self._idle_time, self._stale = max_idle, idle, stale
+        self._tls = httpx2.create_ssl_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._idle: dict[Connection, asyncio.TimerHandle] = {}  # the one that was used last is the last
+        self._closed = False
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        origin, sent = _origin(request.url), _written(request, await request.aread())
+        timeouts = request.extensions.get("timeout", {})
+        loop = asyncio.get_running_loop()
+        for idle in (self._idle_to(origin), None):
+            connection = idle or await self._connected(origin, timeouts.get("connect"))
+            exchange, asked = connection.ask(sent, timeouts.get("read")), loop.time()
             try:
-                wait = float(value) * unit
-            except ValueError:  # a date
-                wait = MAX_RETRY_AFTER + 1
-            if not wait <= MAX_RETRY_AFTER:  # NaN is not
-                response.headers["x-should-retry"] = "false"
-
-
-def _other_host(response: httpx2.Response) -> str:
-    """Where a redirect leads to, if that is another host; or if it can't be followed."""
-    try:
-        url = response.request.url.join(response.headers["location"])
-    except httpx2.InvalidURL:
-        return "a place that is no URL"
-    return "" if url.host == response.request.url.host else f"{url.scheme}://{url.host}"
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    """The body of an error answer, which ends at a limit."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        self._stream = response.stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for data in self._stream:
-            size += len(data)
-            yield data
-            if size >= MAX_SAID:
-                return
+                await exchange.head()
+            except (httpx2.ReadError, httpx2.RemoteProtocolError):
+                await exchange.aclose()
+                # Only what can't have been read is sent again: a POST costs money (RFC 9112, 9.3.1).
+                if idle is None or exchange.begun or loop.time() - asked > self._stale:
+                    raise
+            except BaseException:
+                await exchange.aclose()
+                raise
+            else:
+                return httpx2.Response(exchange.status, headers=exchange.headers, stream=exchange)
+        raise AssertionError("a connection that is new is the last one")
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        """Close the connections that are idle, and each of the others once its answer is done with."""
+        self._closed = True
+        for connection in list(self._idle):
+            self._taken(connection).abort()
+
+    async def _connected(self, origin: Origin, timeout: float | None) -> Connection:
+        """A new connection. timeout: seconds for all of it, names and TLS included."""
+        scheme, host, port = origin
+        options: dict[str, Any] = {"ssl": self._tls, "server_hostname": host} if scheme == "https" else {}
+        try:
+            async with asyncio.timeout(timeout):
+                options["sock"] = await connected(host, port)
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(origin, self._keep, self._forget), **options
+                )
+        except TimeoutError as error:
+            raise httpx2.ConnectTimeout(f"no connection to {host} in time") from error
+        except OSError as error:
+            raise httpx2.ConnectError(str(error)) from error
+        return connection
+
+    # -- the connections that are idle
+
+    def _idle_to(self, origin: Origin) -> Connection | None:
+        for connection in reversed(self._idle):
+            if connection.origin == origin and not connection.closing:
+                return self._taken(connection)
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        if self._closed:
+            connection.abort()
+            return
+        self._idle[connection] = asyncio.get_running_loop().call_later(self._idle_time, connection.abort)
+        if len(self._idle) > self._max_idle:
+            self._taken(next(iter(self._idle))).abort()
+
+    def _taken(self, connection: Connection) -> Connection:
+        self._idle.pop(connection).cancel()
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._taken(connection)
+
+
+def _origin(url: httpx2.URL) -> Origin:
+    if url.scheme not in _PORTS:
+        raise httpx2.UnsupportedProtocol(f"{url.scheme}:// is neither http:// nor https://")
+    return url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
+
+
+def _written(request: httpx2.Request, content: bytes) -> bytes:
+    """The request's bytes. Raises LocalProtocolError for what HTTP/1.1 can't say."""
+    headers = [b"%b: %b" % header for header in request.headers.raw]
+    if wrong := [header for header in headers if not _HEADER.fullmatch(header)]:
+        raise httpx2.LocalProtocolError(f"the header {wrong[0].partition(b':')[0]!r} can't be sent")
+    if request.method in ("HEAD", "CONNECT") or "transfer-encoding" in request.headers:
+        raise httpx2.LocalProtocolError("neither HEAD, CONNECT nor a body of unknown length can be sent")
+    return b"\r\n".join([b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path), *headers, b"", content])

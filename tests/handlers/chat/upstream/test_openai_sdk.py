@@ -4,20 +4,34 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from handlers.chat.items import UpstreamFailed, Whole
-from handlers.chat.upstream import transport
 from handlers.chat.upstream.body import MAX_WHOLE
 from handlers.chat.upstream.failures import CODES, MAX_SAID
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from tests.support.chat import KEY, MESSAGES, chat, client_of
+from tests.support.proxy import proxy
 from tests.support.upstream import BREAK, DONE, HANG, Script, chunk, error_reply, event, finish, reply, serve, usage
 
 BODY = {"model": "test", "messages": MESSAGES, "stream": True}
+
+
+@pytest.fixture(params=["our transport", "the SDK's, through a proxy"])
+async def way(anyio_backend: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Both ways to the upstream: an answer comes, and fails, in the same way by either."""
+    async with proxy() as it:
+        if request.param != "our transport":
+            monkeypatch.setenv("HTTP_PROXY", it.url)
+        yield
+        assert bool(it.connections) == (request.param != "our transport")
+
+
+both_ways = pytest.mark.usefixtures("way")
 
 
 def error(message: str, **fields: Any) -> dict[str, Any]:
@@ -87,6 +101,7 @@ async def read(
     return texts, None
 
 
+@both_ways
 @pytest.mark.parametrize(("script", "code"), NOT_BEGUN.values(), ids=NOT_BEGUN.keys())
 async def test_an_answer_that_does_not_begin(script: Script, code: str) -> None:
     async with serve(script) as upstream, client_of(upstream) as client:
@@ -110,6 +125,7 @@ def _bytes(step: Any) -> bytes:
     return step if isinstance(step, bytes) else b""
 
 
+@both_ways
 @pytest.mark.parametrize(("script", "code"), BEGUN.values(), ids=BEGUN.keys())
 async def test_an_answer_that_breaks_off(script: Script, code: str) -> None:
     async with serve(script) as upstream, client_of(upstream) as client:
@@ -130,6 +146,7 @@ async def test_what_an_upstream_says_about_a_limit_is_kept() -> None:
     assert "content-length" not in failure.said.headers
 
 
+@both_ways
 async def test_an_upstream_that_is_not_there() -> None:
     async with serve() as upstream:
         pass
@@ -148,6 +165,7 @@ SLOW: dict[str, tuple[Script, str]] = {
 }
 
 
+@both_ways
 @pytest.mark.parametrize(("script", "code"), SLOW.values(), ids=SLOW.keys())
 async def test_an_upstream_that_falls_silent(script: Script, code: str) -> None:
     limits: dict[str, Any] = {"first_token_timeout": 0.1, "timeout": 60} if code == "first_token_timeout" else {"timeout": 0.1}
@@ -170,6 +188,7 @@ WHOLE = {
 }
 
 
+@both_ways
 @pytest.mark.parametrize("script", WHOLE.values(), ids=WHOLE.keys())
 async def test_an_answer_that_is_whole(script: Script) -> None:
     async with serve(script) as upstream, client_of(upstream, timeout=0.1) as client:
@@ -188,6 +207,7 @@ async def test_a_consumer_may_be_slower_than_the_timeout() -> None:
         await completion.aclose()
 
 
+@both_ways
 async def test_an_answer_read_to_its_end_leaves_the_connection_for_the_next() -> None:
     ports = set()
     async with serve(reply(chunk("a"), finish(), DONE)) as upstream, client_of(upstream) as client:
@@ -203,6 +223,7 @@ RETRIES = {
 }
 
 
+@both_ways
 @pytest.mark.parametrize("scripts", RETRIES.values(), ids=RETRIES.keys())
 async def test_a_failure_that_may_pass_is_tried_again(scripts: list[Script]) -> None:
     async with serve(*scripts) as upstream, client_of(upstream) as client:
@@ -229,6 +250,7 @@ async def test_v1_tries_once() -> None:
         assert len(upstream.requests) == 1
 
 
+@both_ways
 async def test_the_request_arrives_as_it_was_given() -> None:
     body = {
         **BODY,
@@ -262,6 +284,7 @@ async def test_an_answer_in_one_piece_is_untouched() -> None:
     assert answer == Whole(200, odd, headers)
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("script", "code"), [NOT_BEGUN["429"], (reply(b"{", BREAK), "broken"), (reply(HANG), "first_token_timeout")]
 )
@@ -273,6 +296,7 @@ async def test_an_answer_in_one_piece_that_fails(script: Script, code: str) -> N
     assert caught.value.code == code
 
 
+@both_ways
 async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None:
     async with serve(reply(HANG)) as upstream, client_of(upstream) as client:
         task = asyncio.create_task(client.complete(BODY | {"stream": False}, headers={}))
@@ -285,6 +309,7 @@ async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None
 # -- what comes in whole has a limit
 
 
+@both_ways
 @pytest.mark.parametrize("how", ["an error", "an answer", "the models", "no event stream"])
 async def test_what_comes_in_whole_is_read_up_to_a_limit(how: str) -> None:
     """Whoever waits for the end of these waits in vain."""
@@ -341,6 +366,7 @@ async def test_a_stream_is_put_together_where_one_piece_was_asked_for(content_ty
     assert answer.headers["content-type"] == "application/json"
 
 
+@both_ways
 async def test_a_type_that_is_wrong_does_not_hold_the_first_chunk_back() -> None:
     async with serve(reply(chunk("a"), HANG, content_type="text/plain")) as upstream, client_of(upstream) as client:
         incoming, _ = await client.open(BODY, retry=False, headers={})
@@ -356,6 +382,7 @@ def redirect(location: str, status: int = 307) -> Script:
     return Script([b""], status, "text/html", {"location": location})
 
 
+@both_ways
 async def test_a_redirect_takes_the_prompt_to_no_other_host() -> None:
     async with serve(reply(chunk("a"), DONE)) as other:
         elsewhere = other.url.replace("127.0.0.1", "localhost")
@@ -375,6 +402,7 @@ async def test_a_redirect_that_leads_nowhere(location: str) -> None:
     assert failure.code in ("not_a_stream", "upstream_down")
 
 
+@both_ways
 async def test_a_redirect_on_the_same_host_is_followed() -> None:
     async with serve(redirect("/v1/chat/completions/"), reply(chunk("a"), DONE)) as upstream, client_of(upstream) as client:
         assert await read(client) == (["a"], None)
@@ -398,10 +426,6 @@ async def test_what_an_upstream_says_of_its_limits_comes_with_the_answer() -> No
         await incoming.aclose()
     assert limits == {"x-ratelimit-remaining-requests": "7", "retry-after": "1", "openai-version": "2"}
     assert upstream.requests[0].headers["traceparent"] == "00-1-2-01"
-
-
-def test_no_answer_waits_for_a_connection_that_others_have() -> None:
-    assert transport.LIMITS.max_connections is None
 
 
 # -- the model where the request names none
@@ -574,6 +598,7 @@ async def test_what_the_sdk_can_not_do_with_the_environment_is_named(
     assert "secret" not in caplog.text + str(caught.value)
 
 
+@both_ways
 async def test_a_large_answer_arrives_whole() -> None:
     script = reply(*[chunk("x" * 1000)] * 2000, finish(), usage(1, 2), DONE)
     async with chat(script) as c:
