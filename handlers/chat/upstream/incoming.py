@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from openai import AsyncAPIResponse
 
 BROKEN: Final = "the connection to the upstream broke in the middle of the answer"
+PORTION: Final = 4 << 10
+"""Bytes that are made chunks of at a time. One read of the socket may bring a thousand chunks: parsed all at once, they live
+long enough to count as old, and the garbage collector goes through all there is again and again."""
+
 NOTHING_IN_TIME: Final = "the upstream sent nothing in time"
 
 
@@ -43,6 +47,8 @@ class Incoming:
         self._broken = broken
         self._redacted = redacted
         self._body = Body(several=several)
+        self._data = b""  # what has come
+        self._read = 0  # so much of it is chunks
         self._first: list[Chunk] | None = None
         self._begun = False
         self._ended = False
@@ -67,8 +73,10 @@ class Incoming:
             self._patience.renew()
         while not body.done and body.failure is None and not self._ended:
             try:
-                with self._patience:
-                    data = await anext(self._bytes)
+                if self._read == len(self._data):
+                    with self._patience:
+                        self._data = await anext(self._bytes)
+                    self._read = 0
             except StopAsyncIteration:
                 self._ended = True
                 chunks = body.end()
@@ -77,13 +85,20 @@ class Incoming:
                     break
                 raise self._failure(error) from None
             else:
-                chunks = body.feed(data)
+                chunks = body.feed(self._portion())
             if chunks:
                 self._begun = True
                 return chunks
         if body.failure is not None:
             raise failed(self._redacted(body.failure.message), body.failure.code)
         raise StopAsyncIteration
+
+    def _portion(self) -> bytes:
+        """The next whole events of what has come, about `PORTION` bytes."""
+        begin, data = self._read, self._data
+        end = data.find(b"\n\n", begin + PORTION) + 2
+        self._read = end = end if end > 2 else len(data)
+        return data[begin:end]
 
     def _failure(self, error: Exception) -> UpstreamFailed:
         if not isinstance(error, TimeoutError):

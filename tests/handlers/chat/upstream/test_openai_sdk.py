@@ -607,3 +607,21 @@ async def test_a_large_answer_arrives_whole() -> None:
             count = len([item async for item in answer])
     assert len(answer.result["text"]) == 2_000_000
     assert count == 2004
+
+
+async def test_what_comes_together_is_made_chunks_of_in_portions() -> None:
+    """Thousands that live at once count as old, and have the garbage collector go through everything there is."""
+    texts = [str(number) for number in range(3000)]
+    async with serve(reply(b"".join(map(chunk, texts)), DONE)) as upstream, client_of(upstream) as client:
+        incoming, _ = await client.open(BODY, retry=False, headers={})
+        portions = [chunks async for chunks in incoming]
+        await incoming.aclose()
+    assert [one.text for chunks in portions for one in chunks] == texts
+    assert max(map(len, portions)) < 100
+    assert sum(map(len, portions)) / len(portions) > 10
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 4095, 4096, 4097, 1 << 20])
+async def test_an_event_may_be_larger_than_a_portion(size: int) -> None:
+    async with serve(reply(chunk("a") + chunk("x" * size) + chunk("b"), DONE)) as upstream, client_of(upstream) as client:
+        assert await read(client) == (["a", "x" * size, "b"], None)
