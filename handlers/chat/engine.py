@@ -1,8 +1,8 @@
 """The engine: a request -> one answer, in stages.
 
-A stage is one request to the model. Its end decides what follows:
+A stage is one request to the model. What the model called in it decides what follows:
 
-    it called                      beside_pending                          otherwise
+    it has called                  beside_pending                          otherwise
     nothing                        the end                                 the end
     tools of the sidecar           run them, next stage                    run them, next stage
     tools of the client            the end, these calls pending            the end, these calls pending
@@ -42,7 +42,7 @@ class ChunkStream(Protocol):
 
 
 class Upstream(Protocol):
-    """What the engine needs of a model's server. A body may name no model (""). headers: sent too. It raises UpstreamFailed."""
+    """What the engine needs of a model's server. A body's model may be "". headers: sent with it. It raises UpstreamFailed."""
 
     async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str]) -> Whole: ...
 
@@ -55,8 +55,8 @@ class Upstream(Protocol):
 class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
-    format: what asks for it. headers: sent to the upstream with every request. first_token: called for each stage with the
-    seconds from asking to its first chunk. limits: what the upstream says of its limits, as headers, once it has been asked.
+    format: of the client that asks. headers: sent with every request. first_token: called for each stage with the seconds
+    from the request to its first chunk. limits: what the upstream says of its limits, as headers, once it has been asked.
     kept: the memory of what `result` and the format keep, which raises Full when there is no room for more.
     """
 
@@ -96,7 +96,7 @@ class Answer:
         return self._items.__anext__()
 
     async def aclose(self) -> None:
-        """Give everything up: the upstream's connection, running tools, what was asked. Without effect if done before."""
+        """Give up the upstream's connection, the running tools and the request. A second call does nothing."""
         try:
             await self._items.aclose()
         finally:
@@ -105,7 +105,7 @@ class Answer:
             await self._close_chunks()  # opened, and never iterated
 
     async def open(self) -> ChunkStream:
-        """Ask the model for the next stage; whoever has to know the status calls this before the iteration.
+        """Ask the model for the next stage. A caller that needs the upstream's status calls this before it iterates.
 
         Raises UpstreamFailed.
         """

@@ -1,4 +1,4 @@
-"""Fragments of a JSON object -> the whole object, as those who stream objects in pieces mean it.
+"""Fragments of a JSON object -> the whole object, by the rules of servers that stream an object in pieces.
 
     texts             joined, but those that name something (`type`, `id`, a signature): the last one
     objects           their fields, each by this table
@@ -6,7 +6,7 @@
                       list goes on with the last one so far where both are pieces of a text of the same type; others are new
     anything else     the last one, null counting for nothing
 
-Nothing is put together before it is asked for, so that a long text costs no more than its pieces.
+Fragments are put together when the object is asked for, so that a long text costs no more than its pieces.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Fields:
 
 
 def whole(pieces: list[Any], name: str = "") -> Any:
-    """What the pieces, of which there is one at least, are together. name: of the field."""
+    """The value that the pieces make together; there is at least one. name: of the field."""
     last = pieces[-1]
     if name in _NAMES or name.endswith("signature") or not all(isinstance(piece, type(last)) for piece in pieces):
         return last
@@ -87,7 +87,7 @@ class Numbered:
         self._next: dict[str, int] = {}
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of a message, or of a piece of it."""
+        """The fields of a message, or of a fragment of it, with their new indexes."""
         return {
             name: [self._entry(name, entry) for entry in value] if isinstance(value, list) else value
             for name, value in fields.items()

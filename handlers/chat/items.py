@@ -4,10 +4,10 @@ engine puts them in order, and `formats` write them.
 Each stage, in this order:
 
     StageBegun
-    Chunk, one for each chunk of the model's    its text, and all of it as it came; and what else the chunk says:
-      Reasoning, Refusal                          before it
-      CallBegun, CallDelta                        after it
-    CallEnded, one for each tool call           the model has said all
+    Chunk                                       each chunk of the model's, as it came
+      Reasoning, Refusal                          before the chunk, if it has any
+      CallBegun, CallDelta                        after the chunk, if it has any
+    CallEnded                                   each tool call, once the model has said all
     ToolResult, ToolsDone                       where tools of the sidecar's ran: each as it finishes; all of them
     StageDone
 
@@ -82,7 +82,7 @@ class CallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call, whole. arguments: JSON text, if the model got it right. fields: what else the upstream sent with it."""
+    """A tool call, whole. arguments: JSON, unless the model made a mistake. fields: what else the upstream sent with it."""
 
     index: int
     id: str
@@ -164,7 +164,7 @@ def add_usage(total: Any, usage: Any) -> Any:
 
 
 def head_of(chunk: Mapping[str, Any]) -> dict[str, Any]:
-    """What a chunk says of its answer; where it says nothing that a client can read, what stands for that."""
+    """The id, the time and the model that a chunk names. What it doesn't name in a form that clients read is made up."""
     id, created, model = chunk.get("id"), chunk.get("created"), chunk.get("model")
     return {
         "id": id if isinstance(id, str) and id else f"chatcmpl-{secrets.token_hex(12)}",

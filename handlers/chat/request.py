@@ -1,8 +1,8 @@
 """A request's body, parsed JSON -> `ChatRequest`; or a Problem that names the field.
 
-What is the sidecar's own is taken out: its tools and max_stages, and in its own shape of a request prompt, format, linger,
-metadata, conversation and replace. What it has to know is checked: the fields of the tables, and the outline of messages and
-tools. The rest is the upstream's business and passed on as it is, parameters that nobody here knows included.
+Fields of the sidecar's own are taken out: the names of its tools and max_stages; in a request of its own shape also prompt,
+format, linger, metadata, conversation and replace. Fields that the sidecar has to understand are checked: those of the tables,
+and the outline of messages and tools. Everything else is passed on as it is, parameters that the sidecar doesn't know included.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,16 +16,16 @@ MAX_MESSAGES = 2000
 """Of one request."""
 
 MAX_LINGER = 86400
-"""Seconds. A request may ask for less than `LINGER` and for more: whoever may open a stream has the token, where one is set."""
+"""Seconds. A request may ask for less than `LINGER` or for more, since its sender has the token where one is set."""
 
 ASK_FOR_USAGE: Final = {"stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the sidecar has for every request. tools: names of its own. system: goes before a prompt. max_stages: the most.
+    """What the sidecar adds to a request. tools: names of its own. system: the text before a prompt. max_stages: the limit.
 
-    limit: what the upstream calls the number of tokens that an answer may have.
+    limit: the upstream's name for the parameter that bounds an answer's tokens.
     """
 
     tools: Collection[str] = ()
@@ -38,7 +38,7 @@ class Offer:
 class ChatRequest:
     """parameters: passed on. own_tools: names of the sidecar's. client_tools: objects. linger: seconds, None if not asked for.
 
-    stream: whether the client wants events. conversation: where the answer is to run.
+    stream: whether the client wants events. conversation: the one in which the answer runs.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -59,7 +59,7 @@ class ChatRequest:
         return [str(function.get("name")) for function in functions]
 
     def answers(self, name: str) -> bool:
-        """Whether the sidecar answers a call of this name. One that nobody knows, it does, if it has any tools to offer."""
+        """Whether the sidecar answers a call of this name: also an unknown one, if the request has tools of the sidecar's."""
         return bool(self.own_tools) and name not in self.client_names
 
 
@@ -140,7 +140,7 @@ def parse_own(body: Any, offer: Offer) -> ChatRequest:
 
 
 def wrong(parameter: str, what: str) -> Problem:
-    """The problem that a field of the body can't be used."""
+    """The problem for a field of the body that can't be used."""
     return Problem(422, f"{parameter}: {what}", parameter=parameter)
 
 
@@ -156,7 +156,7 @@ def check(body: Any, fields: Mapping[str, Check], *needed: str) -> None:
 
 
 def _check_message(message: Any, place: str) -> None:
-    """Only its outline: roles and parts that nobody here has heard of are the upstream's business."""
+    """Check the outline only. Unknown roles and parts are left to the upstream."""
     if not isinstance(message, dict):
         raise wrong(place, "must be an object")
     if not isinstance(message.get("content"), str | list | dict | None):

@@ -7,9 +7,9 @@
     GET /v1/responses/{id}/input_items    what it was made of, in pages
 
 In the foreground a client that goes ends the work, and the status is the upstream's. In the background the work goes on for the
-request's `linger`, without one to its end. What has ended is kept for `KEEP`; with `"store": false` not at all.
+request's `linger`, or to its end if the request has none. An ended response is kept for `KEEP`, unless `"store"` is false.
 
-Limit: `Idempotency-Key` has no effect. What a process that is gone has not said to its end is known to no other one.
+Limit: `Idempotency-Key` has no effect. If a process is gone before a response has ended, no other one knows the response.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from sse.stream import ID_LENGTH, Opening, State, Stream, Trigger, new_id
 from sse.wire.payload import dumps
 
 PREFIX: Final = "resp_"
-"""Of a response's id; the rest is its stream's."""
+"""What a response's id begins with; the rest is the id of its stream."""
 
 QUIET: Final = 30.0
-"""Seconds between two looks at whether a stream has said anything since the last one."""
+"""Seconds between two checks whether a stream has written an event."""
 
 _NO: Final[shape.Check] = (lambda _: False, "left out: there is nothing like it in chat completions")
 _FIELDS: Final[Mapping[str, shape.Check]] = {
@@ -51,17 +51,17 @@ _FIELDS: Final[Mapping[str, shape.Check]] = {
     **dict.fromkeys(("conversation", "prompt", "context_management", "moderation", "max_tool_calls", "top_logprobs", "n"), _NO),
 }  # fmt: skip
 _TAKEN: Final = {*_FIELDS, "tool_choice", "stream_options", "include"}
-"""Not passed on: it has another name there, or none. What nobody here knows is passed on."""
+"""Fields that are not passed on: chat completions have another name for them, or none. Unknown fields are passed on."""
 
 _TOLD: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("instructions", "max_output_tokens", "previous_response_id", "temperature", "top_p")),
     "background": False, "store": True, "parallel_tool_calls": True, "tool_choice": "auto", "truncation": "disabled",
     "metadata": {}, "reasoning": {"effort": None, "summary": None}, "text": {"format": {"type": "text"}},
 }  # fmt: skip
-"""What the object repeats of a request, as it is where that doesn't say."""
+"""Members of the object that repeat the request, and their values where the request leaves them out."""
 
 _NEEDED: Final = {"message": ("role",), "function_call": ("call_id", "name", "arguments"), "function_call_output": ("call_id",)}
-"""Texts without which an item can't be used."""
+"""Texts that an item must have, by its type."""
 
 _TOOL: Final = ("name", "description", "parameters", "strict")
 
@@ -70,7 +70,7 @@ _TOOL: Final = ("name", "description", "parameters", "strict")
 
 
 def asked(body: Any, offer: Offer, before: list[dict[str, Any]], known: Mapping[str, dict[str, Any]]) -> Responses:
-    """The response to a body that was checked. before: items of earlier responses. known: by their ids, those referred to.
+    """The response to a body that was checked. before: items of earlier responses. known: items that it may refer to, by id.
 
     Raises Problem.
     """
@@ -118,7 +118,7 @@ def _input(given: str | list[Any], id: str, known: Mapping[str, dict[str, Any]])
 
 
 def _reference(item: Any) -> str | None:
-    """The id by which an item refers to another one, if that is what it does."""
+    """The id of the item that this one refers to, if it is a reference."""
     refers = isinstance(item, dict) and item.get("type") in ("item_reference", None) and "role" not in item
     return item["id"] if refers and isinstance(item.get("id"), str) else None
 
@@ -148,7 +148,7 @@ def _messages(items: Iterable[Mapping[str, Any]], before: int) -> list[dict[str,
 
 
 def _content(content: Any, place: str) -> str | list[dict[str, Any]]:
-    """A text, or parts; texts alone are one, since some upstreams know nothing else."""
+    """A text, or a list of parts. If all parts are texts, they are joined, since some upstreams know only texts."""
     if not isinstance(content, str | list):
         raise wrong(place, "must be a text or a list of parts")
     parts = [_part(part, f"{place}[{number}]") for number, part in enumerate(content)] if isinstance(content, list) else []
@@ -309,7 +309,7 @@ async def _kept(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[st
 
 
 async def _held(service: Service, stream: Stream | None) -> Any:
-    """What a response has come to (`Responses.result`), whichever process runs it; None for what is no response."""
+    """The result of a response (`Responses.result`), whichever process runs it; None for any other stream."""
     if stream is None or stream.discarded or stream.opening.kind != Responses.name:
         return None
     return await service.result(stream)
@@ -324,7 +324,7 @@ async def _found(service: Service, request: Request, stream: Stream | None) -> t
 
 
 def _break_silence(stream: Stream, last: float | None) -> None:
-    """Let the stream say something if it hasn't since the last look, and look again: clients give up, comments or not."""
+    """Write an event if the stream has written none since the last check, and check again: some clients ignore comments."""
     if stream.state is State.RUNNING:
         if stream.last_event == last:
             stream.emit(SILENCE)

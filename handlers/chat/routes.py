@@ -76,7 +76,7 @@ class Chat:
         return handle
 
     def rejoining(self, kind: type[ChatFormat]) -> Handler:
-        """A handler that tells the answer of a conversation again, and goes on with it. `?running=1`: unless it has ended.
+        """A handler that sends the answer of a conversation from its beginning. `?running=1`: only if it has not ended.
 
         204 where there is none (`useChat` asks at each load of its page). Raises Problem 409 for one in another format.
         """
@@ -91,7 +91,7 @@ class Chat:
         return handle
 
     async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
-        """Stop the answer of a conversation, if one runs there: whoever says it twice means the same."""
+        """Stop the answer of a conversation, if one runs there. Asking twice is no error."""
         if stream is not None:
             await service.store.end(stream, Trigger.DELETED)
         return Response(204)
@@ -136,9 +136,9 @@ class Chat:
 
 
 async def begun(service: Service, request: Request, answer: Answer, opening: Opening, *, wait: bool) -> Stream:
-    """The stream of an answer, with the place of a watcher if that wants events. wait: until the upstream's status is known.
+    """Open the stream of an answer, and reserve a watcher's place if the client wants events.
 
-    A client that goes meanwhile cancels it. Raises Full, UpstreamFailed.
+    wait: for the upstream's status; a client that leaves meanwhile cancels the request. Raises Full, UpstreamFailed.
     """
     try:
         with service.store.reserve(), answers.seat(service) if answer.request.stream else nullcontext():
@@ -156,7 +156,7 @@ async def begun(service: Service, request: Request, answer: Answer, opening: Ope
 
 
 def trace(request: Request) -> dict[str, str]:
-    """What ties the upstream's part of a trace to ours (W3C Trace Context)."""
+    """The headers that make the upstream's work a part of the caller's trace (W3C Trace Context)."""
     headers = {name: request.header(name.encode()) or "" for name in ("traceparent", "tracestate")}
     return {name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()}
 

@@ -1,9 +1,9 @@
 """`GET /chat/formats` lists the formats, `GET /chat/formats/{name}` writes one recorded answer in one of them.
 
-In:  the formats that there are routes of, so that a new one is here by itself. Out: an event stream of this one connection.
+In:  the formats that have routes; a new one is added by its route. Out: an event stream of this one connection.
 
 The answer is the demonstration model's: a tool call, its result, and a second stage that speaks of it. It is run once through
-the engine, when it is first asked for, and no upstream is asked. The formats differ in nothing but how they write it.
+the engine, when it is first asked for, and no upstream is asked. The formats differ only in how they write it.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,7 +33,7 @@ BODIES: Final[Sequence[Mapping[str, Any]]] = (
     {"id": "chat", "messages": [MESSAGE], "trigger": "submit-message", **OWN},
     {"threadId": "thread", "runId": "run", "messages": [MESSAGE], "forwardedProps": OWN},
 )
-"""The same request as clients write it. Each format understands one of them; the first that it does is its own."""
+"""The same request in the shapes of different clients. A format takes the first one that it understands."""
 
 
 class Samples:

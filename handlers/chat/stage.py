@@ -1,7 +1,8 @@
 """A stage: one request to the model, and what has come of it so far.
 
-The message is put together from its chunks. Nothing that the upstream sent with it is lost, so that it can go back whole: some
-refuse the next stage without Gemini's `extra_content`, DeepSeek's `reasoning_content`, OpenRouter's `reasoning_details`.
+The message is put together from its chunks. It goes back to the upstream with the next stage, and nothing that the upstream
+sent with it is lost. Some upstreams refuse a message that lacks it: Gemini's `extra_content`, DeepSeek's `reasoning_content`,
+OpenRouter's `reasoning_details`.
 """
 
 import re
@@ -21,7 +22,7 @@ _BROKEN_OFF: Final = re.compile(
     r"|malformed|abort|cancel|interrupt|incomplete|insufficient|timeout|overload",
     re.IGNORECASE,
 )
-"""What finish_reasons say then. Any other word, and none, means that the calls are meant."""
+"""Words in the finish_reasons of answers that were broken off. After any other finish_reason, and after none, calls are run."""
 
 
 class Stage:
@@ -46,7 +47,7 @@ class Stage:
         self._parts: dict[int, list[Any]] = {}  # by their place in `texts`
 
     def add(self, chunk: Chunk) -> Sequence[Item]:
-        """Take the chunk, and make items of what it says."""
+        """Add the chunk to the message, and make items of it."""
         plain = not (chunk.parts or chunk.usage or chunk.fields or chunk.fragments)
         self.size += 2 * getsizeof(chunk.text) if plain else weight(chunk.json)
         if chunk.parts:
@@ -56,7 +57,7 @@ class Stage:
         if chunk.finish_reason:
             self.finish_reason = chunk.finish_reason
         if chunk.usage:
-            self.usage = chunk.usage  # those who send it with every chunk count up
+            self.usage = chunk.usage  # upstreams that send it with every chunk count up
         if not self.head and chunk.value.get("choices"):
             self.head = head_of(chunk.value)
         if chunk.fields:
@@ -67,14 +68,14 @@ class Stage:
         return [*before, chunk, *self._growing.feed(chunk.fragments or ())]
 
     def end(self) -> Sequence[Item]:
-        """No chunk follows: what there is left to say of the tool calls. Raises UpstreamFailed."""
+        """No chunk follows. Returns the last items of the tool calls. Raises UpstreamFailed."""
         deltas = self._growing.end()
         self.calls = self._growing.whole()
         return [*deltas, *map(CallEnded, self.calls)]
 
     @property
     def broken_off(self) -> bool:
-        """Whether the model was: its calls may be incomplete, or are not meant."""
+        """Whether the answer was broken off. Its calls may be incomplete then, or are not to be run."""
         return bool(_BROKEN_OFF.search(self.finish_reason or ""))
 
     @property
@@ -89,7 +90,7 @@ class Stage:
         }
 
     def messages(self) -> list[dict[str, Any]]:
-        """What the next stage is asked with besides: the assistant's message, and one for each tool that has run."""
+        """The messages that the next stage adds: the assistant's, and one for each tool that has run."""
         content: Any = joined(self.texts)
         if self._parts:
             content = whole([self._parts.get(i) or [{"type": "text", "text": text}] for i, text in enumerate(self.texts)])
@@ -124,5 +125,5 @@ def completion(head: Mapping[str, Any], message: Mapping[str, Any], finish_reaso
 
 
 def _sent_back(result: ToolResult) -> Call:
-    """The call of a tool that has run; upstreams that parse what they get back would fail on what is no object."""
+    """The call as the upstream gets it back: always with a JSON object, since some upstreams parse the arguments."""
     return result.call if isinstance(result.outcome.arguments, dict) else replace(result.call, arguments="{}")

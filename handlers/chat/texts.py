@@ -1,4 +1,4 @@
-"""Texts of which half a surrogate pair may be all there is: a model's text is cut anywhere, into JSON that holds `"\\ud83d"`.
+"""Texts that may hold half a surrogate pair: servers cut a model's text anywhere, and write such a half as `"\\ud83d"`.
 
 In:  values as parsed, where each half is a lone surrogate. Out: JSON that keeps the halves, or whole texts.
 """

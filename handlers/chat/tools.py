@@ -1,9 +1,9 @@
 """The sidecar's own tools: functions (`sidecar.functions`) that the model may call.
 
-In:  a tool's name and its arguments as the model wrote them. Out: an `Outcome`, always: whatever goes wrong is one too, so that
-the model sees it and the answer goes on.
+In:  a tool's name and its arguments as the model wrote them. Out: an `Outcome`, in every case. An error is an outcome
+too, so that the model sees it and the answer goes on.
 
-Limit: a call that runs out of time is let go; in a thread it keeps its place until it returns (`sse.threads`).
+Limit: nothing waits for a call that runs out of time. In a thread it keeps its place until it returns (`sse.threads`).
 """
 
 import json
@@ -22,12 +22,12 @@ from sse.wire.payload import dumps
 logger = logging.getLogger("handlers.chat")
 
 TIMEOUT = 30.0
-"""Seconds that a call may take whose function says nothing of that."""
+"""Seconds that a call may take, unless its function has a timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call. arguments: an object, or the model's text. value: what the tool returned. error: None if it did."""
+    """A call's result. arguments: an object, or the model's text. value: what the tool returned. error: None if it returned."""
 
     arguments: dict[str, Any] | str
     value: Any

@@ -9,19 +9,19 @@
     Chunk, Refusal         TEXT_MESSAGE_START, TEXT_MESSAGE_CONTENT …, TEXT_MESSAGE_END at the stage's end
     Reasoning              REASONING_START, REASONING_MESSAGE_START, -_CONTENT …, -_END, REASONING_END
     CallBegun, CallDelta   TOOL_CALL_START, TOOL_CALL_ARGS
-    CallEnded              TOOL_CALL_END; REASONING_ENCRYPTED_VALUE with what else the upstream sent, which it wants back
+    CallEnded              TOOL_CALL_END; REASONING_ENCRYPTED_VALUE with the fields that the upstream wants back
     ToolResult             TOOL_CALL_RESULT
     StageDone              STEP_FINISHED
     the source ended       RUN_FINISHED, success; pendingToolCallIds are those that the client has to answer
     it was stopped         what is open is ended, RUN_FINISHED, cancelled
     it failed              what is open is ended, RUN_ERROR
-    events are lost        CUSTOM "gap", and what `spans` has
+    events are lost        CUSTOM "gap", and the events of `spans`
 
-Who asks for the same run of the same thread again joins it, and is told it from its beginning: the client itself can't come
-back, but may run what it was running. Its `forwardedProps` are the request's own: model, tools of the sidecar's by name,
-linger, replace, …
+A second request for the same run of the same thread joins that run and gets it from its beginning. AG-UI's client can't
+reconnect, but it can ask for its run again. The `forwardedProps` are fields of the request: model, tools of the sidecar's by
+name, linger, replace, …
 
-Limit: `state` and `resume` are not looked at: nothing here has a state, or interrupts. Reasoning of earlier messages is not
+Limit: `state` and `resume` are ignored, since there are no states and no interrupts. Reasoning of earlier messages is not
 sent to the upstream; of media, images are.
 """
 
@@ -223,7 +223,7 @@ def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message(message: Mapping[str, Any], number: int, answered: set[Any]) -> Iterator[dict[str, Any]]:
-    """A message of AG-UI's -> one of a chat, or none: what was thought or shown beside is not sent."""
+    """A message of AG-UI's -> one of a chat, or none: reasoning and activities are not sent."""
     content = message.get("content")
     match message.get("role"):
         case "system" | "developer":
@@ -232,7 +232,7 @@ def _message(message: Mapping[str, Any], number: int, answered: set[Any]) -> Ite
             parts = [_part(part, number) for part in content] if isinstance(content, list) else content
             yield {"role": "user", "content": parts}
         case "assistant":
-            # A call without a result was given up: the upstream would refuse it.
+            # A call without a result is left out, since the upstream would refuse it.
             calls = [call for call in message.get("toolCalls") or () if isinstance(call, dict) and call.get("id") in answered]
             made = [_sent_back(call) | {"id": call.get("id")} for call in calls]
             if content or made:
@@ -249,7 +249,7 @@ def _message(message: Mapping[str, Any], number: int, answered: set[Any]) -> Ite
 
 
 def _sent_back(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A call as the model made it, with what the client has kept of it."""
+    """A call as the model made it, with the fields that the client has kept."""
     try:
         fields = json.loads(call.get("encryptedValue") or "{}")
     except (TypeError, ValueError):  # another server's

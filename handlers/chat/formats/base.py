@@ -21,8 +21,8 @@ from sse.wire.payload import dumps
 
 
 class ChatFormat(Format):
-    """Made for one answer, of the body that asks for it. request: what that asks for. keeps: what is needed of the body when
-    the answer has ended, as JSON can hold it.
+    """Made for one answer, of the body that asks for it. request: what the body asks for. keeps: the part of
+    the body that is needed when the answer has ended, as JSON can hold it.
 
     after_status: whether the answer's head waits for the upstream's status, so that a failure has a status of its own; such an
     answer can't be resumed, isn't kept or listed, and ends with its client. beside_pending: whether the sidecar's tools run in
@@ -54,7 +54,7 @@ class ChatFormat(Format):
 
     @classmethod
     async def body(cls, request: Request, limit: int) -> Any:
-        """What the client has sent: the JSON of its body. Raises Problem."""
+        """The body that the client has sent, as a value. Raises Problem."""
         return await request.json(limit=limit)
 
     @classmethod
@@ -64,13 +64,13 @@ class ChatFormat(Format):
 
     @classmethod
     def refused(cls, failure: UpstreamFailed) -> Response:
-        """How it looks that the upstream has failed before the answer began."""
+        """How the client is told that the upstream has failed before the answer began."""
         said = failure.said.headers if failure.said is not None else {}
         headers = {name: value for name, value in said.items() if name != "content-type"}  # they say when to try again
         return cls.problem(Problem(failure.status, failure.message, headers=headers, code=failure.code))
 
     def limits(self, headers: Mapping[str, str]) -> None:
-        """What the upstream says of its limits, where the answer's head waits for that and tells it."""
+        """Take what the upstream says of its limits; the answer's head, if it waits for that, tells the client."""
         self.headers = tuple((name.encode(), value.encode()) for name, value in headers.items())
 
     def item(self, item: Item) -> Written:

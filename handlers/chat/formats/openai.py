@@ -22,7 +22,7 @@ from sse.wire.payload import dumps
 
 
 class OpenAI(ChatFormat):
-    """Without tools of the sidecar the chunks go through as they came, less the usage that nobody asked for.
+    """Without tools of the sidecar the chunks pass through as they came, without the usage if the client didn't ask for it.
 
     With them, all stages together look like one answer: the first one's id, one role, one finish_reason, no calls but those
     that the client has to run, usage summed.
@@ -43,7 +43,7 @@ class OpenAI(ChatFormat):
         self._usage: Any = None
         self._numbered = Numbered()
         if self._merge and not request.stream and "stream_options" not in body:
-            # What is put together here is streamed to us.
+            # The answer is streamed to us and put together here.
             request = replace(request, parameters={**request.parameters, **ASK_FOR_USAGE})
         self.request = request
 
@@ -55,7 +55,7 @@ class OpenAI(ChatFormat):
 
     @classmethod
     def refused(cls, failure: UpstreamFailed) -> Response:
-        """What the upstream said, as it said it; where it said nothing, an error object of our own."""
+        """The upstream's own error answer. If it sent none, an error object of ours."""
         if failure.said is not None:
             return passed_on(failure.said)
         return json_response(error_object(failure.message, failure.code), failure.status)
@@ -100,12 +100,12 @@ class OpenAI(ChatFormat):
         return encode_json(write(value))
 
     def _merged(self, chunk: Chunk) -> bytes:
-        """What a chunk adds to the merged message: its text, and what else there is but the calls."""
+        """What a chunk adds to the merged message: its text, and its other fields except the calls."""
         delta = {**({"content": chunk.text} if chunk.text else {}), **self._numbered.fields(chunk.fields or {})}
         choices = chunk.value.get("choices")
         if self._head is None:
             if not choices:
-                return b""  # an id that it has is not the answer's
+                return b""  # its id, if it has one, is not the answer's
             self._head = {**head_of(chunk.value), "object": "chat.completion.chunk"}
             delta = {"role": "assistant", "content": "", **delta}
         elif not delta:
@@ -121,7 +121,7 @@ class OpenAI(ChatFormat):
 
 
 def passed_on(whole: Whole) -> Response:
-    """What an upstream has answered, as it came."""
+    """An upstream's answer, as it came."""
     return Response(whole.status, whole.body, {"content-type": "application/json", **whole.headers})
 
 

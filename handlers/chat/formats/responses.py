@@ -1,6 +1,6 @@
 """The format of OpenAI's Responses API: a response is a stream, its events are the log's entries, its state is the object.
 
-In:  what is asked for (`handlers.chat.responses`), and the engine's items. Out: events in the order of OpenAI's server, and at
+In:  a request (`handlers.chat.responses`), and the engine's items. Out: events in the order of OpenAI's server, and at
 every moment the response as an object (`openai.types.responses.Response`).
 
     item of the engine      events
@@ -10,7 +10,7 @@ every moment the response as an object (`openai.types.responses.Response`).
     Reasoning               the same, as an item of its own
     CallBegun to CallEnded  a function_call: .output_item.added, deltas of its arguments, .done, .output_item.done
     ToolResult              a function_call_output, whole
-    SILENCE                 an event that changes nothing: the idle timers of clients don't count comments
+    SILENCE                 an event that changes nothing, since the idle timers of some clients don't count comments
     the end                 .completed, or .incomplete: by length, by filter, cancelled; or error and .failed
 
 An event has no id but a `sequence_number`: its number in the log, less one. An item's id is `<kind>_<stream id>_<number>`, by
@@ -39,7 +39,7 @@ from sse.stream import MAX_EVENT, Trigger
 from sse.wire.encoder import encode_json
 
 SILENCE: Final = object()
-"""What is emitted into a stream that has said nothing for a while."""
+"""The item for a stream that has written no event for a while."""
 
 PREFIXES: Final = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
 """Types of items -> what their ids begin with."""
@@ -55,7 +55,7 @@ Items = list[dict[str, Any]]
 
 
 class _Kind(NamedTuple):
-    """What grows. item: its type. events: what those of its text are called. text: the member that holds it.
+    """A kind of text that grows. item: the item's type. events: the name in its events. text: the member that holds it.
 
     part: the text stands in a part of the item, which begins like this. rest: members of the events besides.
     """
@@ -120,7 +120,7 @@ class Responses(ChatFormat):
         self._ended: int | None = None
 
     def object(self) -> dict[str, Any]:
-        """The response as it stands; to be written at once, since it goes on."""
+        """The response so far. Its parts still change: write it before anything else happens."""
         for growing in self._open():
             growing.settle()
         failed, cut = self.failure, _CUT.get(self._finish_reason or "") if self.status == "incomplete" else None
@@ -134,7 +134,7 @@ class Responses(ChatFormat):
         }  # fmt: skip
 
     def result(self) -> dict[str, Any]:
-        """All that is to be known of it, in this process or another one; to be written at once."""
+        """The response and its input, for this process or another one; as for `object`, write it at once."""
         return {"response": self.object(), "input": self.input}
 
     # -- what the stream asks for
@@ -157,7 +157,7 @@ class Responses(ChatFormat):
             case items.CallBegun(index, id, name):
                 ended = self._hush()
                 known = [*self.input, *self.output]
-                if any(said.get("call_id") == id for said in known):  # some servers count anew, and clients tell by it
+                if any(said.get("call_id") == id for said in known):  # some servers use ids twice, and clients go by them
                     id = f"{id}_{len(known)}"
                 added = self._add("function_call", call_id=id, name=name, arguments="")
                 self._calls[index] = self._growing(_CALL)
@@ -195,8 +195,8 @@ class Responses(ChatFormat):
         return self._over("incomplete" if self._finish_reason in _CUT else "completed")
 
     def cancelled(self, reason: str) -> Written:
-        """How OpenAI ends the stream of a cancelled response is written nowhere; one that has failed would be tried again."""
-        if reason == Trigger.SHUTTING_DOWN:  # which makes sense then
+        """OpenAI doesn't document this end. `incomplete` is used, since clients repeat a response that has failed."""
+        if reason == Trigger.SHUTTING_DOWN:  # then the client is to try again
             return self.failed(SourceFailed("the server is shutting down", "shutting_down", retryable=True))
         return self._over("cancelled", "incomplete")
 
@@ -207,7 +207,7 @@ class Responses(ChatFormat):
     # -- what an item becomes
 
     def _begin(self) -> list[bytes]:
-        """What stands before everything else, unless it stands there."""
+        """The events before all others, unless they are written."""
         if self._number:
             return []
         events = [self._state("created"), *([self._state("queued")] if self.background else [])]
@@ -215,7 +215,7 @@ class Responses(ChatFormat):
         return [*events, self._state("in_progress")]
 
     def _say(self, kind: _Kind, text: str) -> list[bytes]:
-        """Go on with what is being said, or end that and begin."""
+        """The next piece of a text. A text of another kind is ended first."""
         events, said = [], self._said
         if said is None or said.kind is not kind:
             if said is not None and said.kind.item == kind.item:
@@ -237,7 +237,7 @@ class Responses(ChatFormat):
         return self._event("response.output_item.added", output_index=index, item=self.output[-1])
 
     def _growing(self, kind: _Kind, **place: int) -> _Growing:
-        """The newest item, whose text begins."""
+        """The newest item, with a text that begins."""
         name = f"response.{kind.events}.delta".encode()
         whole = {"item_id": self.output[-1]["id"], "output_index": len(self.output) - 1, **place}
         rest = write({**whole, **kind.rest})[1:-1]
@@ -253,7 +253,7 @@ class Responses(ChatFormat):
         return event
 
     def _hush(self) -> list[bytes]:
-        """End what is being said, if anything is."""
+        """End the text that grows, if one does."""
         said, self._said = self._said, None
         return self._end(said) if said is not None else []
 
@@ -275,7 +275,7 @@ class Responses(ChatFormat):
         return [one for one in (self._said, *self._calls.values()) if one is not None and one.item["status"] == "in_progress"]
 
     def _over(self, status: str, state: str = "") -> list[bytes]:
-        """The end: what is open ends, and then the response."""
+        """The end: everything that is open ends, and then the response."""
         events = self._begin()
         for growing in self._open():
             events += self._end(growing, complete=status == "completed")
@@ -288,7 +288,7 @@ class Responses(ChatFormat):
         return self._event(f"response.{name}", response=self.object())
 
     def _event(self, type: str, **fields: Any) -> bytes:
-        """The next event of the log. One that it would not take is an error in its place; it takes a last one of any size."""
+        """The next event. If it is too large for the log, an error takes its place; the last event may have any size."""
         event = encode_json(write({"type": type, "sequence_number": self._number, **fields}), type)
         if len(event) > MAX_EVENT and self.running:
             return self.item_error(f"{type}: an event of {len(event)} bytes is over the limit")
@@ -297,7 +297,7 @@ class Responses(ChatFormat):
 
 
 def _usage(usage: Any) -> dict[str, Any]:
-    """Zeros where the upstream says nothing: clients need numbers."""
+    """The counts, 0 where the upstream gives none, since clients need numbers."""
     counts = defaultdict(int, counted(usage))
     input, output = counts["inputTokens"], counts["outputTokens"]
     return {
@@ -308,5 +308,5 @@ def _usage(usage: Any) -> dict[str, Any]:
 
 
 def _broken(message: str, code: str) -> bytes:
-    """What one client is told that can't be told the next event. The SDKs raise for it."""
+    """The event for a client that can't get the next one. The SDKs raise for it."""
     return encode_json(write({"type": "error", **error_object(message, code)}), "error")

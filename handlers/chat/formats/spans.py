@@ -1,7 +1,7 @@
-"""Spans: what a format begins and ends, for clients that refuse what is out of order.
+"""Spans: parts of an answer that begin and end, for clients that refuse events that are out of order.
 
-In:  the events of a stream as they are written. Out: what a watcher has to be told after a gap, so that for it too everything
-ends that has begun, and nothing goes on that hasn't.
+In:  the events of a stream as they are written. Out: the events that a watcher needs after a gap. With them, every part that
+has begun for the watcher also ends, and no part goes on that has not begun for it.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Spans:
         return id in self._open
 
     def event(self, event: bytes) -> bytes:
-        """One that neither begins nor ends anything."""
+        """An event that neither begins nor ends anything."""
         self.number += 1
         return event
 
@@ -55,7 +55,7 @@ class Spans:
             yield self.end(id)
 
     def across(self, first: int, last: int) -> list[bytes]:
-        """What a watcher is told that doesn't get the events `first` to `last`."""
+        """The events that a watcher gets in place of the events `first` to `last`."""
         over, begun = [], []
         for span in self._all:
             end = span.ends[0] if span.ends is not None else last + 1

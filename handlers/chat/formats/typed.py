@@ -6,7 +6,7 @@ those who write a client.
     ToolResult   tool_completion_chunk
     ToolsDone    tool_summary
     StageDone    done
-    the end      done with final, cancel or error
+    the end      done with final, cancel, or error
 """
 
 from collections.abc import Mapping

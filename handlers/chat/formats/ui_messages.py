@@ -21,14 +21,14 @@
 The client throws at a delta or a result whose part has not begun: after a gap those parts begin once more (`spans`). It
 replaces a message by one with the same id: a page that comes back gets the answer from its beginning, and shows it once.
 
-An answer that goes on with the last message of the assistant's, after the client has run its tools, is a part of that message.
-Who posted has the earlier parts; everybody else is told them first (`opening`). Calls among them come without
-tool-input-available, at which the client would run its tools once more.
+After the client has run its tools, the answer goes on within the last message of the assistant's. The client that posted has
+the earlier parts of that message; all others get them first (`opening`). Calls among them come without tool-input-available,
+at which the client would run its tools once more.
 
 Limit: reasoning of earlier messages is not sent to the upstream; of files, images are.
 Limit: if its connection breaks while the page stays, useChat of versions 5 and 6 adds the whole answer to the parts that it
 has, which then stand there twice. A `fetch` that reconnects below it prevents that: docs/front-ends.md.
-Limit: after a gap in an answer that has ended in another process, what was open does not begin once more.
+Limit: if an answer has ended in another process, its open parts do not begin once more after a gap.
 """
 
 import json
@@ -53,7 +53,7 @@ _TRANSPORT: Final = ("id", "messages", "trigger", "messageId")
 """Fields of the client's; what an application adds to its body is the request's own: model, tools, linger, replace, …"""
 
 _OWN: Final = "sidestream"
-"""The provider's name under which the client keeps what else the upstream sent with a call, and sends it back."""
+"""The provider's name under which the client keeps, and sends back, what else the upstream sent with a call."""
 
 _REASONS: Final = ("stop", "length", "content-filter", "tool-calls")
 
@@ -189,7 +189,7 @@ class UIMessages(ChatFormat):
             return _part("tool-input-error", input=call.arguments, errorText=f"The arguments are not JSON: {error}.", **fields)
 
     def _whose(self, name: str) -> dict[str, bool]:
-        """What is said of a call that the sidecar answers."""
+        """The members that mark a call as one that the sidecar answers."""
         return {"dynamic": True, "providerExecuted": True} if self.request.answers(name) else {}
 
     def _close_block(self) -> Iterator[bytes]:
@@ -198,7 +198,7 @@ class UIMessages(ChatFormat):
             yield self._spans.end(kind, _part(f"{kind}-end", id=str(self._blocks)))
 
     def _close_all(self, why: str) -> Iterator[bytes]:
-        """End what is open: the client's own tools wait for the client, everything else gets no end by itself."""
+        """End what is open, except calls of the client's own tools, which wait for the client."""
         yield from self._close_block()
         names = {call.id: call.name for call in self._calls.values()}
         for id, arguments in self._due.items():
@@ -244,7 +244,7 @@ def _checked(body: Any) -> Sequence[dict[str, Any]]:
 
 
 def _from_ui(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A UI message -> messages of a chat. Parts that nobody but the page knows are left out."""
+    """A UI message -> messages of a chat. Parts that only the page understands are left out."""
     parts = message["parts"]
     if message["role"] == "assistant":
         for step in _steps(parts):
@@ -256,7 +256,7 @@ def _from_ui(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _steps(parts: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The parts that one request to the model has brought: what it said after its calls, it said in the next one."""
+    """The parts, stage by stage: a text behind calls belongs to the next stage."""
     step: list[dict[str, Any]] = []
     for part in parts:
         if part["type"] == "step-start" or (part["type"] == "text" and any(map(_tool, step))):
@@ -267,7 +267,7 @@ def _steps(parts: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _assistant(step: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One step, with its calls and what came of them. A call without a result was given up: the upstream would refuse it."""
+    """One step, with its calls and their results. A call without a result is left out, since the upstream would refuse it."""
     calls = [part for part in step if _tool(part) and str(part.get("state")).startswith("output-")]
     if not calls and not _text(step):
         return

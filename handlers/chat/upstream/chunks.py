@@ -9,7 +9,7 @@
     an object, a list or a choice says error     upstream_error
     anything else; over MAX_LEVELS               bad_chunk
 
-Of what a choice holds, what doesn't have the type that it should have is passed over.
+Members of a choice whose type is not the expected one are ignored.
 
 Limit: of several choices (`n` over 1) only the first counts towards text and tool calls; all of them are passed on.
 """
@@ -96,7 +96,7 @@ def _choice(choices: Any, several: bool) -> Mapping[str, Any]:
 
 
 def _read(chunk: Chunk, delta: Mapping[str, Any]) -> Chunk:
-    """The chunk with all that its message says."""
+    """The chunk with everything that its delta holds."""
     content, calls, call = delta.get("content"), delta.get("tool_calls"), delta.get("function_call")
     parts = content if isinstance(content, list) else [content] if isinstance(content, dict) else None
     text, thought = _texts(parts) if parts else (content if isinstance(content, str) else "", "")
@@ -116,7 +116,7 @@ def _read(chunk: Chunk, delta: Mapping[str, Any]) -> Chunk:
 
 
 def _texts(parts: Any) -> tuple[str, str]:
-    """What parts of a message say, and what they say of what the model thinks."""
+    """The text of a message's parts, and their reasoning."""
     text, thought = "", ""
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, str):
@@ -145,7 +145,7 @@ def loads(data: bytes) -> tuple[Any, bytes]:
 
 
 def _loads_odd(raw: bytes) -> tuple[Any, bytes]:
-    """What orjson refuses and others take: broken UTF-8, lone surrogates, numbers over 1e308; and NaN, though not as it is.
+    """Read what orjson refuses and other parsers take: broken UTF-8, lone surrogates, numbers over 1e308, and NaN.
 
     In the value, null stands for a number that JSON can't hold.
     """

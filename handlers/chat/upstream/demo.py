@@ -1,4 +1,4 @@
-"""The demonstration model, `demo`: what answers where no upstream is configured. Never a word of it is a model's.
+"""The demonstration model, `demo`: it answers where no upstream is configured. Its text is never that of a real model.
 
 It says "This is a mock response to: " and the prompt, a word at a time. If the prompt names a tool that the request offers, it
 calls that first: the tool's first parameter, if it needs one, gets what follows the name in the prompt ("calculate 6*7"); the
@@ -34,7 +34,7 @@ class DemoUpstream:
         self._interval = interval
 
     def start(self) -> None:
-        """Nothing has to be made ready, or closed."""
+        """Nothing has to be prepared or closed."""
 
     async def aclose(self) -> None: ...
 

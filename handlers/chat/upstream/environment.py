@@ -1,6 +1,6 @@
-"""What the environment says of the upstream: OPENAI_API_KEY, OPENAI_BASE_URL; and what is wrong with proxies and certificates.
+"""What the environment says of the upstream (OPENAI_API_KEY, OPENAI_BASE_URL), and faults of its proxies and certificates.
 
-Nothing secret of that is shown: the key, and passwords in URLs, are taken out of whatever is said.
+No secret is shown: the key, and passwords in URLs, are removed from every message.
 """
 
 import os
@@ -14,7 +14,7 @@ OPENAI: Final = "https://api.openai.com/v1"
 
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 _SHOWN: Final = 8
-"""Characters at either end of a key that upstreams show of one that is wrong; fewer tell nobody anything."""
+"""Upstreams quote so many characters from either end of a wrong key. Fewer characters reveal nothing."""
 
 
 def server() -> tuple[str, str] | None:
@@ -28,7 +28,7 @@ def server() -> tuple[str, str] | None:
 
 
 def explained(error: BaseException) -> str:
-    """An error, and which part of the environment it is about, if that can be told."""
+    """An error, and the variables of the environment that may be its cause."""
     text = _without_passwords(describe(error))
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if (path := os.environ.get(name)) and not os.path.exists(path):
@@ -38,7 +38,7 @@ def explained(error: BaseException) -> str:
 
 
 def redacted(text: str, key: str) -> str:
-    """Without the key, and without beginnings and ends of it."""
+    """The text without the key, and without the key's beginning and end."""
     for shown in {key, key.replace("/", "\\/")} if len(key) > 3 else ():
         if shown[:_SHOWN] in text or shown[-_SHOWN:] in text:
             for length in range(len(shown), min(len(shown), _SHOWN) - 1, -1):

@@ -15,8 +15,8 @@
     not_a_stream         an answer that is neither an event stream nor an error, such as a redirect
     bad_chunk            a chunk that is not JSON, or not a chunk
 
-An answer that has its finish_reason or [DONE] is whole: whatever becomes of the connection after that is no failure. What the
-upstream itself says of an error is in the message, in whichever of many shapes it says it.
+An answer that has its finish_reason or [DONE] is whole, and a connection that breaks after that is no failure. The message has
+what the upstream itself says of the error, whatever the shape in which it says it.
 """
 
 import re
@@ -81,7 +81,7 @@ def from_answer(answer: Whole, redirect: str = "") -> UpstreamFailed:
     code = _BY_STATUS.get(status) or ("upstream_down" if status >= 500 else "bad_request")
     if code == "bad_request" and not isinstance(said, str) and _NO_MODEL.search(one_line(answer.body)):
         code = "model_not_found"
-    # What is as long as the limit is cut off, and nothing that a client could read.
+    # A body as long as the limit has been cut, and no client could read it.
     return failed(message, code, answer if len(answer.body) < MAX_SAID else None, status)
 
 
@@ -101,7 +101,7 @@ def read(body: bytes) -> Any:
 
 
 def one_line(body: bytes | bytearray) -> str:
-    """The beginning of a body, without what a page has around its text."""
+    """The beginning of a body, without the markup of a page."""
     text = bytes(body[:MAX_SAID]).decode("utf-8", "replace")
     text = re.sub(r"(?is)<(script|style)\b[^<]*</\1>|<[^<>]*>", " ", text) if text.lstrip().startswith("<") else text
     return " ".join(text.split())[:_SHOWN]

@@ -40,7 +40,7 @@ class Incoming:
         several: bool,
     ) -> None:
         self._response = response
-        # Each layer less is time saved with every chunk; decoding is one.
+        # Each layer costs time with every chunk, and decoding is one: it is left out where nothing is encoded.
         encoded = "content-encoding" in response.headers
         self._bytes = response.iter_bytes() if encoded else response.http_response.aiter_raw()
         self._patience = patience

@@ -11,7 +11,7 @@ _NO_CHAT: Final = re.compile(
     r"|(^|[^a-z])(tts|stt|asr|bge|gte|e5|clip|sora|flux|image|speech|minilm)([^a-z]|$)",
     re.IGNORECASE,
 )
-"""Ids of models that make no chat."""
+"""Ids of models that can't chat."""
 
 
 def listed(body: bytes) -> dict[str, Mapping[str, Any]]:

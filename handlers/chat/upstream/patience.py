@@ -7,7 +7,7 @@
     patience.close()
 
 One timer serves them all, and looks at the deadline only when it is due; `asyncio.timeout` would set a new one for each wait,
-which takes as long as half a chunk. Between the waits no time runs out: whoever is slow there is not the upstream.
+which takes as long as half a chunk. Between the waits the deadline has no effect: the upstream is not what is slow then.
 """
 
 import asyncio

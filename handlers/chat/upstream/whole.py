@@ -7,7 +7,7 @@ from handlers.chat.upstream.failures import failed, read
 
 
 def checked(answer: Whole, *, several: bool = False) -> Whole:
-    """The answer, if it is one. An object that says no error is the client's to judge. Raises UpstreamFailed."""
+    """The answer, if it is one. Any other object that reports no error is passed on as well. Raises UpstreamFailed."""
     body = Body(several=several)
     chunks = [*body.feed(answer.body), *body.end()]
     odd = body.failure is not None and body.failure.code in ("not_a_stream", "bad_chunk")
