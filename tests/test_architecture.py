@@ -97,7 +97,7 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.upstream.transport": 84,
     "handlers.chat.upstream.whole": 13,
     "handlers.chat.upstream.addresses": 52,
-    "handlers.chat.upstream.connection": 162,
+    "handlers.chat.upstream.connection": 165,
     "handlers.chat.upstream.http_client": 50,
     "handlers.chat.formats.ag_ui": 196,
     "handlers.chat.formats.spans": 40,

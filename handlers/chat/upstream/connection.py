@@ -19,16 +19,19 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 MAX_HEAD: Final = 100 << 10
 """Bytes of a head with the 1xx responses before it, of chunk extensions or of trailers: of all that holds no byte of a body."""
 
-HIGH_WATER: Final = 256 << 10
-"""Bytes of a body that may wait for the reader before reading pauses. One read of the socket has as many at the most."""
+READ: Final = 64 << 10
+"""Bytes of one read. A body waits for its reader with as many before reading pauses, and so with twice as many at the most."""
 
 _DELIMITERS: Final = {b"content-length", b"transfer-encoding"}
 
 Origin: TypeAlias = tuple[str, str, int]
 """Scheme, host and port."""
 
+_buffer: Final = memoryview(bytearray(READ))
+"""What is read into, by all connections: what it holds is taken out before anything else is read."""
 
-class Connection(asyncio.Protocol):
+
+class Connection(asyncio.BufferedProtocol):
     """A connection to `origin`. idle: called when an exchange has left it for the next one. lost: called when it has ended."""
 
     def __init__(self, origin: Origin, idle: Callable[["Connection"], None], lost: Callable[["Connection"], None]) -> None:
@@ -76,11 +79,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._exchange is None:  # a response that nobody has asked for, such as 408 for a connection that was idle
             self.abort()
         else:
-            self._exchange.feed(data)
+            self._exchange.feed(_buffer[:nbytes])
 
     def eof_received(self) -> None:
         if self._exchange is not None:
@@ -169,7 +175,7 @@ class Exchange(httpx2.AsyncByteStream):
 
     # -- the connection's side
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: memoryview) -> None:
         """Bytes of the response."""
         self.begun = True
         self._without_body += len(data)
@@ -180,7 +186,7 @@ class Exchange(httpx2.AsyncByteStream):
             return
         if self._without_body > MAX_HEAD:
             self._fail(httpx2.RemoteProtocolError(f"over {MAX_HEAD} bytes of head, chunk extensions or trailers"))
-        elif self._size > HIGH_WATER and not self._paused:
+        elif self._size > READ and not self._paused:
             self._paused = True
             self._connection.pause_reading()
         self._wake()

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from handlers.chat.upstream.connection import HIGH_WATER, MAX_HEAD
+from handlers.chat.upstream.connection import MAX_HEAD, READ
 from handlers.chat.upstream.transport import Transport
 from tests.support.peers import Answer, Peer, Serving, certificate, hang, one_after_the_other, peer, says
 from tests.support.require import missing
@@ -169,7 +169,7 @@ async def test_where_nobody_reads_the_server_can_not_go_on_writing(ours: Transpo
         size = 0
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         async for data in response.stream:
-            assert len(data) <= 2 * HIGH_WATER
+            assert len(data) <= 2 * READ
             size += len(data)
     assert size == total
 
