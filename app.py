@@ -193,9 +193,7 @@ class Sidestream:
         # No name keeps an error: an error holds its traceback, which holds this function's variables, and so a cycle.
         try:
             route = self._routes.find(request)
-            access.check(service.settings, request, route.right)
-            stream = await self._named(service, request)
-            access.check_key(service.settings, request, route.right, stream)
+            stream = await access.admit(service.settings, request, route.right, lambda: self._named(service, request))
             reply = await route.handler(service, request, stream)
             return answers.Large(service, reply) if isinstance(reply, Response) and len(reply.body) > SLICE else reply
         except Full as full:

@@ -26,7 +26,7 @@ Limit: Safari before 16.4 sends no Sec-Fetch-Site. A page in it can start work o
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from ipaddress import ip_address
 
@@ -54,11 +54,24 @@ EXPOSE_HEADERS = ", ".join(
 )
 
 
-def check(settings: Settings, request: Request, right: Right) -> None:
-    """Raise Problem 401 or 403 unless the request has this right. A stream's key is not compared yet: see `check_key`.
+Find = Callable[[], Awaitable[Stream | None]]
 
-    So a request that lacks its right costs no look-up of a stream, which may have to ask elsewhere.
+
+async def admit(settings: Settings, request: Request, right: Right, find: Find) -> Stream | None:
+    """What `find` finds: the stream that the request names. Raises Problem 401 or 403 unless the request has this right.
+
+    Only a key is compared afterwards: a request that lacks its right costs no look-up, which may have to ask elsewhere.
     """
+    check(settings, request, right)
+    stream = await find()
+    keyed = right is Right.KEY and guarded(settings) and not has_token(settings, request)
+    if keyed and (stream is None or not has_key(request, stream)):
+        raise _refused(right)
+    return stream
+
+
+def check(settings: Settings, request: Request, right: Right) -> None:
+    """Raise Problem 401 or 403 unless the request has this right, or may have it by the key that it brings."""
     if right is Right.OPEN:
         return
     _check_exposure(settings, request)
@@ -68,13 +81,6 @@ def check(settings: Settings, request: Request, right: Right) -> None:
     if right is Right.CAPABILITY or not guarded(settings) or has_token(settings, request):
         return
     if right is not Right.KEY or request.header(b"stream-key") is None:
-        raise _refused(right)
-
-
-def check_key(settings: Settings, request: Request, right: Right, stream: Stream | None) -> None:
-    """Raise Problem 401 if `check` was content with a key that isn't the key of this stream."""
-    keyed = right is Right.KEY and guarded(settings) and not has_token(settings, request)
-    if keyed and (stream is None or not has_key(request, stream)):
         raise _refused(right)
 
 

@@ -66,27 +66,26 @@ def held_by(stream_id: str) -> bytes:
     return dumps([stream_id])[:-1]
 
 
-def hold(pipe: Pipeline, of: Mapping[str, Any], *options: Any) -> None:
-    """A stream, if it has a key, has it from now on, unless another one has. options: of SET."""
-    if of["claim"]:
-        value = dumps([of["id"], of["digest"], of["owner"]])
-        pipe.eval(CLAIM, 1, claim_of(of["claim"]), value, held_by(of["id"]), *options)
-
-
 def channel_of(process: str) -> str:
     return f"{PREFIX}process:{process}"
 
 
-def document(opening: Opening, owner: str) -> dict[str, Any]:
+def hold(pipe: Pipeline, of: Mapping[str, Any], *options: Any) -> None:
+    """A stream, if it has a key, has it from now on, unless another one has. options: of SET."""
+    if of["claim"]:
+        value, replaces = dumps([of["id"], of["digest"]]), held_by(of["id"])
+        pipe.eval(CLAIM, 1, claim_of(of["claim"]), value, replaces, *options)
+
+
+def document(opening: Opening) -> dict[str, Any]:
     """What an opening says of the stream."""
-    return {name: getattr(opening, name) for name in ("id", "identity", "metadata", "kind", "keep", "claim", "digest")} | {
-        "owner": owner
-    }
+    names = ("id", "identity", "metadata", "kind", "keep", "claim", "digest")
+    return {name: getattr(opening, name) for name in names}
 
 
 def announce(pipe: Pipeline, opening: Opening, owner: str, key: str, created: float) -> None:
     """The stream can be found from now on; said again where Redis has lost it."""
-    said = {**document(opening, owner), "key": key, "created": created, "format": record(opening)}
+    said = {**document(opening), "owner": owner, "key": key, "created": created, "format": record(opening)}
     pipe.zadd(OPENED, {opening.id: created})
     pipe.set(opening_of(opening.id), dumps(said))
     pipe.xadd(key_of(opening.id), {"": ""}, id="0-1")
@@ -179,6 +178,11 @@ class Replica:
         return self._owner.patient
 
     @property
+    def lag(self) -> int:
+        """Events that Redis doesn't have yet."""
+        return 0 if self.done else self.stream.log.last - self.position
+
+    @property
     def _expired(self) -> bool:
         return self.done and time.time() - (self.stream.ended or 0) > self.stream.opening.keep
 
@@ -204,7 +208,7 @@ class Replica:
         result = stream.opening.result() if stream.opening.result is not None else None
         error = (failure.message, failure.code) if failure is not None else None
         end = {"state": stream.state, "reason": stream.reason, "ended": stream.ended, "error": error, "result": result}
-        bury(pipe, document(stream.opening, self._owner.id), terminal, end)
+        bury(pipe, document(stream.opening), terminal, end)
 
     def ending(self) -> Callable[[Pipeline], None]:
         """What writes the end, whatever becomes of the log."""

@@ -9,10 +9,10 @@ In:  logs of streams that run here, questions for those that run elsewhere. Out:
 `sse.entries` says what Redis holds, `sse.questions` what processes ask each other, `sse.connections` how Redis is reached.
 
 Writing. The log serves the watchers here first, and wakes its Replica as it wakes any watcher. One task sends the events that
-the replicas lack, and every other message, in one pipeline at a time. So an answer never arrives before the events that it
-refers to. An event counts as written when Redis has confirmed it. After an error the newest id of every stream is read first,
-and writing goes on after it. If Redis lags by more than the log's bounds, the log keeps the events that Redis lacks, and the
-producer waits (`EventLog.room`). After `PATIENCE` the producer goes on, and readers get a gap for the events dropped meanwhile.
+the replicas lack, and every other message, in one pipeline at a time, so that no answer arrives before the events that it
+refers to. After an error the newest id of every stream is read first, and writing goes on after it. If Redis lags by more than
+the log's bounds, the log keeps the events that Redis lacks, and the producer waits (`EventLog.room`). After `PATIENCE` the
+producer goes on, and readers get a gap for the events dropped meanwhile.
 
 Reading. XRANGE fills a Mirror's log from its newest number on. A message on the stream's channel says that there are more
 events; it carries none of them. A stream that has been silent for a lease is read without a message. A hole in the numbers is
@@ -20,11 +20,12 @@ a gap. A client may be ahead of a Mirror, since the owner serves before it write
 
 Leases. A process renews its lease by the clock of Redis. A process that finds a lease older than `LEASE` writes the terminal
 event (`producer_lost`) of all streams of the lease's owner, unless its own connection is younger than a lease: so every process
-has time to renew after Redis was away. A process whose own lease had lapsed reads all its streams and stops those that have a
-terminal entry. A stream without watchers here is ended after its linger, unless a process is subscribed to its channel.
+has time to renew after Redis was away. A process whose own lease had lapsed stops its streams that have a terminal entry.
+A stream without watchers here is ended after its linger, unless a process is subscribed to its channel.
 
 Limit: back-pressure doesn't cross processes. A source that never waits is slowed down by the watchers of its own process, or by
 Redis; a watcher at another process gets a gap when it falls behind by a whole log.
+Limit: a key whose process dies before it has opened the stream is held for `CLAIMED`.
 Limit: one Redis, or one address that leads to the primary. The owners write again what a failover loses.
 """
 
@@ -61,8 +62,8 @@ PATIENCE: Final = 30.0
 PAUSE: Final = 0.01
 """Seconds until a key is looked at again whose stream can't be found yet."""
 
-CLAIMED: Final = 60_000
-"""Milliseconds that a key is held until its stream is announced."""
+CLAIMED: Final = 15_000
+"""Milliseconds that a key is held until its stream is announced, which takes a millisecond, or `REQUEST` if Redis is slow."""
 
 STREAMS: Final = 200
 """Streams that are written or read at once."""
@@ -95,8 +96,7 @@ class Redis:
 
     @property
     def link(self) -> Link:
-        lag = sum(replica.stream.log.last - replica.position for replica in self._replicas.values() if not replica.done)
-        return replace(self._connections.link, lag=lag)
+        return replace(self._connections.link, lag=sum(replica.lag for replica in self._replicas.values()))
 
     @property
     def patient(self) -> bool:
@@ -107,9 +107,9 @@ class Redis:
         self._store = store
         self._now = asyncio.get_running_loop().time
         self._connections.down = self._renewed = self._now()
-        again = self._connections.again
-        self._tasks = [asyncio.create_task(again(self._renew, away=True))]
-        self._tasks += [asyncio.create_task(again(step)) for step in (self._write, self._read, self._listen)]
+        self._tasks = [asyncio.create_task(self._connections.again(self._renew, away=True))]
+        for step in (self._write, self._read, self._listen):
+            self._tasks.append(asyncio.create_task(self._connections.again(step)))
 
     async def stop(self) -> None:
         with suppress(*TROUBLE):
@@ -198,9 +198,8 @@ class Redis:
     async def newest(self, limit: int) -> list[Stream]:
         ids = [name.decode() for name in await self._connections.request(self._asked.zrevrange(entries.OPENED, 0, limit - 1))]
         pipe = self._asked.pipeline(transaction=False)
-        for stream_id in ids:
-            if stream_id not in self._store.streams:
-                entries.ask(pipe, stream_id)
+        for stream_id in (one for one in ids if one not in self._store.streams):
+            entries.ask(pipe, stream_id)
         replies = await self._connections.request(pipe.execute())
         documents = [document for document in zip(replies[::3], replies[1::3], replies[2::3], strict=True) if document[0]]
         return [
@@ -217,25 +216,20 @@ class Redis:
     # -- keys
 
     async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
-        value, replaces = dumps([*holder, self.id]), entries.held_by(instead_of)
-        for _ in range(int(2 * LEASE / PAUSE)):
-            found = await self._connections.request(
-                self._asked.eval(entries.CLAIM, 1, entries.claim_of(key), value, replaces, "PX", CLAIMED)
-            )
-            if found is None:
+        value, replaces, request = dumps(holder), entries.held_by(instead_of), self._connections.request
+        for _ in range(int(2 * REQUEST / PAUSE)):
+            claim = self._asked.eval(entries.CLAIM, 1, entries.claim_of(key), value, replaces, "PX", CLAIMED)
+            if (found := await request(claim)) is None:
                 return holder
-            stream_id, digest, owner = orjson.loads(found)
-            if stream_id in self._store.streams or await self._connections.request(self._asked.exists(opening_of(stream_id))):
-                return Holder(stream_id, digest)
-            if owner != self.id and await self._connections.request(self._asked.zscore(entries.PROCESSES, owner)) is None:
-                replaces = found  # its process is gone, and has not opened the stream
-            else:
-                await asyncio.sleep(PAUSE)  # about to be announced, or given up: that takes a millisecond
+            held = Holder(*orjson.loads(found))
+            if held.stream_id in self._store.streams or await request(self._asked.exists(opening_of(held.stream_id))):
+                return held
+            await asyncio.sleep(PAUSE)  # about to be announced, or given up: that takes a millisecond
         raise Full("store")
 
     async def holder(self, key: str) -> Holder | None:
         found = await self._connections.request(self._asked.get(entries.claim_of(key)))
-        return Holder(*orjson.loads(found)[:2]) if found is not None else None
+        return Holder(*orjson.loads(found)) if found is not None else None
 
     # -- its tasks
 
@@ -258,7 +252,6 @@ class Redis:
                 await self._connections.trouble.wait()
 
     def _go_without(self) -> None:
-        """Redis is away."""
         if self._now() - self._connections.down > LEASE:  # nobody can watch elsewhere
             lingering, self._lingering = self._lingering, {}
             for stream in lingering.values():
@@ -300,8 +293,7 @@ class Redis:
         self._news.clear()
         replicas = list(islice(self._dirty, STREAMS))
         outbox, lingering = len(self._outbox), list(self._lingering.values())
-        pipe = self._redis.pipeline(transaction=False)
-        self._unsure = True
+        pipe, self._unsure = self._redis.pipeline(transaction=False), True
         for replica in replicas:
             del self._dirty[replica]
         goals = [(replica.commands(pipe), len(pipe)) for replica in replicas]
@@ -332,8 +324,7 @@ class Redis:
 
     async def _look(self) -> None:
         """Find out what Redis has of each stream, and go on from there."""
-        replicas = list(self._replicas.values())
-        pipe = self._redis.pipeline(transaction=False)
+        replicas, pipe = list(self._replicas.values()), self._redis.pipeline(transaction=False)
         for replica in replicas:
             pipe.eval(entries.NEWEST, 1, key_of(replica.stream.id))
         replies = await pipe.execute()
@@ -346,8 +337,7 @@ class Redis:
         """Read the new events of streams that run elsewhere."""
         await self._more.wait()
         self._more.clear()
-        mirrors = list(islice(self._woken, STREAMS))
-        pipe = self._redis.pipeline(transaction=False)
+        mirrors, pipe = list(islice(self._woken, STREAMS)), self._redis.pipeline(transaction=False)
         for mirror in mirrors:
             pipe.xrange(key_of(mirror.id), f"{mirror.log.last + 1}-0", count=entries.BATCH)
             del self._woken[mirror]
@@ -392,7 +382,6 @@ class Redis:
         return [mirror for mirror in self._mirrors.values() if mirror.state is State.RUNNING]
 
     def write(self, replica: Replica) -> None:
-        """Called when there is something to write."""
         self._dirty[replica] = None
         self._stir()
 
