@@ -25,7 +25,7 @@ from sidecar.access import Right
 from sidecar.answers import Reply
 from sidecar.routes import Route, Routes
 from sidecar.service import Service, backend_for
-from sidecar.settings import Settings, from_environment
+from sidecar.settings import Settings, from_environment, warn_of_unknown
 from sse import resume
 from sse.asgi import Receive, Scope, Send, lifespan
 from sse.budget import Charge
@@ -137,6 +137,8 @@ class Sidestream:
         """Read the settings and make the features, unless that is done. Raises ValueError for a wrong setting."""
         if self._service is not None:
             return
+        if self.settings is None:
+            warn_of_unknown()
         settings = self.settings or from_environment()
         service = Service(settings, self._backend or backend_for(settings))
         self.features = Features(service)

@@ -1,7 +1,8 @@
 """`GET /metrics`: the totals of `counts` and the present state, in Prometheus' text format.
 
-Names begin with `sidestream_`, units are seconds and bytes, counters end in `_total`. A request collects all metrics, into a
-registry of this service's own. One timer measures every second how late the event loop is; nothing else polls.
+Names begin with `sidestream_`, and with `gen_ai_` where OpenTelemetry has a name for what is measured of models. Units are
+seconds and bytes, counters end in `_total`. A request collects all metrics, into a registry of this service's own. One timer
+measures every second how late the event loop is; nothing else polls.
 
 The extra `metrics` (prometheus-client) is imported at the first request; without it the answer is 501 and says so.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sidecar.answers import Reply
-from sidecar.counts import Counts, Histogram
+from sidecar.counts import OPERATION_LABELS, OPERATIONS, Counts, Histogram
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.http import Request, Response
@@ -87,6 +88,12 @@ class Metrics:
             yield _family(CounterMetricFamily, name, text, labels, values)
         for name, text, told in self._times():
             yield HistogramMetricFamily(f"sidestream_{name}", text, buckets=told.buckets(), sum_value=told.sum)
+        for name, histograms in self._service.counts.operations.histograms.items():
+            labels = (*OPERATION_LABELS, extra) if (extra := OPERATIONS[name][1]) else OPERATION_LABELS
+            measured = HistogramMetricFamily(name, "As OpenTelemetry's conventions for generative AI have it.", labels=labels)
+            for key, told in histograms.items():
+                measured.add_metric(key, told.buckets(), told.sum)
+            yield measured
 
     def _now(self) -> Iterator[Described]:
         """The present state."""

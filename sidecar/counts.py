@@ -3,9 +3,13 @@
 A request, a connection and a stream are counted once, when they end. `/metrics` asks those that go on for their own numbers.
 """
 
+import time
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any, Final
 
 from sse.sender import Outcome, Sender
 from sse.stream import Stream
@@ -13,20 +17,97 @@ from sse.watch import EventStream
 
 
 class Histogram:
-    """Counts observed values in buckets. bounds: the upper bounds, ascending, in seconds."""
+    """Counts observed values in buckets. bounds: the upper bounds, ascending."""
 
     def __init__(self, *bounds: float) -> None:
         self.bounds = bounds
         self.sum = 0.0
         self._counts = [0] * (len(bounds) + 1)
 
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        self._counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
 
     def buckets(self) -> list[tuple[str, int]]:
         """(upper bound, number of values at or below it), as Prometheus has them: the last bound is infinite."""
         return list(zip([*map(str, self.bounds), "+Inf"], accumulate(self._counts), strict=True))
+
+
+@dataclass(slots=True)
+class Operation:
+    """One request to a model. model: as asked for. response_model: as answered. began, first, last: monotonic seconds; of the
+    request, the first chunk and the last. chunks: how many came. error: the code of a failure, or `cancelled`."""
+
+    provider: str
+    model: str
+    response_model: str = ""
+    began: float = field(default_factory=time.monotonic)
+    first: float | None = None
+    last: float = 0.0
+    chunks: int = 0
+    usage: Any = None
+    error: str = ""
+
+
+MODELS: Final = 50
+"""Names of models that are told apart in metrics; clients choose them, so that the others are `other`."""
+
+_DURATIONS: Final = tuple(0.01 * 2**power for power in range(14))
+_FIRST: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_BETWEEN: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS: Final = tuple(4**power for power in range(14))
+
+OPERATIONS: Final = {
+    "gen_ai_client_operation_duration_seconds": (_DURATIONS, "error_type"),
+    "gen_ai_client_operation_time_to_first_chunk_seconds": (_FIRST, ""),
+    "gen_ai_client_operation_time_per_output_chunk_seconds": (_BETWEEN, ""),
+    "gen_ai_client_token_usage": (_TOKENS, "gen_ai_token_type"),
+}
+"""Metrics of OpenTelemetry's semantic conventions for generative AI, as Prometheus writes them: bounds, and a label besides."""
+
+OPERATION_LABELS: Final = (
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_response_model",
+)
+
+
+class Operations:
+    """What is measured of requests to models: histograms, by metric and by labels.
+
+    Limit: the time per chunk is the mean of an answer's, counted once for each chunk.
+    """
+
+    def __init__(self) -> None:
+        self.histograms: dict[str, dict[tuple[str, ...], Histogram]] = {name: {} for name in OPERATIONS}
+        self._models: set[str] = set()
+
+    def observe(self, operation: Operation) -> None:
+        labels = ("chat", operation.provider, self._told(operation.model), self._told(operation.response_model))
+        for name, value, label, times in _measured(operation):
+            bounds, extra = OPERATIONS[name]
+            key = (*labels, label) if extra else labels
+            self.histograms[name].setdefault(key, Histogram(*bounds)).observe(value, times)
+
+    def _told(self, model: str) -> str:
+        if model not in self._models and len(self._models) < MODELS:
+            self._models.add(model[:100])
+        return model if model in self._models else "other"
+
+
+def _measured(operation: Operation) -> Iterator[tuple[str, float, str, int]]:
+    """The metrics that an operation adds to: name, value, the value of the label besides, how many times."""
+    duration, first, between, usage = OPERATIONS
+    yield duration, time.monotonic() - operation.began, operation.error, 1
+    if operation.first is not None:
+        yield first, operation.first - operation.began, "", 1
+        if operation.chunks > 1:
+            yield between, (operation.last - operation.first) / (operation.chunks - 1), "", operation.chunks - 1
+    for type, name in (("input", "prompt_tokens"), ("output", "completion_tokens")):
+        tokens = operation.usage.get(name) if isinstance(operation.usage, dict) else None
+        if isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens < 1 << 53:
+            yield usage, tokens, type, 1
 
 
 class Counts:
@@ -47,8 +128,15 @@ class Counts:
         self.ended: Counter[tuple[str, str]] = Counter()  # by state and reason
         self.failures: Counter[str] = Counter()  # by code
         self.requests: Counter[int] = Counter()  # by status
+        self.operations = Operations()
         self.first_token = Histogram(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
         self.loop_lag = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+    def asked(self, operation: Operation) -> None:
+        """A request to a model has ended."""
+        self.operations.observe(operation)
+        if operation.first is not None:
+            self.first_token.observe(operation.first - operation.began)
 
     def stream_ended(self, stream: Stream) -> None:
         self.ended[stream.state.value, stream.reason or ""] += 1

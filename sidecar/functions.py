@@ -55,6 +55,7 @@ _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "object": ((dict,), "an object"),
     "null": ((NoneType,), "null"),
 }
+_NUMBERS: Final = (int, float)
 _NAMES: Final = {types[0]: name for name, (types, _) in _TYPES.items()}
 
 
@@ -190,26 +191,45 @@ def _names(types: Any) -> list[str]:
     return [name for name in ([types] if isinstance(types, str) else types) if name in _TYPES]
 
 
-_KEYWORDS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+# Each looks at all values at once: items of lists are many, and a function call for each would hold up the event loop.
+_KEYWORDS: Final[Mapping[str, Callable[[Any, list[Any]], bool]]] = {
     # Exactly the types that JSON is parsed to: for isinstance, True would be an int.
-    "type": lambda types, value: not _names(types) or any(type(value) in _TYPES[name][0] for name in _names(types)),
-    "anyOf": lambda schemas, value: any(fits(schema, value) for schema in schemas),
-    "enum": lambda choices, value: value in choices,
-    "minimum": lambda bound, value: not isinstance(value, int | float) or value >= bound,
-    "maximum": lambda bound, value: not isinstance(value, int | float) or value <= bound,
-    "items": lambda schema, value: not isinstance(value, list) or _all_fit(schema, value),
+    "type": lambda types, values: (
+        not (names := _names(types)) or {*map(type, values)} <= {t for n in names for t in _TYPES[n][0]}
+    ),
+    "anyOf": lambda schemas, values: all(_any_fits(schemas, alike) for alike in _by_type(values)),
+    "enum": lambda choices, values: all(value in choices for value in values),
+    "minimum": lambda bound, values: all(value >= bound for value in values if isinstance(value, _NUMBERS)),
+    "maximum": lambda bound, values: all(value <= bound for value in values if isinstance(value, _NUMBERS)),
+    "items": lambda schema, values: _all_fit(schema, [item for value in values if isinstance(value, list) for item in value]),
 }
 
 
 def fits(schema: Schema, value: Any) -> bool:
     """Whether a value is what a schema asks for."""
-    return all(_KEYWORDS[keyword](limit, value) for keyword, limit in schema.items() if keyword in _KEYWORDS)
+    return _all_fit(schema, [value])
 
 
-def _all_fit(schema: Schema, values: Iterable[Any]) -> bool:
-    if schema.keys() <= {"type"}:
-        values = {type(value): value for value in values}.values()  # one value of each type is enough
-    return all(fits(schema, value) for value in values)
+def _all_fit(schema: Schema, values: list[Any]) -> bool:
+    return all(_KEYWORDS[keyword](limit, values) for keyword, limit in schema.items() if keyword in _KEYWORDS)
+
+
+def _allowed(types: Any) -> set[type]:
+    return {kind for name in _names(types) for kind in _TYPES[name][0]}
+
+
+def _any_fits(schemas: Iterable[Schema], values: list[Any]) -> bool:
+    """Whether each value fits one of the schemas; most often one fits all."""
+    return any(_all_fit(schema, values) for schema in schemas) or (
+        len(values) > 1 and all(any(fits(schema, value) for schema in schemas) for value in values)
+    )
+
+
+def _by_type(values: list[Any]) -> Iterable[list[Any]]:
+    types: dict[type, list[Any]] = {}
+    for value in values:
+        types.setdefault(type(value), []).append(value)
+    return types.values()
 
 
 def expected(schema: Schema) -> str:

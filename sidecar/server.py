@@ -24,7 +24,7 @@ import uvicorn
 from sidecar import logs
 from sidecar.connection import Connection
 from sidecar.listener import BACKLOG, check_exposure, fit_watchers, listener
-from sidecar.settings import Settings, from_environment
+from sidecar.settings import Settings, from_environment, warn_of_unknown
 from sse.asgi import Receive, Scope, Send
 
 logger = logging.getLogger("sidestream")
@@ -136,6 +136,7 @@ def main(make: Callable[[Settings], Application]) -> int:
         settings = from_environment()
         check_exposure(settings)
         logs.configure(settings.log_level, stderr)
+        warn_of_unknown()
         settings = fit_watchers(settings)
         sock = listener(settings)
     except (ValueError, OSError) as error:

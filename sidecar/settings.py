@@ -4,6 +4,7 @@ In:  variables named `SIDESTREAM_…`; one that is empty counts as not set. Out:
 names the variable, its value, and what is expected.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from ipaddress import ip_network
 from typing import Any
 
 from sidecar.origins import normal_host, normal_origin
+
+logger = logging.getLogger("sidestream")
 
 PREFIX = "SIDESTREAM_"
 
@@ -153,6 +156,14 @@ class Settings:
 
     ascii: bool = knob(False, flag)
     log_level: str = knob("info", level)
+
+
+def warn_of_unknown(environ: Mapping[str, str] = os.environ) -> None:
+    """Log the variables that are named like a setting and are none: a name that is misspelt would have no effect in silence."""
+    known = {PREFIX + knob_.name.upper() for knob_ in fields(Settings)}
+    for name in sorted(environ.keys() - known):
+        if name.startswith(PREFIX):
+            logger.warning("%s is not a setting, and has no effect", name)
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:

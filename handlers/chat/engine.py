@@ -14,18 +14,30 @@ allows. That is the end too; its finish_reason is then "length", since the answe
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import reduce
 from typing import Any, Final, Protocol
 
 from handlers.chat.fields import Fields, Numbered
 from handlers.chat.formats.base import ChatFormat
-from handlers.chat.items import Call, Chunk, Item, StageBegun, StageDone, ToolResult, ToolsDone, Whole, add_usage
+from handlers.chat.items import (
+    Call,
+    Chunk,
+    Item,
+    StageBegun,
+    StageDone,
+    ToolResult,
+    ToolsDone,
+    UpstreamFailed,
+    Whole,
+    add_usage,
+)
 from handlers.chat.stage import Stage, completion, message
 from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
+from sidecar.counts import Operation
 from sse.budget import Budget, Charge
 from sse.wire.document import weight
 from sse.wire.payload import dumps
@@ -55,9 +67,9 @@ class Upstream(Protocol):
 class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
-    format: of the client that asks. headers: sent with every request. first_token: called for each stage with the seconds
-    from the request to its first chunk. limits: what the upstream says of its limits, as headers, once it has been asked.
-    kept: the memory of what `result` and the format keep, which raises Full when there is no room for more.
+    format: of the client that asks. headers: sent with every request. measure: called with each request that has ended;
+    provider: whose they are. limits: what the upstream says of its limits, as headers, once it has been asked. kept: the memory of
+    what `result` and the format keep, which raises Full when there is no room for more.
     """
 
     def __init__(
@@ -65,9 +77,10 @@ class Answer:
         format: ChatFormat,
         upstream: Upstream,
         toolbox: Toolbox,
-        first_token: Callable[[float], None] = lambda _: None,
+        measure: Callable[[Operation], None] = lambda _: None,
         headers: Mapping[str, str] | None = None,
         kept: Charge | None = None,
+        provider: str = "",
     ) -> None:
         """Raises Full."""
         self.format = format
@@ -79,9 +92,9 @@ class Answer:
         self._headers = headers or {}
         self._upstream = upstream
         self._toolbox = toolbox
-        self._first_token = first_token
+        self._measure, self._provider = measure, provider
         self._stages: list[Stage] = []
-        self._asked = 0.0
+        self._operation = Operation("", "")
         self._messages = list(request.messages)
         self._call_ids: set[str] = set()
         self._pending: tuple[Call, ...] = ()
@@ -110,8 +123,9 @@ class Answer:
         Raises UpstreamFailed.
         """
         body = self._body() | {"stream": True}
-        self._asked = time.monotonic()
-        self._chunks, self.limits = await self._upstream.open(body, retry=self.format.retry, headers=self._headers)
+        self._operation = operation = Operation(self._provider, self.request.model)
+        with self._measured(operation, ends=False):
+            self._chunks, self.limits = await self._upstream.open(body, retry=self.format.retry, headers=self._headers)
         return self._chunks
 
     async def whole(self) -> Whole:
@@ -120,7 +134,8 @@ class Answer:
         Raises UpstreamFailed. Cancelling it closes the upstream's connection.
         """
         if not self.request.own_tools:
-            return await self._upstream.complete(self._body(), headers=self._headers)
+            with self._measured(Operation(self._provider, self.request.model)):
+                return await self._upstream.complete(self._body(), headers=self._headers)
         async with aclosing(self):
             async for _ in self:
                 pass
@@ -160,26 +175,28 @@ class Answer:
     async def _run(self) -> AsyncGenerator[Item, None]:
         final = False
         while not final:
-            stage = Stage(len(self._stages) + 1, [*self.request.client_names, *self.request.own_tools], self._call_ids)
+            stage = Stage(len(self._stages) + 1, {*self.request.client_names, *self.request.own_tools}, self._call_ids)
             yield StageBegun(stage.number)
             stream = self._chunks or await self.open()
             self._stages.append(stage)
-            waiting = True
-            async for chunks in stream:
-                if waiting:
-                    waiting = False
-                    self._first_token(time.monotonic() - self._asked)
-                for chunk in chunks:
-                    for item in stage.add(chunk):
-                        yield item
-                if stage.size > CLAIM:
-                    self._claim(stage)
+            operation = self._operation
+            with self._measured(operation):
+                async for chunks in stream:
+                    operation.chunks += len(chunks)
+                    operation.first = operation.first or time.monotonic()
+                    for chunk in chunks:
+                        for item in stage.add(chunk):
+                            yield item
+                    if stage.size > CLAIM:
+                        self._claim(stage)
+                operation.last = time.monotonic()
+                operation.usage, operation.response_model = stage.usage, stage.head.get("model", "")
             self._claim(stage)
             await self._close_chunks()
             for item in stage.end():
                 yield item
             own = [call for call in stage.calls if self.request.answers(call.name)]
-            pending = [call for call in stage.calls if call not in own]
+            pending = [call for call in stage.calls if not self.request.answers(call.name)]
             run = own if self._may_run(stage, pending) else []
             if run:
                 async with aclosing(self._run_tools(stage, run)) as results:
@@ -192,6 +209,20 @@ class Answer:
             if final:
                 self._pending, self._finish_reason = tuple(pending), stage.finish_reason
             yield StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
+
+    @contextmanager
+    def _measured(self, operation: Operation, *, ends: bool = True) -> Iterator[None]:
+        """Measure a request to the model. ends: whether it ends with the block, or only if the block fails."""
+        operation.error = "cancelled"
+        try:
+            yield
+            operation.error = ""
+        except UpstreamFailed as failure:
+            operation.error = failure.code
+            raise
+        finally:
+            if ends or operation.error:
+                self._measure(operation)
 
     def _claim(self, stage: Stage) -> None:
         """Charge what a stage has grown by. Raises Full."""

@@ -6,7 +6,7 @@ and the outline of messages and tools. Everything else is passed on as it is, pa
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sidecar.conversations import MAX_KEY, Conversation
@@ -38,7 +38,8 @@ class Offer:
 class ChatRequest:
     """parameters: passed on. own_tools: names of the sidecar's. client_tools: objects. linger: seconds, None if not asked for.
 
-    stream: whether the client wants events. conversation: the one in which the answer runs.
+    stream: whether the client wants events. conversation: the one in which the answer runs. client_names: of the client's
+    functions.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -51,12 +52,11 @@ class ChatRequest:
     metadata: Any = None
     stream: bool = True
     conversation: Conversation | None = None
+    client_names: frozenset[str] = field(init=False)
 
-    @property
-    def client_names(self) -> list[str]:
-        """The names of the client's functions."""
+    def __post_init__(self) -> None:
         functions = [function for tool in self.client_tools if isinstance(function := tool.get("function"), dict)]
-        return [str(function.get("name")) for function in functions]
+        object.__setattr__(self, "client_names", frozenset(str(function.get("name")) for function in functions))
 
     def answers(self, name: str) -> bool:
         """Whether the sidecar answers a call of this name: also an unknown one, if the request has tools of the sidecar's."""

@@ -112,8 +112,8 @@ class Chat:
     def answer(self, service: Service, request: Request, format: ChatFormat, size: int) -> Answer:
         """The answer to a request whose body has `size` bytes. Raises Full."""
         request.charge.claim(size)  # the upstream's client keeps what it has sent until the answer has ended
-        observe = service.counts.first_token.observe
-        return Answer(format, self.upstream, self.toolbox, observe, trace(request), Charge(service.store.budget))
+        kept = Charge(service.store.budget)
+        return Answer(format, self.upstream, self.toolbox, service.counts.asked, trace(request), kept, self.upstream_name)
 
     def opening(self, service: Service, answer: Answer) -> Opening:
         """How the stream of an answer is opened."""

@@ -17,6 +17,7 @@ from handlers.chat.texts import joined
 from sidecar.functions import Function
 from sse.errors import Full, Problem, SourceFailed, describe
 from sse.threads import Threads
+from sse.wire.document import MAX_VALUES, values
 from sse.wire.payload import dumps
 
 logger = logging.getLogger("handlers.chat")
@@ -84,9 +85,11 @@ class Toolbox:
 
 def _parse(arguments: str) -> dict[str, Any]:
     try:
+        if values(arguments.encode("utf-8", "replace")) > MAX_VALUES:
+            raise ValueError(f"they have more than {MAX_VALUES} values")
         value = json.loads(arguments or "{}")
     except (ValueError, RecursionError) as error:
-        raise Problem(422, f"the arguments are not JSON: {error}") from None
+        raise Problem(422, f"the arguments are not JSON that can be used: {error}") from None
     if not isinstance(value, dict):
         raise Problem(422, "the arguments must be a JSON object")
     return value

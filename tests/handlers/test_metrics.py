@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import Sidestream
-from sidecar.counts import Histogram
+from sidecar.counts import MODELS, Histogram, Operation, Operations
 from sidecar.settings import Settings
 from sse.asgi import Message
 from sse.sender import Outcome
@@ -18,8 +18,10 @@ from sse.stream import State, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
 from tests.support.asgi import http_scope
+from tests.support.chatting import sidecar
 from tests.support.clock import block, idle
 from tests.support.streams import open_in
+from tests.support.upstream import chunk, error_reply, reply
 
 Samples = dict[tuple[str, ...], float]
 
@@ -41,13 +43,13 @@ def sidestream() -> Sidestream:
 
 
 async def test_names_have_our_prefix_and_counters_end_in_total(sidestream: Sidestream) -> None:
-    await ask(sidestream, "/stream?count=1")
+    await ask(sidestream, "/chat?prompt=hi")
     answer = await ask(sidestream, "/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     families = list(text_string_to_metric_families(answer.body.decode()))
     assert len(families) > 20
     for family in families:
-        assert family.name.startswith("sidestream_")
+        assert family.name.startswith(("sidestream_", "gen_ai_client_"))
         assert family.documentation
         assert not family.name.endswith(("_ms", "_kb", "_milliseconds"))
         if family.type == "counter":
@@ -157,6 +159,41 @@ async def test_the_time_to_the_first_token_is_measured_for_every_stage(sidestrea
     found = await scrape(sidestream)
     assert found["upstream_first_token_seconds_count",] == 2
     assert 0 <= found["upstream_first_token_seconds_sum",] < 1
+
+
+async def test_what_is_measured_of_models_has_opentelemetrys_names(sidestream: Sidestream) -> None:
+    await ask(sidestream, "/chat", method="POST", json={"prompt": "/tool calculate 1+2", "tools": ["calculate"], "model": "m"})
+    await ask(
+        sidestream, "/v1/chat/completions", method="POST", json={"messages": [{"role": "user", "content": "x"}], "model": "m"}
+    )
+    found = await scrape(sidestream)
+    labels = ("chat", "demo", "m", "demo")
+    assert found["gen_ai_client_operation_duration_seconds_count", "", *labels] == 2
+    assert found["gen_ai_client_operation_duration_seconds_count", "", "chat", "demo", "m", ""] == 1
+    assert found["gen_ai_client_operation_time_to_first_chunk_seconds_count", *labels] == 2
+    assert found["gen_ai_client_operation_time_per_output_chunk_seconds_count", *labels] > 2
+    assert found["gen_ai_client_token_usage_count", "chat", "demo", "m", "demo", "input"] == 2
+    assert found["gen_ai_client_token_usage_sum", "chat", "demo", "m", "demo", "output"] > 2
+
+
+async def test_a_request_to_a_model_that_fails_has_the_code_of_its_failure() -> None:
+    async with sidecar(error_reply(401, {"error": {"message": "no"}}), reply(chunk("a"))) as s:
+        for _ in range(2):
+            await s.post({"prompt": "x"})
+        found = await scrape(s.app)
+    labels = ("chat", "openai", "")
+    assert found["gen_ai_client_operation_duration_seconds_count", "refused", *labels, ""] == 1
+    assert found["gen_ai_client_operation_duration_seconds_count", "cut", *labels, ""] == 1
+    assert found["gen_ai_client_operation_time_to_first_chunk_seconds_count", *labels, ""] == 1
+
+
+def test_models_that_clients_make_up_are_not_told_apart_for_ever() -> None:
+    operations = Operations()
+    for number in range(2 * MODELS):
+        operations.observe(Operation("p", str(number)))
+    (histograms,) = (found for found in operations.histograms.values() if found)
+    assert len(histograms) == MODELS
+    assert {labels[2] for labels in histograms} > {"other", "0"}
 
 
 async def test_jobs_that_hold_a_thread_and_those_that_wait_are_counted() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.settings import PREFIX, Settings, from_environment
+from sidecar.settings import PREFIX, Settings, from_environment, warn_of_unknown
 
 GOOD: list[tuple[str, str, Any]] = [
     ("host", "0.0.0.0", "0.0.0.0"),
@@ -161,6 +161,11 @@ def test_nothing_set_means_the_defaults() -> None:
 
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert from_environment({variable(knob.name): " " for knob in fields(Settings)}) == Settings()
+
+
+def test_a_name_that_is_misspelt_is_said_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_unknown({"SIDESTREAM_KEPT": "1", "SIDESTREAM_TOKN": "s3cret", "SIDESTREAM_KEEP": "1", "HOME": "/"})
+    assert caplog.messages == [f"{name} is not a setting, and has no effect" for name in ("SIDESTREAM_KEPT", "SIDESTREAM_TOKN")]
 
 
 def test_other_variables_are_left_alone() -> None:

@@ -114,6 +114,7 @@ class Responses(ChatFormat):
         self._number = 0
         self._said: _Growing | None = None
         self._calls: dict[int, _Growing] = {}
+        self._call_ids = {said.get("call_id") for said in input}
         self._finish_reason: str | None = None
         self._usage: Any = None
         self.failure: SourceFailed | None = None
@@ -156,9 +157,9 @@ class Responses(ChatFormat):
                 return self._say(_REASONING if type(item) is items.Reasoning else _REFUSAL, text)
             case items.CallBegun(index, id, name):
                 ended = self._hush()
-                known = [*self.input, *self.output]
-                if any(said.get("call_id") == id for said in known):  # some servers use ids twice, and clients go by them
-                    id = f"{id}_{len(known)}"
+                if id in self._call_ids:  # some servers use ids twice, and clients go by them
+                    id = f"{id}_{len(self.input) + len(self.output)}"
+                self._call_ids.add(id)
                 added = self._add("function_call", call_id=id, name=name, arguments="")
                 self._calls[index] = self._growing(_CALL)
                 return [*ended, added]

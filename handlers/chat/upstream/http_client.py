@@ -11,6 +11,7 @@ from urllib.request import getproxies
 import anyio
 import httpx2
 
+from handlers.chat.upstream.decoded import decode
 from handlers.chat.upstream.failures import MAX_SAID
 from handlers.chat.upstream.transport import MAX_IDLE, Transport
 
@@ -46,6 +47,7 @@ async def tamed(response: httpx2.Response) -> None:
     if response.has_redirect_location and (other := _other_host(response)):
         response.headers[REDIRECT] = other
         del response.headers["location"]
+    decode(response)
     if not response.is_success:
         response.stream = _Bounded(response)
     for header, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):

@@ -4,7 +4,7 @@ In:  httpx2's request. Out: httpx2's response, or one of httpx2's TransportError
 That one reads an answer through h11, which takes 40 µs a chunk.
 
 Nothing waits for a connection: how many answers run at once is decided by the store, and a wait in here would be blamed on the
-upstream. Redirects, decoding and cookies are httpx2's, retries of what failed are the SDK's.
+upstream. Redirects and cookies are httpx2's, retries of what failed are the SDK's.
 
 Limit: HTTP/2 and proxies are left to httpx2's own transport (`client`); HEAD, CONNECT and bodies of unknown length to nobody,
 since the SDK sends none.
