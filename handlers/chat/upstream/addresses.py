@@ -54,7 +54,7 @@ async def first(attempts: Sequence[Attempt], delay: float = DELAY) -> socket.soc
                 if (failure := attempt.exception()) is None:
                     return attempt.result()
                 failures.append(failure)
-        raise failures[0]
+        raise OSError(*failures[0].args)  # not the same: it would refer to this frame, which refers to it
     finally:
         for attempt in running:
             attempt.add_done_callback(_close)

@@ -11,7 +11,7 @@ Limit: trailers are dropped, and of transfer codings `chunked` alone is undone (
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import httpx2
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -112,7 +112,7 @@ class Exchange(httpx2.AsyncByteStream):
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         # A parser for each response: a trailer that is left in it would become a header of the next one.
-        self._parser = HttpResponseParser(self)
+        self._parser: Any = HttpResponseParser(self)
         # RFC 9112: chunked wins over a length (6.3; the connection is not used again then), LF alone may end a line of the head
         # (2.2), and blanks may follow a chunk's size (7.1.1).
         self._parser.set_dangerous_leniencies(
@@ -125,7 +125,7 @@ class Exchange(httpx2.AsyncByteStream):
         self._until_close = False
         self._reusable = False
         self._paused = False
-        self._failure: Exception | None = None
+        self._failure: tuple[type[Exception], str] | None = None  # an error would refer to what refers to it
         self._waiter: asyncio.Future[None] | None = None
 
     # -- the reader's side
@@ -133,8 +133,6 @@ class Exchange(httpx2.AsyncByteStream):
     async def head(self) -> None:
         """Wait for the final status and its headers."""
         while not self.status:
-            if self._failure is not None:
-                raise self._failure
             await self._wait()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -143,13 +141,12 @@ class Exchange(httpx2.AsyncByteStream):
                 yield self._take()
             elif self._complete:
                 return
-            elif self._failure is not None:
-                raise self._failure
             else:
                 await self._wait()
 
     async def aclose(self) -> None:
         self._connection.leave(self, reusable=self._complete and self._reusable and not self._paused)
+        self._parser = None  # it refers back
 
     def _take(self) -> bytes:
         data = b"".join(self._parts)
@@ -161,11 +158,14 @@ class Exchange(httpx2.AsyncByteStream):
         return data
 
     async def _wait(self) -> None:
-        """Until something has come, or nothing can come any more."""
+        """Until something has come. Raises what has failed, if nothing can come any more."""
+        if self._failure is not None:
+            kind, message = self._failure
+            raise kind(message)
         self._waiter = self._loop.create_future()
         timer = None
         if self._timeout is not None:
-            timer = self._loop.call_later(self._timeout, self._fail, httpx2.ReadTimeout("nothing came in time"))
+            timer = self._loop.call_later(self._timeout, self._fail, httpx2.ReadTimeout, "nothing came in time")
         try:
             await self._waiter
         finally:
@@ -182,10 +182,10 @@ class Exchange(httpx2.AsyncByteStream):
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._fail(httpx2.RemoteProtocolError(f"this is no HTTP/1.1: {error}"))
+            self._fail(httpx2.RemoteProtocolError, f"this is no HTTP/1.1: {error}")
             return
         if self._without_body > MAX_HEAD:
-            self._fail(httpx2.RemoteProtocolError(f"over {MAX_HEAD} bytes of head, chunk extensions or trailers"))
+            self._fail(httpx2.RemoteProtocolError, f"over {MAX_HEAD} bytes of head, chunk extensions or trailers")
         elif self._size > READ and not self._paused:
             self._paused = True
             self._connection.pause_reading()
@@ -197,14 +197,14 @@ class Exchange(httpx2.AsyncByteStream):
             self._complete = True
             self._wake()
         elif error is not None:
-            self._fail(httpx2.ReadError(str(error)))
+            self._fail(httpx2.ReadError, str(error))
         else:
             when = "in the middle of its response" if self.begun else "without a response"
-            self._fail(httpx2.RemoteProtocolError(f"the server closed the connection {when}"))
+            self._fail(httpx2.RemoteProtocolError, f"the server closed the connection {when}")
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, kind: type[Exception], message: str) -> None:
         """The first failure counts. What came before it is still handed on, and a response that is whole stays so."""
-        self._failure = self._failure or error
+        self._failure = self._failure or (kind, message)
         self._connection.abort()
         self._wake()
 
