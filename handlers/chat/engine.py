@@ -103,7 +103,7 @@ class Answer:
         self._items = self._run()
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        return self
+        return self._items  # by itself: `__anext__` in between takes 0.1 µs an item
 
     def __anext__(self) -> Awaitable[Item]:
         return self._items.__anext__()

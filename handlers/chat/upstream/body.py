@@ -161,10 +161,8 @@ class Body:
 
 def _lone_lines(data: bytes) -> list[tuple[str, bytes]] | None:
     """The events, if each of them is a lone `data` line and nothing else is there."""
-    if not data.endswith(b"\n\n") or b"\r" in data:
+    if not data.startswith(b"data: ") or not data.endswith(b"\n\n") or b"\r" in data:
         return None
-    events = data[:-2].split(b"\n\n")
-    for event in events:
-        if not event.startswith(b"data: ") or b"\n" in event:
-            return None
-    return [("message", event[6:]) for event in events]
+    texts = data[6:-2].split(b"\n\ndata: ")
+    # Two LF for each text, and so none within: one look at them all takes a third of what a look at each does.
+    return [("message", text) for text in texts] if data.count(b"\n") == 2 * len(texts) else None
