@@ -376,8 +376,6 @@ class Redis:
             finally:
                 self._pubsub = None
 
-    # -- their parts
-
     def _running(self) -> list[Mirror]:
         return [mirror for mirror in self._mirrors.values() if mirror.state is State.RUNNING]
 
