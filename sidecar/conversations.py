@@ -5,11 +5,11 @@ In:  a key, and a request that would open a stream. Out: the stream that has the
     the conversation's stream     a request with its key
     none                          opens a stream
     runs                          409; the same request again joins it; with `replace` it is ended, and a stream is opened
-    has ended, and is held        opens a stream; the same run again (`run`) is told it once more
+    has ended, and is held        opens a stream; the same run again (`run`) gets the ended stream
 
-The backend holds the keys, so that one at a time holds for all processes; a key is forgotten with its stream. Keys can be
-guessed: whoever finds or stops a stream by one needs the token. The same key of another user, whom X-Forwarded-User names, is
-another conversation.
+The backend holds the keys, so that among all processes one stream at a time has a key. A key is forgotten with its stream. Keys
+can be guessed, and so a request that finds or stops a stream by one needs the token. If X-Forwarded-User names the user, the
+same key of two users means two conversations.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ MAX_KEY = 256
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """key: not empty. run: the caller's name for what it asks for, if it has one. replace: end what runs."""
+    """key: not empty. run: the caller's name for its request, if it has one. replace: whether to end the stream that runs."""
 
     key: str
     run: str = ""
@@ -34,7 +34,7 @@ class Conversation:
 
 
 def claim_of(request: Request, key: str) -> str:
-    """What the backend knows a conversation by."""
+    """The key of a conversation at the backend."""
     return digest("conversation", request.header(b"x-forwarded-user") or "", key)
 
 

@@ -1,7 +1,7 @@
-"""The connections to a Redis that may be away: who asks it, who waits for it, and whether it answers.
+"""The connections to a Redis that may not answer: those of requests, those of the backend's tasks, and whether it answers.
 
-In:  a URL, and work to be done with its clients. Out: its results; `Full` for a request that can't have them; tasks that begin
-their step again after any trouble.
+In:  a URL, and work to be done with its clients. Out: the results; `Full` for a request while Redis doesn't answer; tasks that
+repeat a step after an error.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ TASKS: Final = 4
 """Connections of the backend's own tasks: the subscription, the lease, the writer, the reader."""
 
 REQUESTS: Final = 8
-"""Connections of requests: who asks what Redis is needed for, together."""
+"""Connections that all requests share."""
 
 TIMEOUT: Final = 2.0
 """Seconds that one command may take."""
 
 REQUEST: Final = 5.0
-"""Seconds that a request waits for what it needs of Redis, while Redis answers."""
+"""Seconds that a request waits for its result, while Redis answers."""
 
 RETRY: Final = 0.25
 """Seconds between two attempts."""
@@ -42,19 +42,19 @@ TROUBLE: Final = (RedisError, OSError, TimeoutError)
 
 def client(url: str, connections: int) -> Client:
     patience = {"timeout": REQUEST, "socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
-    retry = Retry(NoBackoff(), 0)  # whether something is written twice is the backend's to decide
+    retry = Retry(NoBackoff(), 0)  # the backend decides whether a command may be sent twice
     options = {"retry": retry, "client_name": "sidestream", "protocol": 2, **patience}
     return Client.from_pool(BlockingConnectionPool.from_url(url, max_connections=connections, **options))
 
 
 class Connections:
-    """tasks, requests: clients for either. up: set while Redis answers. trouble: set by whoever finds that it doesn't.
+    """tasks, requests: the clients of each. up: set while Redis answers. trouble: set when a command has failed.
 
-    down: when that began, by the event loop's clock.
+    down: when Redis ceased to answer, by the event loop's clock.
     """
 
     def __init__(self, url: str) -> None:
-        """Raises ValueError for a URL that can't be used; the message doesn't hold it."""
+        """Raises ValueError for a URL that can't be used; the message doesn't contain it."""
         try:
             self.tasks, self.requests = client(url, TASKS), client(url, REQUESTS)
             self.tasks.connection_pool.make_connection()  # type: ignore[no-untyped-call]
@@ -66,7 +66,7 @@ class Connections:
         self._url = url
 
     def check(self) -> None:
-        """Ask once, and wait for the answer. Raises ValueError."""
+        """Raises ValueError unless Redis answers now."""
         try:
             with redis.Redis.from_url(self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT) as once:
                 once.ping()
@@ -79,7 +79,7 @@ class Connections:
                 await each.aclose(close_connection_pool=True)
 
     async def request(self, work: Awaitable[Any]) -> Any:
-        """What a request needs of Redis. At the start it waits for that to answer. Raises Full."""
+        """The result of a request's work. At the start of the process it waits until Redis answers. Raises Full."""
         try:
             async with asyncio.timeout(REQUEST if self.hopeful else 0):
                 if self.hopeful:
@@ -99,7 +99,7 @@ class Connections:
         return self.link.up or not self.link.errors
 
     async def again(self, step: Callable[[], Awaitable[None]], *, away: bool = False) -> None:
-        """Do it for ever. away: while Redis is away as well."""
+        """Repeat the step for ever. away: also while Redis doesn't answer."""
         while True:
             try:
                 if not away:
@@ -116,7 +116,7 @@ class Connections:
             await asyncio.sleep(RETRY)
 
     def reached(self) -> None:
-        """It answers."""
+        """Redis answers."""
         if not self.link.up:
             self.link.reconnects += self.link.reached
             self.link.up = self.link.reached = True

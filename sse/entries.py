@@ -1,8 +1,8 @@
-"""What stands in Redis: keys, entries, leases; and how a stream that runs here gets there and stays the same there.
+"""The contents of Redis (keys, entries, leases), and the copy there of a stream that runs here.
 
-In:  a stream and its log. Out: commands, most of them in a pipeline that `sse.redis` sends; what they are for stands there.
+In:  a stream and its log. Out: commands, most of them in a pipeline that `sse.redis` sends.
 
-Keys. One stream's are in one slot; everything that is looked up by name is a key of its own.
+Keys. Those of one stream are in one slot of a cluster. Everything that is looked up by name has a key of its own.
 
     sidestream:{<stream id>}            a Redis Stream: an entry <number>-0 for each event, its bytes in the field ""
     sidestream:{<stream id>}:opening    JSON: what a Mirror is built from, and which process runs the stream; never changed.
@@ -10,13 +10,13 @@ Keys. One stream's are in one slot; everything that is looked up by name is a ke
     sidestream:claim:<digest>           JSON: the stream that holds an idempotency or conversation key
     sidestream:{all}:processes          sorted set: processes, by when they last renewed their lease (ms, the clock of Redis)
     sidestream:{all}:streams            sorted set: stream ids, by when they were opened (s)
-    sidestream:{all}:ended              sorted set: stream ids, by when their keys expire (ms): who is due leaves both sets
-    sidestream:{all}:epoch              a random text: another one means that Redis has lost what it held
+    sidestream:{all}:ended              sorted set: stream ids, by when their keys expire (ms); an expired one leaves both sets
+    sidestream:{all}:epoch              a random text; if it has changed, Redis has lost its data
 
-Order. An id is in `streams` before it has keys, so that whatever there is can be found and buried. The entry 0-1 makes the
-stream key; nothing else can (NOMKSTREAM), so that nobody writes to what has expired. The terminal entry is `END`-0, the
-highest id there is: whoever writes it first has written it, Redis refuses everything after it, and its field `end` holds how
-the stream ended.
+Order. An id is in `streams` before its keys exist, so that every key can be found and removed. Only the entry 0-1 creates a
+stream's key. All other entries need an existing key (NOMKSTREAM), so that nothing is written to a stream that has expired. The
+terminal entry has the id `END`-0, the highest there is. The first process to write it decides how the stream ended, since Redis
+refuses every entry after it. Its field `end` holds that.
 """
 
 import time
@@ -37,7 +37,7 @@ BATCH: Final = 500
 """Events of one stream, written or read at once."""
 
 SHORTEST: Final = 5.0
-"""Seconds that a stream can be read after its end, at least: for those who were just reading."""
+"""Seconds for which a stream can be read after its end, at least, so that those who read it get to the end."""
 
 APPEND, CLOSE, NEWEST, CLAIM, RENEW = Path(__file__).with_name("redis.lua").read_text().split("\n------\n")
 PREFIX: Final = "sidestream:"
@@ -62,7 +62,7 @@ def claim_of(key: str) -> str:
 
 
 def held_by(stream_id: str) -> bytes:
-    """How the value of a key begins that this stream holds."""
+    """The beginning of a key's value, if this stream holds the key."""
     return dumps([stream_id])[:-1]
 
 
@@ -71,20 +71,20 @@ def channel_of(process: str) -> str:
 
 
 def hold(pipe: Pipeline, of: Mapping[str, Any], *options: Any) -> None:
-    """A stream, if it has a key, has it from now on, unless another one has. options: of SET."""
+    """Let a stream take the key that it has claimed, if any, unless another stream holds it. options: of SET."""
     if of["claim"]:
         value, replaces = dumps([of["id"], of["digest"]]), held_by(of["id"])
         pipe.eval(CLAIM, 1, claim_of(of["claim"]), value, replaces, *options)
 
 
 def document(opening: Opening) -> dict[str, Any]:
-    """What an opening says of the stream."""
+    """The members that an opening's key and the end of its stream have in common."""
     names = ("id", "identity", "metadata", "kind", "keep", "claim", "digest")
     return {name: getattr(opening, name) for name in names}
 
 
 def announce(pipe: Pipeline, opening: Opening, owner: str, key: str, created: float) -> None:
-    """The stream can be found from now on; said again where Redis has lost it."""
+    """Let the stream be found from now on; sent again when Redis has lost it."""
     said = {**document(opening), "owner": owner, "key": key, "created": created, "format": record(opening)}
     pipe.zadd(OPENED, {opening.id: created})
     pipe.set(opening_of(opening.id), dumps(said))
@@ -93,7 +93,7 @@ def announce(pipe: Pipeline, opening: Opening, owner: str, key: str, created: fl
 
 
 def bury(pipe: Pipeline, of: Mapping[str, Any], terminal: bytes, end: Mapping[str, Any]) -> None:
-    """The stream's end, and when its keys expire: not before everybody has read it."""
+    """Write the end of a stream. Its keys expire after its keep, and not before those who read it have the end."""
     shortest, stream_id = int(SHORTEST * 1000), of["id"]
     ms = max(int(of["keep"] * 1000), shortest)
     pipe.zadd(ENDED, {stream_id: int(time.time() * 1000) + ms})
@@ -102,7 +102,7 @@ def bury(pipe: Pipeline, of: Mapping[str, Any], terminal: bytes, end: Mapping[st
 
 
 def erase(pipe: Pipeline, stream_id: str, claim: str) -> None:
-    """It was announced, or has a key, and never began."""
+    """Remove a stream that was announced or has a key, and never began."""
     pipe.delete(key_of(stream_id), opening_of(stream_id))
     pipe.zrem(OPENED, stream_id)
     if claim:
@@ -110,7 +110,7 @@ def erase(pipe: Pipeline, stream_id: str, claim: str) -> None:
 
 
 async def delete(client: Client, stream_id: str, claim: str) -> None:
-    """Nobody finds an ended stream any more; who reads it comes to its end, soon after which nothing of it is left."""
+    """Let nobody find an ended stream any more. Those who read it get to its end; soon after that nothing of it is left."""
     pipe, ms = client.pipeline(transaction=False), int(SHORTEST * 1000)
     pipe.delete(opening_of(stream_id))
     pipe.pexpire(key_of(stream_id), ms)
@@ -122,14 +122,14 @@ async def delete(client: Client, stream_id: str, claim: str) -> None:
 
 
 def ask(pipe: Pipeline, stream_id: str) -> None:
-    """What it is, its oldest event, its two newest."""
+    """Read the stream's opening, its oldest event, and its two newest."""
     pipe.get(opening_of(stream_id))
     pipe.xrange(key_of(stream_id), "1-0", count=1)
     pipe.xrevrange(key_of(stream_id), min="1-0", count=2)
 
 
 async def renew(client: Client, process: str, lease: int) -> tuple[int, bytes, list[bytes]]:
-    """Renew a lease: ms since the last time or -1, the epoch, the processes whose lease has lapsed."""
+    """Renew a lease. Returns the ms since the last time (-1: never), the epoch, and the processes whose lease has lapsed."""
     command: Any = client.execute_command
     keys = (PROCESSES, OPENED, ENDED, EPOCH)
     age, epoch, lapsed = await command("EVAL", RENEW, len(keys), *keys, process, new_id(), channel_of(process), lease)
@@ -137,13 +137,13 @@ async def renew(client: Client, process: str, lease: int) -> tuple[int, bytes, l
 
 
 async def leave(client: Client, process: str) -> None:
-    """A process ends, and has ended its streams."""
+    """Remove the lease of a process that has ended its streams."""
     command: Any = client.execute_command
     await command("ZREM", PROCESSES, process)
 
 
 async def streams(client: Client) -> list[bytes]:
-    """The ids of all."""
+    """The ids of all streams."""
     command: Any = client.execute_command
     ids: list[bytes] = await command("ZRANGE", OPENED, 0, -1)
     return ids
@@ -158,11 +158,11 @@ class Owner(Protocol):
     def patient(self) -> bool: ...
 
     def write(self, replica: "Replica") -> None:
-        """There is something to write."""
+        """The replica has something to write."""
 
 
 class Replica:
-    """A stream that runs here, as Redis has it. position: the newest number there. done: its end is there, or can't be."""
+    """The copy in Redis of a stream that runs here. position: the newest number there. done: its end is there, or can't be."""
 
     offset = 0
 
@@ -191,7 +191,7 @@ class Replica:
         self._owner.write(self)
 
     def commands(self, pipe: Pipeline) -> int:
-        """What Redis lacks; the number that it has when that is written."""
+        """Write what Redis lacks. Returns the number of the newest event that it has then."""
         stream, log = self.stream, self.stream.log
         if not self.epoch:
             announce(pipe, stream.opening, self._owner.id, stream.key, stream.created)
@@ -211,12 +211,12 @@ class Replica:
         bury(pipe, document(stream.opening), terminal, end)
 
     def ending(self) -> Callable[[Pipeline], None]:
-        """What writes the end, whatever becomes of the log."""
+        """A function that writes the end, also after the log is gone."""
         _, [terminal] = self.stream.log.after(self.stream.log.last - 1, 1)
         return lambda pipe: self.close(pipe, terminal)
 
     def written(self, number: int, epoch: bytes) -> None:
-        """Redis has everything up to there."""
+        """Redis has all events up to `number`."""
         log, self.position, self.epoch = self.stream.log, number, self.epoch or epoch
         self.done = log.closed and number == log.last
         log.wake_producers()
@@ -224,12 +224,12 @@ class Replica:
             self.wake()
 
     def found(self, newest: int | None, epoch: bytes, *, forgotten: bool) -> None:
-        """What Redis has of it, now that it was asked: the number of the newest entry; None: nothing.
+        """Redis was asked for the stream. newest: the number of its newest entry there; None: there is none.
 
         forgotten: this process was away for so long that a stream that others have ended may have expired meanwhile.
         """
         if newest == END or (newest is None and self.epoch == epoch and (forgotten or self._expired)):
-            if not self.done:  # somebody has ended it, unless we have and weren't told
+            if not self.done:  # another process has ended it; or this one has, and was not told of its success
                 self.done = True
                 self.stream.end(Trigger.SOURCE_FAILED, SourceFailed(*LOST, retryable=True))
         elif newest is None:

@@ -1,11 +1,12 @@
-"""What processes ask each other: a stream is asked for something where it runs, from wherever somebody wants it.
+"""Questions between processes: a request at one of them asks something of a stream that another one runs.
 
 In:  questions for streams that run elsewhere, and messages that other processes have sent. Out: answers, and messages to send.
-A question has a number, and is sent again and again until it is answered or its stream has ended; a process answers a number
-once, and says the same again to whoever has not heard it. Asked for a result, which may be large, it keeps no answer.
+A question has a number, and is sent again until it is answered or its stream has ended. A process does what a question asks
+once. It keeps its answer, and repeats it if the question comes again; a result, which may be large, is not kept but made anew.
 
     {"from", "number", "stream", "what", "args"}     a question        {"to", "value"}, {"to", "problem"}    its answer
     {"left"}                                         this stream is not watched any more where the message comes from
+    {"deleted"}                                      this stream was deleted
 """
 
 import asyncio
@@ -23,20 +24,20 @@ from sse.stream import State
 logger = logging.getLogger("sse")
 
 AGAIN: Final = 1.0
-"""Seconds until a question that was heard is asked again; and those that a process takes to leave a channel."""
+"""Seconds until a question that was received is sent again. A process takes no longer to leave a channel."""
 
 UNHEARD: Final = 0.25
-"""Seconds until one that nobody heard is asked again."""
+"""Seconds until a question that nobody received is sent again."""
 
 PATIENCE: Final = 10.0
-"""Seconds that it may go unheard: longer than others need to find out that a process is gone."""
+"""Seconds for which nobody may receive a question: longer than it takes to find out that a process is gone."""
 
 ANSWERS: Final = 4096
-"""Answers that are kept for those who ask again."""
+"""Answers that are kept, in case a question comes again."""
 
 
 class Questions:
-    """process: our own. publish: sends at once, and tells whether that was heard. say: sends after the events before it."""
+    """process: this one. publish: sends at once, and returns whether it was received. say: sends after the events before it."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Questions:
         self._numbers = count(1)
 
     async def ask(self, mirror: Mirror, what: str, args: Sequence[Any]) -> Any:
-        """The answer; where the stream ends without one, what is known of it. Raises Full, Problem."""
+        """The answer. If the stream ends before there is one, what this process knows of it. Raises Full, Problem."""
         number, unheard = next(self._numbers), 0.0
         question = {"from": self._process, "number": number, "stream": mirror.id, "what": what, "args": args}
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -72,7 +73,7 @@ class Questions:
         return said["value"]
 
     def hear(self, message: Mapping[str, Any], store: Store) -> None:
-        """What another process says to this one, whose streams are in `store`."""
+        """Take a message of another process. store: the streams of this one."""
         if "left" in message:
             if (stream := store.streams.get(message["left"])) is not None and not stream.elsewhere:
                 stream.wait(AGAIN)
@@ -86,7 +87,7 @@ class Questions:
             asked = (message["from"], message["number"])
             if (task := self.answers.get(asked)) is None:
                 self.answers[asked] = asyncio.create_task(self._answer(message, store))
-            elif task.done():  # it was not heard
+            elif task.done():  # its answer was not received
                 self._say(message["from"], task.result())
             while len(self.answers) > ANSWERS:
                 self.answers.popitem(last=False)
