@@ -68,8 +68,8 @@ class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
     format: of the client that asks. headers: sent with every request. measure: called with each request that has ended;
-    provider: whose they are. limits: what the upstream says of its limits, as headers, once it has been asked. kept: the memory of
-    what `result` and the format keep, which raises Full when there is no room for more.
+    provider: whose they are. limits: what the upstream says of its limits, as headers, once it has been asked. kept: the memory
+    of what `result` and the format keep, which raises Full when there is no room for more.
     """
 
     def __init__(
