@@ -4,6 +4,7 @@ Skipped where this machine can't run containers, which deploy/build finds out (s
 that the Containerfile names: only its name and what it is made of (Debian, Python 3.13) are the same.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -12,12 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.nginx import free_ports
+from tests.support.redis import redis_server
 from tests.support.require import missing, require
+from tests.support.servers import sidecar
+from tests.support.sockets import Client, Cut, fetch
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
@@ -84,6 +89,25 @@ def test_the_result_has_no_compiler_no_cache_and_no_root(figures: dict[str, str]
     assert user == "10001"
     assert sources == compiled, "some module is compiled at each start"
     assert [name for name in contents if name != "__pycache__"] == ["app.py", "handlers", "sidecar", "sse"]
+
+
+async def test_it_has_what_a_store_needs(container: Callable[..., str], tmp_path: Path) -> None:
+    """The extra `redis`: what a container runs is watched at a process beside it."""
+    [port] = free_ports(1)
+    async with redis_server(tmp_path) as redis, sidecar(SIDESTREAM_STORE=redis.url) as beside:
+        settings = {"HOST": "127.0.0.1", "PORT": port, "TOKEN": "off", "STORE": redis.url}
+        name = container(*[word for key, value in settings.items() for word in ("--env", f"SIDESTREAM_{key}={value}")])
+        assert podman("start", name).returncode == 0
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(OSError, Cut):
+                    status, answer = await fetch(port, "/jobs", method="POST")
+                    break
+                await asyncio.sleep(0.05)
+        assert status == 202, answer
+        async with Client(beside.port) as client:
+            events = await (await client.get(f"/streams/{json.loads(answer)['job_id']}")).events()
+        assert events[-1].data == "[DONE]"
 
 
 def test_a_sigterm_right_after_the_start_ends_it(container: Callable[..., str]) -> None:

@@ -176,6 +176,31 @@ async def test_cut_at_every_event_and_resumed_at_another_process_each_time(redis
             assert complaints(server.stderr) == []
 
 
+async def test_a_chat_that_comes_back_to_another_process_has_its_answer_from_the_beginning(redis: RedisServer) -> None:
+    """As useChat does: it knows of no last event ID. The connection breaks after one event, then after two, and so on."""
+    chunks, gate = [upstream.chunk(f"{n} ü ") for n in range(20)], asyncio.Event()
+    script = upstream.reply(*chunks, gate, upstream.finish(), upstream.DONE)
+    async with (
+        upstream.serve(script) as model,
+        processes(redis, 3, OPENAI_BASE_URL=model.url, OPENAI_API_KEY="x", SIDESTREAM_MODEL="test") as servers,
+    ):
+        status, _ = await fetch(
+            servers[0].port, "/ui/chat", method="POST", headers={**JSON, **STATE}, body=json.dumps(UI).encode()
+        )
+        assert status == 202
+        said: list[list[MessageEvent]] = []
+        for count, server in zip(range(1, 24), cycle(servers), strict=False):
+            async with Client(server.port) as client:
+                answer = await client.get("/ui/chat/c1/stream")
+                said.append([await answer.event() for _ in range(count)])
+        async with Client(servers[1].port) as client:
+            answer = await client.get("/ui/chat/c1/stream")
+            gate.set()
+            whole = await answer.events()
+        assert all(events == whole[: len(events)] for events in said)
+        assert (whole[-1].data, len(model.requests)) == ("[DONE]", 1)
+
+
 async def test_watchers_at_three_processes_see_the_same(redis: RedisServer) -> None:
     async with processes(redis, 3) as servers:
         job = await open_job(servers[0].port, count=200, interval=0.005)
