@@ -110,7 +110,8 @@ class Connections:
                 self._failed(error)
                 if isinstance(error, ReadOnlyError):  # it was the primary: the address leads to another one now
                     for each in (self.tasks, self.requests):
-                        await each.connection_pool.disconnect()
+                        with suppress(*TROUBLE):
+                            await each.connection_pool.disconnect()
             except Exception:
                 logger.exception("a defect of the backend")
             await asyncio.sleep(RETRY)
