@@ -111,7 +111,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.crowd": 87,
     "sse.timers": 34,
     "sse.wire.document": 49,
-    "handlers.chat.samples": 55,
+    "handlers.chat.samples": 49,
     "handlers.page.front": 41,
     "handlers.page.lab": 68,
     "handlers.page.lessons": 22,

@@ -7,6 +7,7 @@ the engine, when it is first asked for, and no upstream is asked. The formats di
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from handlers.chat.engine import Answer
@@ -54,24 +55,16 @@ class Samples:
         kind = self.formats.get(request.params["name"])
         if kind is None:
             raise Problem(404, f"There is no such format; there are {', '.join(self.formats)}.")
-        source = _again(self._items or await self._record())
-        return answers.private(service, request, Opening(source, self.made(kind)))
+        if not self._items:
+            self._items = [item async for item in Answer(self.made(Plain), DemoUpstream(0), self._toolbox)]
+        return answers.private(service, request, Opening(_again(self._items), self.made(kind)))
 
     def made(self, kind: type[ChatFormat]) -> ChatFormat:
-        """The format, of the body that asks for it. Raises Problem where it understands none of them."""
-        refused = None
+        """The format, made of the first body that it understands. Raises Problem 404 if there is none."""
         for body in BODIES:
-            try:
+            with suppress(Problem):
                 return kind(body, self._offer)
-            except Problem as problem:
-                refused = problem
-        assert refused is not None
-        raise refused
-
-    async def _record(self) -> list[Item]:
-        items = [item async for item in Answer(self.made(Plain), DemoUpstream(0), self._toolbox)]
-        self._items = items
-        return items
+        raise Problem(404, f"There is no sample in the format {kind.name}.")
 
 
 async def _again(items: Sequence[Item]) -> AsyncIterator[Item]:
