@@ -21,7 +21,8 @@ What else this changes in uvicorn, and why:
     Upgrade         is ignored (RFC 9110, 7.8): uvicorn logs advice, and loses the body, which Java's HttpClient sends with it
     HTTP/1.0        gets no chunks (7.1): an answer without a length ends with the connection (6.3)
     event streams   can abort a connection whose client has stalled: uvicorn would wait for its flush for ever. No request may
-                    follow one whose stream is open: uvicorn would stop reading, and so would not see the disconnect
+                    follow one whose stream is open: uvicorn would stop reading, and so would not see the disconnect. Many
+                    clients get a chunk that is framed once (`sse.crowd`)
 
 Limit: a target in absolute form is served by its path, and the Host header counts instead of the target's host (3.2.2).
 """
@@ -201,8 +202,20 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
-        cycle.scope["extensions"] = {CONNECTION: {"open": self._open, "abort": self._abort}}
-        super()._start_asgi_task(cycle, partial(self._unframed, app) if cycle.scope["http_version"] == "1.0" else app)
+        own: dict[Any, Any] = {"open": self._open, "abort": self._abort}
+        cycle.scope["extensions"] = {CONNECTION: own}
+        if cycle.scope["http_version"] == "1.0":
+            app = partial(self._unframed, app)
+        else:
+            own["write"] = self._write
+        super()._start_asgi_task(cycle, app)
+
+    def _write(self, chunk: bytes) -> bool:
+        """Write a chunk of an answer that has begun and goes on. Whatever else there is to know about it, `send` does."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(chunk)
+        return True
 
     def _open(self) -> None:
         """An event stream begins."""

@@ -19,7 +19,12 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
 CONNECTION = "sidestream.connection"
-"""The scope extension of our own server: {"open": called when an event stream begins, "abort": drops the connection}.
+"""The scope extension of our own server:
+
+    open     called when an event stream begins
+    abort    drops the connection
+    write    (chunk: bytes) -> bool: writes one chunk of the body, with its size, as RFC 9112, 7.1 frames it. False: it was not
+             written, since the client is slow or gone; `send` knows which. Missing where the body has no chunks (HTTP/1.0)
 
 Its presence also says that no middleware wraps the server's `send`, so that events may be sent at once (`eager`).
 """

@@ -1,16 +1,18 @@
 """The crowd: the watchers of one log that have taken all of its events. They stand at one position, and get one message.
 
-In:  the log wakes the crowd when there is more. Out: one body message, given to every member's `send` in one pass, in the turn
-of the event loop in which the log woke it. A member that can't take it at once leaves, and follows by itself (`sender`) until
-it has caught up. What is sent, and when, is noted once for all of them; one timer serves their heartbeats.
+In:  the log wakes the crowd when there is more. Out: one body message, given to every member in one pass, in the turn of the
+event loop in which the log woke it. A member that can't take it at once leaves, and follows by itself (`sender`) until it has
+caught up. What is sent, and when, is noted once for all of them; one timer serves their heartbeats.
 
-With 1,000 watchers an event takes 11 µs of processor time for each; it takes 18 µs where each takes it from the log by itself.
+Our own server writes a chunk that is framed once for all (`asgi.CONNECTION`). Where it doesn't, or would have to wait, the
+message goes to the member's `send`, which is stepped without a coroutine around it (`eager`).
 
-Only a server's own `send` is called like this (`eager`).
+With 1,000 watchers an event takes 8.8 µs of processor time for each, and 11.2 µs by `send`; 15.8 µs where each has a position of
+its own, and takes the event from the log.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from sse.asgi import Message, Send
@@ -21,9 +23,14 @@ from sse.wire.encoder import HEARTBEAT
 
 
 class Member(Protocol):
-    """A connection that can stand in a crowd. position: the number of the last event that it has taken."""
+    """A connection that can stand in a crowd. position: the number of the last event that it has taken.
+
+    write: writes a framed chunk, if it can be written now. None: only `send` does.
+    """
 
     position: int
+    send: Send
+    write: Callable[[bytes], bool] | None
 
     def let_go(self, message: Message, pending: Awaitable[None]) -> None:
         """It has left, and `message` is on its way to it: `pending` is what remains of its `send`."""
@@ -47,11 +54,11 @@ class Crowd:
         self.sent = 0
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._members: dict[Member, Send] = {}
+        self._members: dict[Member, None] = {}
         self._timers = timers
         self._gathering = False  # something was given out in this turn of the loop; what follows in it travels together
 
-    def join(self, member: Member, send: Send, heartbeat: float) -> bool:
+    def join(self, member: Member, heartbeat: float) -> bool:
         """Let `member` stand here, if it has taken everything, and if the crowd has too and its heartbeat is the same."""
         last = self._log.last
         if member.position != last:
@@ -64,7 +71,7 @@ class Crowd:
             self._beat.begin(self)
         elif self.position != last or self.heartbeat != heartbeat:
             return False
-        self._members[member] = send
+        self._members[member] = None
         return True
 
     def leave(self, member: Member) -> None:
@@ -85,7 +92,7 @@ class Crowd:
                 member.wake()
             return
         complete = self._log.closed and self.position == self._log.last
-        self._give({"type": "http.response.body", "body": body, "more_body": not complete}, len(body))
+        self._give(body, more=not complete)
         if complete:
             for member in list(self._members):
                 self.leave(member)
@@ -99,11 +106,15 @@ class Crowd:
         if self._members and self._log.ready(self):
             self.wake()
 
-    def _give(self, message: Message, size: int) -> None:
+    def _give(self, body: bytes, *, more: bool) -> None:
         """One pass over the members."""
+        message: Message = {"type": "http.response.body", "body": body, "more_body": more}
+        chunk = b"%x\r\n%b\r\n" % (len(body), body)
         late: list[tuple[Member, Awaitable[None]]] = []
-        for member, send in self._members.items():
-            work: Any = send(message)
+        for member in self._members:
+            if more and (write := member.write) is not None and write(chunk):
+                continue
+            work: Any = member.send(message)
             try:
                 waiting = work.send(None)
             except StopIteration:
@@ -116,10 +127,10 @@ class Crowd:
             self.leave(member)
             member.let_go(message, pending)
         if self._members:
-            self.sent += size
+            self.sent += len(body)
             self._beat.begin(self)
 
     def time_is_up(self) -> None:
         """Nothing was given out for the interval of the heartbeat."""
         if not self.offset:  # between two slices of an event; the next one is on its way
-            self._give({"type": "http.response.body", "body": HEARTBEAT, "more_body": True}, len(HEARTBEAT))
+            self._give(HEARTBEAT, more=True)

@@ -16,7 +16,7 @@ caught up. One wait at a time serves it while it is by itself: for the heartbeat
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -95,9 +95,19 @@ class Sender:
     """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
     __slots__ = ("_at_once", "_attendance", "_before", "_begin", "_crowd", "_dropped", "_loop", "_outcome", "_pace", "_pending",
-                 "_position", "_send", "_sender", "_sent", "_timers", "offset", "send_time", "stream")  # fmt: skip
+                 "_position", "_sender", "_sent", "_timers", "offset", "send", "send_time", "stream", "write")  # fmt: skip
 
-    def __init__(self, stream: Followed, position: int, send: Send, pace: Pace, *, at_once: bool = False) -> None:
+    def __init__(
+        self,
+        stream: Followed,
+        position: int,
+        send: Send,
+        pace: Pace,
+        *,
+        at_once: bool = False,
+        write: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """at_once: whether `send` may be called in the turn in which an event is appended (`eager`). write: as a `Member`'s."""
         self.stream = stream
         self.offset = 0
         self.send_time = 0.0
@@ -105,7 +115,8 @@ class Sender:
         self._sent = 0
         self._crowd: Crowd | None = None  # where it stands
         self._before = 0  # what the crowd had been sent when this one joined
-        self._send = send
+        self.send = send
+        self.write = write
         self._at_once = at_once
         self._pace = pace
         self._timers = stream.timers
@@ -170,7 +181,7 @@ class Sender:
     def _rest(self) -> None:
         """Everything was sent that there is for now: wait for more in the crowd, or else by itself."""
         crowd = self.stream.crowd if self._at_once and not self._dropped else None
-        if crowd is not None and crowd.join(self, self._send, self._pace.heartbeat):
+        if crowd is not None and crowd.join(self, self._pace.heartbeat):
             self._crowd, self._before = crowd, crowd.sent
             return
         self._timers[self._pace.heartbeat].begin(self)
@@ -248,7 +259,7 @@ class Sender:
         begin = self._loop.time()
         self._pending = True
         self._timers[self._pace.send_timeout].begin(self)
-        await (pending or self._send(message))
+        await (pending or self.send(message))
         self._timers[self._pace.send_timeout].end(self)
         self._pending = False
         self.send_time += self._loop.time() - begin

@@ -43,7 +43,9 @@ class EventStream:
 
     async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
         connection = request.scope.get("extensions", {}).get(CONNECTION, {})
-        self.sender = sender = Sender(self.stream, self.position, send, self.pace, at_once=bool(connection))
+        self.sender = sender = Sender(
+            self.stream, self.position, send, self.pace, at_once=bool(connection), write=connection.get("write")
+        )
         self.outcome = Outcome.DROPPED
         if "open" in connection:
             connection["open"]()

@@ -16,7 +16,7 @@ from app import Sidestream
 from sidecar import connection
 from sidecar.connection import MAX_HEAD, MAX_PIPELINED, MAX_REST, MAX_TARGET
 from sidecar.settings import Settings
-from sse.asgi import Receive, Scope, Send, lifespan
+from sse.asgi import CONNECTION, Receive, Scope, Send, lifespan
 from sse.errors import Disconnected
 from sse.http import Request, json_response
 from tests.support.app import serving
@@ -91,6 +91,47 @@ async def begun(client: Client, request: bytes) -> None:
     if request:
         answer = await client.answer()
         await (answer.event() if request.startswith(STREAM) else answer.whole())
+
+
+# -- chunks that are framed once for all watchers
+
+
+class Watched(Sidestream):
+    """chunks: whether the server offers to write chunks. written: how many of them it has."""
+
+    def __init__(self, *, chunks: bool) -> None:
+        super().__init__(SETTINGS)
+        self.chunks = chunks
+        self.written = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            own = scope["extensions"][CONNECTION]
+            write = own.pop("write")
+
+            def counted(chunk: bytes) -> bool:
+                self.written += 1
+                return bool(write(chunk))
+
+            if self.chunks:
+                own["write"] = counted
+        await super().__call__(scope, receive, send)
+
+
+async def test_the_bytes_on_the_wire_are_the_same_where_the_server_writes_chunks() -> None:
+    received = []
+    for chunks in (True, False):
+        app = Watched(chunks=chunks)
+        async with serving(app, SETTINGS) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /stream?count=30&interval=0.001 HTTP/1.1\r\n" + HOST + b"X-Request-ID: a\r\n\r\n")
+            answer = await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
+        assert (app.written > 25) is chunks
+        head, _, body = re.sub(rb'"stream":"[^"]{22}"', b"", answer).partition(b"\r\n\r\n")
+        received.append((re.sub(rb"\r\ndate: [^\r]*", b"", head), body))
+
+    assert received[0] == received[1]
 
 
 # -- the limits of a head

@@ -1,4 +1,7 @@
-"""Watchers that have taken everything get one message, in one pass; one that can't take it at once costs the others nothing."""
+"""Watchers that have taken everything get one message, in one pass; one that can't take it at once costs the others nothing.
+
+Each test runs twice: the message goes to the server's `send`, or as one framed chunk to its `write`.
+"""
 
 import asyncio
 import logging
@@ -17,6 +20,11 @@ from tests.support.streams import Client, data, emit, published, stream_of
 pytestmark = pytest.mark.virtual_time
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["send", "write"])
+def chunks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(Client, "chunks", request.param)
+
+
 async def watching(stream: Stream, *clients: Client) -> list[asyncio.Task[None]]:
     """The tasks of clients that watch and have taken everything."""
     tasks = [client.watch(stream) for client in clients]
@@ -31,7 +39,8 @@ async def test_an_event_is_one_message_for_all_and_goes_out_in_the_turn_in_which
     emit(stream, "a")
 
     assert [client.bodies[-1] for client in clients] == [b'id: s.1\ndata: "a"\n\n'] * 3
-    assert len({id(client.sent[-1]) for client in clients}) == 1
+    assert len({id(client.written[-1] if client.written else client.sent[-1]) for client in clients}) == 1
+    assert all(bool(client.written) == Client.chunks for client in clients)
     stream.end(Trigger.SOURCE_ENDED)
     await asyncio.gather(*tasks)
     assert [client.outcomes for client in clients] == [[Outcome.COMPLETE]] * 3
@@ -67,7 +76,7 @@ async def test_one_that_cannot_take_it_at_once_leaves_catches_up_and_is_back() -
     await idle()
     assert slow.bodies[1:] == [b"id: s.1\ndata: 0\n\n", b"id: s.2\ndata: 1\n\nid: s.3\ndata: 2\n\n"]
     emit(stream, 3)
-    assert slow.sent[-1] is clients[0].sent[-1]
+    assert slow.sent[-1] == clients[0].sent[-1]
 
     stream.end(Trigger.SOURCE_ENDED)
     await asyncio.gather(*tasks)
@@ -107,7 +116,7 @@ async def test_the_heartbeat_of_all_comes_when_nothing_was_sent_for_the_interval
     assert b":\n" not in first.bodies + late.bodies
 
     await asyncio.sleep(0.5)
-    assert first.sent[-1] is late.sent[-1]
+    assert first.sent[-1] == late.sent[-1]
     assert late.bodies[-1] == b":\n"
     await asyncio.sleep(15)
     assert late.bodies[-2:] == [b":\n"] * 2
@@ -158,6 +167,11 @@ async def test_a_send_that_fails_is_not_felt_by_the_others(error: Exception, out
 
 async def test_one_that_leaves_while_an_event_is_given_out_costs_the_others_nothing() -> None:
     class Leaving(Client):
+        def write(self, chunk: bytes) -> bool:
+            if b"leave" in chunk:
+                self.disconnect()
+            return super().write(chunk)
+
         async def send(self, message: Message) -> None:
             if b"leave" in message.get("body", b""):
                 self.disconnect()
@@ -272,6 +286,12 @@ async def test_a_large_event_goes_out_in_slices_and_one_that_leaves_in_the_middl
             await super().send(message)
             if len(message.get("body", b"")) == GATHER:
                 self.stop_reading()
+
+        def write(self, chunk: bytes) -> bool:
+            written = super().write(chunk)
+            if len(self.bodies[-1]) == GATHER:
+                self.stop_reading()
+            return written
 
     stream, reader, slow = published(), Client(), Slow()
     tasks = await watching(stream, reader, slow)

@@ -90,6 +90,10 @@ class Connection:
     def disconnect(self) -> None:
         self.gone.set()
 
+    @property
+    def reading(self) -> bool:
+        return self._reading.is_set()
+
     def stop_reading(self) -> None:
         """From now on `send` waits, as for a client whose window is full."""
         self._reading.clear()

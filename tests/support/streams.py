@@ -124,9 +124,11 @@ def emit(stream: Stream, *items: Any) -> None:
 class Client(Connection):
     """A client that watches a stream over one connection.
 
-    watchers: what followed the stream for it. outcomes: how its connection ended. opened, aborted: when the server was told to
-    count it, and to drop it.
+    chunks: whether our server writes chunks itself; written: those. watchers: what followed the stream for it. outcomes: how
+    its connection ended. opened, aborted: when the server was told to count it, and to drop it.
     """
+
+    chunks = False
 
     def __init__(self, **watching: Any) -> None:
         super().__init__()
@@ -134,17 +136,33 @@ class Client(Connection):
         self.outcomes: list[Outcome] = []
         self.aborted: list[float] = []
         self.opened: list[float] = []
+        self.written: list[bytes] = []
         self.watching = {"pace": PACE, **watching}
 
     def watch(self, stream: Stream, *, ours: bool = True) -> asyncio.Task[None]:
         """ours: the server is our own, not any other that speaks ASGI."""
-        own = {"open": lambda: self.opened.append(now()), "abort": lambda: self.aborted.append(now())}
+        own: dict[str, Any] = {"open": lambda: self.opened.append(now()), "abort": lambda: self.aborted.append(now())}
+        if self.chunks:
+            own["write"] = self.write
         request = Request(http_scope(extensions={CONNECTION: own} if ours else None), self.receive)
         watching = dict(self.watching)
         after, from_now = watching.pop("after", None), watching.pop("from_now", False)
         position = stream.position(from_now) if after is None else after
         response = EventStream(stream, position, **{"newcomer": after is None, **watching})
         return asyncio.create_task(self._watch(response, request))
+
+    def write(self, chunk: bytes) -> bool:
+        """As our server does: one chunk, unless the client doesn't read, or is gone."""
+        if not self.reading or self.raises is not None or self.gone.is_set():
+            return False
+        size, _, rest = chunk.partition(b"\r\n")
+        body = rest.removesuffix(b"\r\n")
+        assert rest == body + b"\r\n"
+        assert int(size, 16) == len(body)
+        self.written.append(chunk)
+        self.sent.append({"type": "http.response.body", "body": body, "more_body": True})
+        self.arrived.put_nowait(None)
+        return True
 
     async def _watch(self, response: EventStream, request: Request) -> None:
         try:
