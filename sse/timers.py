@@ -38,6 +38,16 @@ class Waits:
         """It waits no more. The timer is left as it is: it will find what is due next."""
         self._due.pop(waiting, None)
 
+    @property
+    def idle(self) -> bool:
+        return not self._due
+
+    def close(self) -> None:
+        """Nobody waits. Whoever begins to afterwards is served all the same."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _tick(self) -> None:
         now, over = self._loop.time(), []
         self._timer = None
@@ -53,8 +63,15 @@ class Waits:
 
 
 class Timers(dict[float, Waits]):
-    """The waits of one event loop, by their seconds."""
+    """The waits of one event loop, by their seconds. Clients can choose these: lengths that nobody waits for are forgotten."""
+
+    _many = 32
+    """How many lengths there may be before those are looked for."""
 
     def __missing__(self, seconds: float) -> Waits:
+        if len(self) >= self._many:
+            for length in [length for length, waits in self.items() if waits.idle]:
+                self.pop(length).close()
+            self._many = 2 * len(self) + 32
         waits = self[seconds] = Waits(seconds)
         return waits

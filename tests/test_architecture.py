@@ -109,7 +109,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.accept": 13,
     "sse.budget": 48,
     "sse.crowd": 93,
-    "sse.timers": 34,
+    "sse.timers": 46,
     "sse.wire.document": 49,
     "handlers.chat.samples": 49,
     "handlers.page.front": 41,

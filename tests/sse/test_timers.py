@@ -115,3 +115,27 @@ async def test_a_thousand_waits_need_one_timer(monkeypatch: pytest.MonkeyPatch) 
     await asyncio.sleep(2)
 
     assert {tuple(each.ended) for each in waiting} == {(1,)}
+
+
+async def test_lengths_that_nobody_waits_for_are_forgotten_with_their_timers() -> None:
+    timers, one, other = Timers(), Waiting(), Waiting()
+    timers[5].begin(one)
+    for length in range(1000, 11000):
+        timers[length].begin(other)
+        timers[length].end(other)
+    assert len(timers) < 100
+    assert timers[5] is timers[5]
+    await asyncio.sleep(20000)
+
+    assert (one.ended, other.ended) == ([5], [])
+
+
+async def test_waits_that_were_forgotten_serve_whoever_kept_them() -> None:
+    timers, one = Timers(), Waiting()
+    kept = timers[5]
+    for length in range(1000, 1100):
+        timers[length].idle  # noqa: B018  # looking one up makes it
+    kept.begin(one)
+    await asyncio.sleep(10)
+
+    assert one.ended == [5]
