@@ -94,7 +94,7 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.upstream.body": 111,
     "handlers.chat.upstream.environment": 36,
     "handlers.chat.upstream.models": 22,
-    "handlers.chat.upstream.transport": 84,
+    "handlers.chat.upstream.transport": 91,
     "handlers.chat.upstream.whole": 13,
     "handlers.chat.upstream.addresses": 52,
     "handlers.chat.upstream.connection": 165,

@@ -28,8 +28,10 @@ LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=MA
 """As many connections as there are answers; those that are kept for the next ones, as many as the SDK keeps."""
 
 
-def create() -> httpx2.AsyncClient:
-    """Proxies and certificates come from the environment, as httpx2 reads it. Raises what httpx2 raises if it can't use them.
+def create(base_url: str) -> httpx2.AsyncClient:
+    """base_url: of the upstream. Proxies and certificates come from the environment, as httpx2 reads it.
+
+    Raises what httpx2 raises if it can't use them.
 
     Limit: with any proxy set, answers from an upstream that NO_PROXY names come through httpx2's transport too: only httpx2
     knows how it reads that variable.
@@ -38,7 +40,7 @@ def create() -> httpx2.AsyncClient:
 
     options: dict[str, Any] = {"limits": LIMITS, "event_hooks": {"response": [tamed]}}
     if not any(getproxies().get(scheme) for scheme in ("http", "https", "all")):
-        options["transport"] = Transport()
+        options["transport"] = Transport(tls=not base_url.startswith("http:"))
     return DefaultAsyncHttpxClient(**options)
 
 

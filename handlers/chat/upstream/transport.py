@@ -12,6 +12,7 @@ since the SDK sends none.
 
 import asyncio
 import re
+import ssl
 from typing import Any, Final
 
 import httpx2
@@ -34,10 +35,10 @@ _HEADER: Final = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]+: [^\x00-\x08\x0a-\x1f\x7f
 class Transport(httpx2.AsyncBaseTransport):
     """Certificates come from the environment, as for httpx2's own transport. Raises OSError if they can't be read."""
 
-    def __init__(self, *, max_idle: int = MAX_IDLE, idle: float = IDLE, stale: float = STALE) -> None:
+    def __init__(self, *, tls: bool = True, max_idle: int = MAX_IDLE, idle: float = IDLE, stale: float = STALE) -> None:
+        """tls: whether to read the certificates now, which takes 40 ms; otherwise in the first connection that needs them."""
         self._max_idle, self._idle_time, self._stale = max_idle, idle, stale
-        self._tls = httpx2.create_ssl_context()
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = _tls() if tls else None
         self._idle: dict[Connection, asyncio.TimerHandle] = {}  # the one that was used last is the last
         self._closed = False
 
@@ -71,7 +72,10 @@ class Transport(httpx2.AsyncBaseTransport):
     async def _connected(self, origin: Origin, timeout: float | None) -> Connection:
         """A new connection. timeout: seconds for all of it, names and TLS included."""
         scheme, host, port = origin
-        options: dict[str, Any] = {"ssl": self._tls, "server_hostname": host} if scheme == "https" else {}
+        options: dict[str, Any] = {}
+        if scheme == "https":
+            self._tls = self._tls or _tls()
+            options = {"ssl": self._tls, "server_hostname": host}
         try:
             async with asyncio.timeout(timeout):
                 options["sock"] = await connected(host, port)
@@ -107,6 +111,12 @@ class Transport(httpx2.AsyncBaseTransport):
     def _forget(self, connection: Connection) -> None:
         if connection in self._idle:
             self._taken(connection)
+
+
+def _tls() -> ssl.SSLContext:
+    context = httpx2.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _origin(url: httpx2.URL) -> Origin:

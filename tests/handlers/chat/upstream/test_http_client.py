@@ -37,7 +37,7 @@ async def test_a_proxy_is_asked_as_the_environment_says(
     async with proxy() as it, peer(says(HELLO)) as server:
         for name, value in variables.items():
             monkeypatch.setenv(name, value.format(it.url))
-        async with http_client.create() as client:
+        async with http_client.create("http://") as client:
             assert (await client.post(server.url)).content == b"hello"
         assert bool(it.connections) is asked
 
@@ -47,7 +47,7 @@ async def test_what_is_encoded_is_decoded(encoding: str) -> None:
     encode: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
     body = encode[encoding](b"hello")
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (encoding.encode(), len(body))
-    async with peer(says(head + body)) as server, http_client.create() as client:
+    async with peer(says(head + body)) as server, http_client.create("http://") as client:
         assert (await client.post(server.url)).content == b"hello"
 
 
@@ -57,7 +57,7 @@ def test_no_answer_waits_for_a_connection_that_others_have() -> None:
 
 async def test_an_error_answer_over_the_limit_is_cut_and_closed() -> None:
     said = b"HTTP/1.1 500 Oops\r\nContent-Length: %d\r\n\r\n" % (1 << 20)
-    async with peer(says(said, b"x" * (1 << 19))) as server, http_client.create() as client:
+    async with peer(says(said, b"x" * (1 << 19))) as server, http_client.create("http://") as client:
         response = await client.post(server.url)
         assert MAX_SAID <= len(response.content) < 1 << 20
         await server.ended(1)

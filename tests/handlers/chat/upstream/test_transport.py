@@ -583,6 +583,18 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(made: Any, tls: 
         assert server.requests == []
 
 
+async def test_certificates_that_are_read_only_when_they_are_needed_are_read_then(
+    tls: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Transport(tls=False) as transport, peer(says(HELLO), tls=tls[1]) as server:
+        url = server.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(httpx2.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await fetched(transport, url)
+    trusting(monkeypatch, SSL_CERT_FILE=str(tls[0]))
+    async with Transport(tls=False) as transport, peer(says(HELLO), tls=tls[1]) as server:
+        assert (await fetched(transport, server.url.replace("127.0.0.1", "localhost"))).status_code == 200
+
+
 @Made
 async def test_a_certificate_for_another_host_is_refused(
     made: Any, tls: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
