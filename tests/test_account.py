@@ -1,7 +1,9 @@
 """The account of memory over all features: what grows with what clients ask for is charged, and given back."""
 
 import asyncio
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,6 +83,22 @@ async def test_a_request_is_charged_while_it_is_answered_and_let_go_then(path: s
         assert (await asking).status == 200
         await ended(s)
         assert kept(s) < 10_000
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_grows_beyond_the_memory_is_refused_and_let_go(stream: bool) -> None:
+    text = [chunk("x" * 50_000)] * 40
+    script = reply(*text, finish(), DONE) if stream else reply(json.dumps({"choices": [], "x": "y" * 2_000_000}).encode())
+    async with sidecar(replace(script, content_type=None if stream else "application/json"), memory=1 << 20) as s:
+        answer = await s.post({"messages": MESSAGES, "stream": stream}, V1)
+        await ended(s)
+        assert kept(s) == 0
+        if stream:
+            assert b'"code":"full"' in answer.body
+        else:
+            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        metrics = (await s.get("/metrics")).body.decode()
+    assert 'error_type="full"' in metrics
 
 
 async def test_a_state_that_takes_several_messages_counts_as_a_watcher_until_it_is_sent() -> None:

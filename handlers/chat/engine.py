@@ -39,6 +39,7 @@ from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
 from sidecar.counts import Operation
 from sse.budget import Budget, Charge
+from sse.errors import Full
 from sse.wire.document import weight
 from sse.wire.payload import dumps
 
@@ -56,7 +57,8 @@ class ChunkStream(Protocol):
 class Upstream(Protocol):
     """What the engine needs of a model's server. A body's model may be "". headers: sent with it. It raises UpstreamFailed."""
 
-    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str]) -> Whole: ...
+    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str], claim: Callable[[int], None]) -> Whole:
+        """The answer in one piece. claim: told the bytes as they come, and may raise Full."""
 
     async def open(
         self, body: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str]
@@ -135,7 +137,7 @@ class Answer:
         """
         if not self.request.own_tools:
             with self._measured(Operation(self._provider, self.request.model)):
-                return await self._upstream.complete(self._body(), headers=self._headers)
+                return await self._upstream.complete(self._body(), headers=self._headers, claim=self.kept.claim)
         async with aclosing(self):
             async for _ in self:
                 pass
@@ -219,6 +221,9 @@ class Answer:
             operation.error = ""
         except UpstreamFailed as failure:
             operation.error = failure.code
+            raise
+        except Full:
+            operation.error = "full"
             raise
         finally:
             if ends or operation.error:

@@ -9,7 +9,7 @@ Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 """
 
 import logging
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 
 from handlers.chat.engine import Answer
 from handlers.chat.formats.base import ChatFormat
@@ -130,7 +130,8 @@ class Chat:
                 stream = await begun(service, request, answer, self.opening(service, answer), wait=True)
                 return answers.follow(service, request, stream, None)
             with service.store.reserve():
-                return passed_on(await attended(request.receive, answer.whole()))
+                async with aclosing(answer):
+                    return passed_on(await attended(request.receive, answer.whole()))
         except UpstreamFailed as failure:
             return refused(service, answer.format, failure)
 

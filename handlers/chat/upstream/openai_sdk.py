@@ -24,7 +24,7 @@ from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming
 from handlers.chat.upstream.patience import Patience
 from handlers.chat.upstream.whole import checked
 from sidecar.logs import REQUEST_ID
-from sse.errors import describe
+from sse.errors import Full, describe
 from sse.threads import Threads
 
 if TYPE_CHECKING:
@@ -118,11 +118,11 @@ class OpenAIUpstream:
 
         return await self._with_model(body, ask)
 
-    async def complete(self, body: Body, *, headers: Mapping[str, str]) -> Whole:
-        """Ask for an answer in one piece. headers: sent too. Raises UpstreamFailed."""
+    async def complete(self, body: Body, *, headers: Mapping[str, str], claim: Callable[[int], None] = lambda _: None) -> Whole:
+        """Ask for an answer in one piece. headers: sent too. claim: told the bytes as they come. Raises UpstreamFailed."""
 
         async def ask(body: Body) -> Whole:
-            async with self._whole(lambda sdk: _create(sdk.client, body, headers)) as answer:
+            async with self._whole(lambda sdk: _create(sdk.client, body, headers), claim) as answer:
                 return checked(answer, several=_several(body))
 
         return await self._with_model(body, ask)
@@ -148,13 +148,16 @@ class OpenAIUpstream:
         return await ask({**body, "model": another})
 
     @asynccontextmanager
-    async def _whole(self, ask: "Callable[[_SDK], Awaitable[AsyncAPIResponse[Any]]]") -> AsyncIterator[Whole]:
+    async def _whole(
+        self, ask: "Callable[[_SDK], Awaitable[AsyncAPIResponse[Any]]]", claim: Callable[[int], None] = lambda _: None
+    ) -> AsyncIterator[Whole]:
         """An answer as it came, if it isn't longer than `MAX_WHOLE`. Raises UpstreamFailed, as what is done with it does."""
         sdk = await self._sdk()
         async with self._reported(sdk, self._deadline()):
             response, body = await ask(sdk), bytearray()
             try:
                 async for data in response.iter_bytes():
+                    claim(len(data))
                     body += data
                     if len(body) > MAX_WHOLE:
                         raise failed(f"the upstream's answer has over {MAX_WHOLE} bytes", "not_a_stream")
@@ -204,6 +207,8 @@ class OpenAIUpstream:
         try:
             async with asyncio.timeout_at(deadline):
                 yield
+        except Full:
+            raise
         except UpstreamFailed as failure:
             raise failed(self._redacted(failure.message), failure.code) from None
         except TimeoutError:

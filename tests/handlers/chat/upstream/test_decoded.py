@@ -95,7 +95,7 @@ async def test_what_would_unpack_to_64_mib_is_a_failure_and_does_not(script: Scr
                 if streamed:
                     await c.items()
                 else:
-                    await c.client.complete(BODY, headers={})
+                    await c.client.complete(BODY, headers={}, claim=lambda _: None)
             assert tracemalloc.get_traced_memory()[1] < 48 << 20, "a whole answer may have 16 MiB, and is copied twice"
         finally:
             tracemalloc.stop()
