@@ -13,7 +13,7 @@ from sidecar.service import Service
 from sse.errors import Problem
 from sse.formats import Format
 from sse.http import Request, Response
-from sse.stream import Opening, Stream
+from sse.stream import Stream
 
 
 async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict[str, Any]]:
@@ -33,4 +33,4 @@ async def stream(service: Service, request: Request, stream: Stream | None) -> R
     if re.fullmatch("[0-9]{1,7}", last) is None or int(last) > count:
         raise Problem(400, f"The last event ID must be a number up to {count}, or end.", parameter="last_event_id")
     source = updates(int(last) + 1, count, interval)
-    return private(service, request, Opening(source, Format()), after=int(last) or None)
+    return private(service, request, source, Format(), after=int(last) or None)

@@ -18,7 +18,7 @@ from sidecar.service import Service
 from sse.errors import Problem
 from sse.formats import Format
 from sse.http import Request, Response
-from sse.stream import Opening, Stream
+from sse.stream import Stream
 
 
 async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIterator[dict[str, Any]]:
@@ -42,4 +42,4 @@ async def load(service: Service, request: Request, stream: Stream | None) -> Rep
     size = request.integer("size", 190, minimum=0, maximum=1 << 20)
     interval = request.number("interval", 0.0, minimum=0, maximum=3600)
     burst = request.integer("burst", 1, minimum=1, maximum=1_000_000)
-    return private(service, request, Opening(chunks(events, size, interval, burst), Format()))
+    return private(service, request, chunks(events, size, interval, burst), Format())

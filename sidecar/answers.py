@@ -6,7 +6,7 @@ was raised.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
@@ -17,11 +17,13 @@ from sidecar.logs import REQUEST_ID
 from sidecar.service import Service
 from sse.asgi import Send
 from sse.errors import Full, Problem
+from sse.formats import Format
 from sse.http import Headers, Request, Response, json_response
+from sse.ids import new_id
 from sse.resume import GONE_ID, Held, Verdict, decide
 from sse.sender import Followed
 from sse.store import Holder, Store
-from sse.stream import Opening, State, Stream, new_id
+from sse.stream import Opening, State, Stream
 from sse.watch import EventStream, head
 from sse.wire.encoder import encode
 from sse.wire.event import Event
@@ -61,16 +63,15 @@ class Watching(EventStream):
 
     status: ClassVar = 200
 
-    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+    def begun(self) -> None:
+        self.service.counts.watching.add(self)
+
+    def over(self) -> None:
         counts = self.service.counts
-        counts.watching.add(self)
-        try:
-            await EventStream.__call__(self, request, send, headers)
-        finally:
-            counts.watching.discard(self)
-            self.service.store.watchers -= 1
-            if self.sender is not None and self.outcome is not None:
-                counts.unwatched(self.sender, self.outcome)
+        counts.watching.discard(self)
+        self.service.store.watchers -= 1
+        if self.sender is not None and self.outcome is not None:
+            counts.unwatched(self.sender, self.outcome)
 
 
 class Head:
@@ -177,9 +178,14 @@ async def _again(store: Store, claim: str, holder: Holder) -> Stream | None:
 
 
 def prepared(service: Service, request: Request, opening: Opening, **changes: Any) -> Opening:
-    """An opening for this request, transliterated where the settings ask for that. changes: members that are known here."""
-    ascii = service.settings.ascii and opening.format.transliterated
-    return replace(opening, request_id=REQUEST_ID.get(), ascii=ascii, charge=request.charge, **changes)
+    """An opening for this request. changes: members that are known here."""
+    return replace(opening, **_of(service, request, opening.format), **changes)
+
+
+def _of(service: Service, request: Request, format: Format) -> dict[str, Any]:
+    """The members of an opening that come from the request; transliterated where the settings ask for that."""
+    ascii = service.settings.ascii and format.transliterated
+    return {"request_id": REQUEST_ID.get(), "ascii": ascii, "charge": request.charge}
 
 
 def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
@@ -188,13 +194,16 @@ def opened(service: Service, request: Request, stream: Stream, status: int) -> R
     return json_response({"stream_id": stream.id, "url": url, "key": stream.key}, status, {"location": url})
 
 
-def private(service: Service, request: Request, opening: Opening, *, after: int | None = None) -> Reply:
+def private(
+    service: Service, request: Request, source: AsyncIterator[Any], format: Format, *, after: int | None = None
+) -> Reply:
     """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
     if request.method == "HEAD":
         return Head()
     with service.store.reserve(), seat(service):
-        changes: dict[str, Any] = {"linger": 0, "keep": 0, "ids": "", "start": after or 0, "listed": False}
-        stream = service.store.open(prepared(service, request, opening, **changes))
+        own = _of(service, request, format)
+        opening = Opening(source, format, linger=0, keep=0, ids="", start=after or 0, listed=False, **own)
+        stream = service.store.open(opening)
     return follow(service, request, stream, after)
 
 

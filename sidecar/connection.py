@@ -69,13 +69,19 @@ class Refused(httptools.HttpParserError):
 class Connection(HttpToolsProtocol):
     """One client connection."""
 
-    _answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is of the newest request, which may wait behind this one
-    _streaming = False  # the answer is an event stream
-    _timer: asyncio.TimerHandle | None = None
-    _head_open = False  # a head has begun, perhaps with an empty line, and has not ended
-    _head = 0  # bytes of it that the parser has reported; it reports a field when that is complete
-    _pending = 0  # bytes received since the last complete head, piece of content or message
-    _rest = 0  # bytes of a request that arrived after its answer had begun
+    # 1.2 KiB less for each connection: a class whose instances have more than 30 attributes shares no keys between their dicts,
+    # and uvicorn's have 26.
+    __slots__ = ("_answering", "_head", "_head_open", "_pending", "_rest", "_streaming", "_timer")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._answering: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest; it may wait behind this one
+        self._streaming = False  # the answer is an event stream
+        self._timer: asyncio.TimerHandle | None = None
+        self._head_open = False  # a head has begun, perhaps with an empty line, and has not ended
+        self._head = 0  # bytes of it that the parser has reported; it reports a field when that is complete
+        self._pending = 0  # bytes received since the last complete head, piece of content or message
+        self._rest = 0  # bytes of a request that arrived after its answer had begun
 
     @property
     def busy(self) -> bool:

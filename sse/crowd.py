@@ -83,14 +83,11 @@ class Crowd:
 
     def wake(self) -> None:
         """Give out what there is; what is appended in the rest of this turn of the loop goes out together, in the next one."""
-        position = self.position
-        try:
-            body = self._log.take(self)
-        except Exception:  # a gap that can't be written, a rest that can't be had: each member finds out for itself
-            self.position = position
+        if self.position + 1 < self._log.first:  # events are lost: each member is told so by itself
             for member in list(self._members):
                 member.wake()
             return
+        body = self._log.take(self)
         complete = self._log.closed and self.position == self._log.last
         self._give(body, more=not complete)
         if complete:

@@ -29,8 +29,9 @@ from redis.asyncio.client import Pipeline
 
 from sse.errors import SourceFailed
 from sse.formats import LOST
+from sse.ids import new_id
 from sse.mirror import END, record
-from sse.stream import Opening, Stream, Trigger, new_id
+from sse.stream import Opening, Stream, Trigger
 from sse.wire.payload import dumps
 
 BATCH: Final = 500

@@ -21,6 +21,7 @@ from sse.wire.document import loads
 from sse.wire.payload import dumps, fragment
 
 MAX_BODY = 4 << 20
+MAX_PARAMETERS = 100
 BODY_TIMEOUT = 30.0
 SEND_TIMEOUT = 30.0
 
@@ -77,11 +78,15 @@ class Request:
         if self._query is None:
             try:
                 text = self.scope.get("query_string", b"").decode("ascii")
-                pairs = parse_qsl(text, keep_blank_values=True, errors="replace", max_num_fields=100)
+                pairs = _pairs(text)
             except ValueError as error:
                 raise Problem(400, "The query can't be read.") from error
             self._query = dict(reversed(pairs))
         return self._query
+
+    def forget_query(self) -> None:
+        """The answer has begun, and may take hours: nothing more is asked of the query. It is read anew if it is."""
+        self._query = None
 
     @property
     def last_event_id(self) -> str | None:
@@ -177,6 +182,14 @@ class Request:
 
 def _too_large(limit: int) -> Problem:
     return Problem(413, f"The body may have {limit} bytes at the most.")
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """The parameters of a query. Raises ValueError if there are too many."""
+    if "%" in query or "+" in query or query.count("&") >= MAX_PARAMETERS:
+        return parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=MAX_PARAMETERS)
+    parts = [part.partition("=") for part in query.split("&") if part]  # as parse_qsl: 1.5 µs instead of 6
+    return [(name, value) for name, _, value in parts]
 
 
 class Response:

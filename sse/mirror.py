@@ -96,7 +96,6 @@ class Mirror(Stream):
         self.owner: str = document["owner"]
         self.loaded = asyncio.Event()
         self.seen = self._loop.time()
-        self.ready, self.take = self._ready, self._take
         self._ask = ask
         self._gaps: dict[Watcher, asyncio.Task[tuple[int, bytes]]] = {}
 
@@ -105,11 +104,11 @@ class Mirror(Stream):
         """Unknown while it runs: its owner may have told clients of more than is here."""
         return END if self.state is State.RUNNING else super().newest
 
-    def _ready(self, watcher: Watcher) -> bool:
+    def ready(self, watcher: Watcher) -> bool:
         asked = self._gaps.get(watcher)
         return self.log.ready(watcher) if asked is None else asked.done()
 
-    def _take(self, watcher: Watcher, *, whole: bool = False) -> bytes:
+    def take(self, watcher: Watcher, *, whole: bool = False) -> bytes:
         """As the log does, but for a gap: that is asked for first, and the watcher is woken when it is there."""
         first, last, asked = watcher.position + 1, self.log.first - 1, self._gaps.get(watcher)
         if asked is None and first <= last and not watcher.offset and self.state is State.RUNNING:
@@ -135,10 +134,6 @@ class Mirror(Stream):
     def result(self) -> Any:
         """What it has come to; None while it runs."""
         return self._end["result"]
-
-    def discard(self) -> None:
-        super().discard()
-        self.ready, self.take = self.log.ready, self.log.take  # the others refer to this
 
     def fill(self, entries: Entries) -> None:
         """Append entries that were read."""

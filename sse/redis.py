@@ -45,11 +45,12 @@ from sse import entries
 from sse.connections import REQUEST, TIMEOUT, TROUBLE, Connections
 from sse.entries import Replica, key_of, opening_of
 from sse.errors import Full
+from sse.ids import new_id
 from sse.mirror import Mirror, loss
 from sse.questions import Questions
 from sse.resume import parse
 from sse.store import Holder, Link, Store
-from sse.stream import Opening, State, Stream, new_id
+from sse.stream import Opening, State, Stream
 from sse.wire.payload import dumps
 
 LEASE: Final = 5.0

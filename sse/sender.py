@@ -232,7 +232,11 @@ class Sender:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         # Not create_task: an eager task factory would bring it to its end before it is assigned.
-        self._sender = begin(work, self._loop) if self._at_once else asyncio.Task(work, loop=self._loop)
+        if not self._at_once:
+            self._sender = asyncio.Task(work, loop=self._loop)
+        elif (sender := begin(work, self._loop)) is not None:
+            self._sender = sender
+            self._timers[self._pace.send_timeout].begin(self)  # only here: few sends wait
 
     async def _flush(self, messages: tuple[Message, ...], pending: Awaitable[None] | None = None) -> None:
         """Send these messages, or if there are none, what there is to take. pending: the rest of a send that has begun."""
@@ -258,9 +262,11 @@ class Sender:
     async def _send_one(self, message: Message, pending: Awaitable[None] | None = None) -> None:
         begin = self._loop.time()
         self._pending = True
-        self._timers[self._pace.send_timeout].begin(self)
+        if self._sender is not None:
+            self._timers[self._pace.send_timeout].begin(self)
         await (pending or self.send(message))
-        self._timers[self._pace.send_timeout].end(self)
+        if self._sender is not None:
+            self._timers[self._pace.send_timeout].end(self)
         self._pending = False
         self.send_time += self._loop.time() - begin
         self._sent += len(message.get("body", b""))
@@ -283,4 +289,5 @@ class Sender:
     def _finish(self, outcome: Outcome) -> None:
         if self._outcome is None:
             self._outcome = outcome
-            self._attendance.leave()
+            if outcome is not Outcome.COMPLETE or not self._at_once:  # our own server ends the wait when the answer is complete
+                self._attendance.leave()

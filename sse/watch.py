@@ -49,13 +49,24 @@ class EventStream:
         self.outcome = Outcome.DROPPED
         if "open" in connection:
             connection["open"]()
-        self.outcome = await sender.follow(
-            request.receive,
-            {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *headers]},
-            self.stream.preamble(self.position, self.pace.retry, newcomer=self.newcomer),
-        )
+        self.begun()
+        request.forget_query()
+        try:
+            self.outcome = await sender.follow(
+                request.receive,
+                {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.headers, *headers]},
+                self.stream.preamble(self.position, self.pace.retry, newcomer=self.newcomer),
+            )
+        finally:
+            self.over()
         if self.outcome is Outcome.STALLED and "abort" in connection:
             connection["abort"]()
+
+    def begun(self) -> None:
+        """It has a sender now."""
+
+    def over(self) -> None:
+        """It has an outcome now."""
 
 
 async def watch(

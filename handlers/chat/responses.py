@@ -28,7 +28,8 @@ from sidecar.service import Service
 from sse.asgi import attended
 from sse.errors import Problem
 from sse.http import Request, Response, json_response
-from sse.stream import ID_LENGTH, Opening, State, Stream, Trigger, new_id
+from sse.ids import ID_LENGTH, new_id
+from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.payload import dumps
 
 PREFIX: Final = "resp_"

@@ -22,7 +22,7 @@ from sidecar.answers import Reply
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.http import Request, json_response
-from sse.stream import Opening, Stream
+from sse.stream import Stream
 
 PROMPT: Final = "calculate (2 + 3) * 4"
 MESSAGE: Final = {"id": "m", "role": "user", "content": PROMPT, "parts": [{"type": "text", "text": PROMPT}]}
@@ -57,7 +57,7 @@ class Samples:
             raise Problem(404, f"There is no such format; there are {', '.join(self.formats)}.")
         if not self._items:
             self._items = [item async for item in Answer(self.made(Plain), DemoUpstream(0), self._toolbox)]
-        return answers.private(service, request, Opening(_again(self._items), self.made(kind)))
+        return answers.private(service, request, _again(self._items), self.made(kind))
 
     def made(self, kind: type[ChatFormat]) -> ChatFormat:
         """The format, made of the first body that it understands. Raises Problem 404 if there is none."""

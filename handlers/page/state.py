@@ -14,7 +14,7 @@ from sidecar.service import Service
 from sse import __version__
 from sse.formats import Format
 from sse.http import Request
-from sse.stream import Opening, Stream
+from sse.stream import Stream
 
 INTERVAL = 1.0
 """Seconds."""
@@ -24,7 +24,7 @@ def watch(upstream: str) -> Handler:
     """The handler. upstream: name of the upstream, for people."""
 
     async def state(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-        return answers.private(service, request, Opening(_states(service, upstream), Format()))
+        return answers.private(service, request, _states(service, upstream), Format())
 
     return state
 

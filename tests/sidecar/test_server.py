@@ -226,7 +226,7 @@ async def test_every_request_is_offered_the_means_to_let_go(port: int, sidestrea
     async with Client(port) as client:
         await (await client.get(LONG)).event()
         (connection,) = sidestream.offered
-        assert set(connection) == {"open", "abort"}
+        assert set(connection) == {"open", "abort", "write"}
         connection["abort"]()
         with pytest.raises(ConnectionResetError):
             while await client.receive():

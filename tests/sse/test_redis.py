@@ -21,9 +21,10 @@ from sse.connections import REQUESTS, TASKS
 from sse.entries import bury, key_of, opening_of
 from sse.errors import Full
 from sse.formats import Format, Written
+from sse.ids import new_id
 from sse.redis import Redis
 from sse.store import Holder, Limits, Store
-from sse.stream import Opening, State, Stream, Trigger, new_id
+from sse.stream import Opening, State, Stream, Trigger
 from tests.support.redis import RedisServer, redis_server
 
 pytestmark = pytest.mark.e2e

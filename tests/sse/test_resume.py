@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sse.ids import new_id
 from sse.resume import GONE_ID, Held, LastEventID, Resumption, Verdict, decide, parse
-from sse.stream import new_id
 
 RUNNING = Held("s", last=5, ended=False, same=True)
 ENDED = Held("s", last=5, ended=True, same=True)

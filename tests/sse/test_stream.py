@@ -14,10 +14,11 @@ import pytest
 from sse.budget import Budget, Charge
 from sse.errors import LONGEST_MESSAGE, MissingExtra, SourceFailed
 from sse.formats import Format, Written
+from sse.ids import new_id
 from sse.log import AHEAD
 from sse.mirror import record
 from sse.stream import ENDS as TABLE
-from sse.stream import MAX_EVENT, State, Stream, Trigger, new_id
+from sse.stream import MAX_EVENT, State, Stream, Trigger
 from sse.wire.encoder import encode_json
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser

@@ -64,6 +64,7 @@ class Connection:
         self.calls = 0
         self.raises: Exception | None = None
         self.gone = asyncio.Event()
+        self._over = asyncio.Event()
         self.arrived: asyncio.Queue[None] = asyncio.Queue()
         self._reading = asyncio.Event()
         self._reading.set()
@@ -75,8 +76,8 @@ class Connection:
     async def receive(self) -> Message:
         if self._requests:
             return self._requests.pop(0)
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+        await self._over.wait()
+        return {"type": "http.disconnect"}  # the client is gone, or the answer complete (asgiref specs/www.rst)
 
     async def send(self, message: Message) -> None:
         self.calls += 1
@@ -86,9 +87,12 @@ class Connection:
         if not self.gone.is_set():  # as uvicorn does: after the disconnect it returns silently
             self.sent.append(message)
             self.arrived.put_nowait(None)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._over.set()
 
     def disconnect(self) -> None:
         self.gone.set()
+        self._over.set()
 
     @property
     def reading(self) -> bool:

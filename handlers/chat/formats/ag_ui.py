@@ -39,7 +39,7 @@ from handlers.chat.request import TEXT, Check, Offer, check, parse_own, wrong
 from handlers.chat.texts import write
 from sse.errors import SourceFailed
 from sse.formats import Written
-from sse.stream import new_id
+from sse.ids import new_id
 from sse.wire.encoder import encode_json
 from sse.wire.payload import dumps
 

@@ -45,7 +45,7 @@ from handlers.chat.texts import write
 from sse.errors import Problem, SourceFailed
 from sse.formats import DONE, Written
 from sse.http import Response
-from sse.stream import new_id
+from sse.ids import new_id
 from sse.wire.encoder import encode_json
 from sse.wire.payload import dumps
 
