@@ -444,13 +444,13 @@ async def test_connections_do_not_grow_with_what_is_watched(redis: RedisServer) 
         jobs = [await open_job(here.port, count=150, interval=0.02) for _ in range(50)]
         watchers = [EventSource([there.port], Way("GET", f"/streams/{job['job_id']}")) for job in jobs for _ in range(4)]
         runs = [asyncio.create_task(watcher.run()) for watcher in watchers]
-        await asyncio.sleep(1)
+        while not all(watcher.events for watcher in watchers):
+            await asyncio.sleep(0.05)
         assert len(await client.client_list()) <= 2 * (TASKS + REQUESTS) + 1
         for run in runs:
-            await run
-        assert {tuple(watcher.statuses) for watcher in watchers} == {(200, 204)}
-        assert {watcher.events[-1].data for watcher in watchers} == {"[DONE]"}
-        async with asyncio.timeout(5):
+            events = await run
+            assert [event.last_event_id.rpartition(".")[2] for event in events][1:] == [*map(str, range(1, 153)), "end"]
+        async with asyncio.timeout(20):
             while len(await client.pubsub_channels()) > 2:
                 await asyncio.sleep(0.1)
 
@@ -560,7 +560,7 @@ async def test_a_conversation_is_one_for_all_processes(redis: RedisServer) -> No
             began = time.monotonic()
             assert (await fetch(two.port, "/ui/chat/c1/stop", method="POST"))[0] == 204
             await model.wait_for(running=0)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10, "not the linger of 30 s"
             (_, here), (_, there) = await asyncio.gather(*watched)
             assert here == there
             assert here.count(b'"messageId":"a1"') == 2, "the earlier parts, and the answer"
