@@ -38,15 +38,25 @@ format: $(VENV)/check.stamp
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(VENV)/bench.stamp
-	$(PY) -m bench
+# The peers have environments of their own: what they need is no dependency of this project.
+bench: $(VENV)/bench.stamp .venv-peers/peers.stamp .venv-litellm/litellm.stamp
+	$(PY) -m bench run
+	$(PY) -m bench report
 
 # Beside the last release, or BASE=<commit or directory>.
-bench-quick: $(VENV)/run.stamp
+bench-quick: $(VENV)/bench.stamp
 	$(PY) -m bench quick --base "$(BASE)"
 
+# Without them the peers are left out, and the report says so.
+.venv-peers/peers.stamp: bench/peers/requirements.txt
+.venv-litellm/litellm.stamp: bench/peers/requirements-litellm.txt
+.venv-peers/peers.stamp .venv-litellm/litellm.stamp: | $(VENV)/bench.stamp
+	@echo "installing $< into $(@D)…"
+	@$(PY) -m venv $(@D) && $(@D)/bin/python -m pip install -q --disable-pip-version-check -r $< && touch $@ || \
+		echo "not all of $< could be installed: those peers are left out" >&2
+
 clean:
-	rm -rf .venv .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-3.* .venv-peers .venv-litellm .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One stamp for each set of packages in an environment. venv.sh makes it, or says what is missing.

@@ -1,31 +1,24 @@
 """Measure, beside other servers:
 
+python -m bench run …        every scenario, into a JSON file (`bench/run.py`)
+python -m bench report       docs/benchmarks.md and its plots from that file (`bench/report.py`)
 python -m bench quick …      the hot paths beside those of another state of this project (`bench/quick.py`)
-python -m bench NAME …       one of the others
+python -m bench.wire         events written and read a second, beside other parsers
 """
 
-import subprocess
 import sys
 
-from bench import quick
+from bench import quick, report, run
 
-OTHERS = {
-    "wire": "events written and read a second, beside other parsers",
-    "bridge": "progress from threads, and how late the event loop gets",
-    "store": "two processes and a Redis, beside one process alone",
-}
-"""Each runs in a process of its own: none inherits another's core, caches or garbage."""
+COMMANDS = {"run": run.main, "report": report.main, "quick": quick.main}
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["quick"]:
-        return quick.main(arguments[1:])
-    if unknown := set(arguments) - set(OTHERS):
-        print(
-            f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(('quick', *OTHERS))}", file=sys.stderr
-        )
-        return 2
-    return max(subprocess.run([sys.executable, "-m", f"bench.{name}"]).returncode for name in arguments or OTHERS)
+    """The exit status; 2 for a command that there isn't."""
+    if arguments[:1] and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    print((__doc__ or "").strip(), file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

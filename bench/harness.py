@@ -6,9 +6,11 @@ server's process and of all processes below it.
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,7 +29,17 @@ class Running:
 
     port: int
     pid: int
-    out: IO[str] | None = None
+    out: IO[bytes] | None = None
+
+    def lines(self, enough: int, seconds: float) -> list[str]:
+        """What it has printed: so many lines, or as many as there are after these seconds."""
+        assert self.out is not None
+        printed, end = b"", time.monotonic() + seconds
+        while printed.count(b"\n") < enough and select.select([self.out], [], [], max(0, end - time.monotonic()))[0]:
+            if not (data := os.read(self.out.fileno(), 65536)):
+                break
+            printed += data
+        return printed.decode().splitlines()
 
     def rss(self) -> int:
         """Bytes of memory that the processes have resident; what they share counts for each."""
@@ -61,22 +73,24 @@ def running(command: Callable[[int], list[str]], directory: Path, env: Mapping[s
     """Start a server on its core, wait until it takes connections, and end it. command: of the port."""
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SIDESTREAM_", "OPENAI_", "LITELLM_"))}
-    process = subprocess.Popen(
-        command(port),
-        cwd=directory,
-        env={**clean, "PORT": str(port), **env},
-        preexec_fn=pinned(SERVER_CORE),
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(port, process)
-        yield Running(port, process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command(port),
+            cwd=directory,
+            env={**clean, **env},
+            preexec_fn=pinned(SERVER_CORE),
+            stdout=said,
+            stderr=said,
+        )
         try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            wait_for(port, process)
+            yield Running(port, process.pid)
+        except SystemExit as error:
+            said.seek(0)
+            raise SystemExit(f"{error}; it said: …{said.read().decode(errors='replace').strip()[-300:]}") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with its workers; nothing is measured of an orderly end
             process.wait()
 
 
@@ -112,7 +126,7 @@ def wait_for(port: int, process: "subprocess.Popen[bytes] | subprocess.Popen[str
             return
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the server did not start: {process.args!r}") from None
+                raise SystemExit("the server did not start") from None
             time.sleep(0.001)
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
@@ -20,6 +20,10 @@ from bench.harness import CLIENT_CORE, SERVER_CORE, Running, free_port, pinned, 
 SOURCES = Path(__file__).parent / "native"
 SIZE = 190
 """Bytes of an event's data, as a model's chunk has them."""
+
+
+Measured = Mapping[str, float]
+"""Figures of one round, by names that end with their unit."""
 
 
 class WrongEvents(Exception):
@@ -203,10 +207,10 @@ def complete(figures: Figures) -> Figures:
 def canned(core: int = SERVER_CORE) -> Iterator[Running]:
     """The server of bench/native, which also is the chat's upstream (then on the client's core)."""
     port = free_port()
-    process = subprocess.Popen([built("server"), str(port)], preexec_fn=pinned(core), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([built("server"), str(port)], preexec_fn=pinned(core), stdout=subprocess.PIPE)
     try:
         wait_for(port, process)
-        yield Running(port, process.pid, _of(process.stdout))
+        yield Running(port, process.pid, process.stdout)
     finally:
         process.kill()
         process.communicate()

@@ -1,6 +1,6 @@
 """The hot paths of this tree beside those of another state of it, each as a ratio to a bare callable in the same round.
 
-    python -m bench quick [--base COMMIT or DIRECTORY] [--only NAME,NAME] [--seconds 18] [--threshold 0.1]
+    python -m bench quick [--base COMMIT or DIRECTORY] [--only NAME,NAME] [--seconds 16] [--threshold 0.1]
 
 The other state is the last release, the newest tag, unless given. The CPU time of the server is compared, which other load
 on the machine disturbs less than a rate; rates and times stand beside it. Exit status 1 if a path costs more than it did, by
@@ -12,72 +12,40 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench import chat, streams
-from bench.harness import CLIENT_CORE, Others, Running
-from bench.load import WrongEvents, canned
-from bench.servers import BARE, RAW_PROXY, ROOT, Server, sidestream
-
-Measured = Mapping[str, float]
-Measure = Callable[[], Measured]
+from bench import streams
+from bench.chat import OPENAI, TYPED, Way
+from bench.load import Measured
+from bench.rounds import Contender, Results, Scenario, Session, take_turns
+from bench.scenarios import chunks, each_round, watched
+from bench.servers import BARE, RAW_PROXY, ROOT, SIDESTREAM, Server, sidestream
 
 
 @dataclass(frozen=True, slots=True)
 class HotPath:
-    """open: of a server that runs, what is called for each round; it loads what is loaded late, and holds its clients
-    meanwhile. bare: what both stand beside. upstream: whether the servers need one."""
+    """bare: what both stand beside; the bare callable unless given."""
 
     about: str
-    open: Callable[[Running, Server], AbstractContextManager[Measure]]
+    session: Session
     bare: Server = BARE
+    way: Way = OPENAI
     upstream: bool = False
 
 
-@contextmanager
-def burst(running: Running, server: Server) -> Iterator[Measure]:
-    streams.burst(running, events=100)
-    yield lambda: streams.burst(running, events=1500)
-
-
-@contextmanager
-def fanout(running: Running, server: Server) -> Iterator[Measure]:
-    with streams.watched(running, server) as publish:
-        publish(2)
-        yield lambda: publish(20)
-
-
-@contextmanager
-def paced(running: Running, server: Server) -> Iterator[Measure]:
-    streams.burst(running, events=100)
-    yield lambda: streams.paced(running, streams=500, seconds=0.8, spread=0.4)
-
-
-@contextmanager
-def opening(running: Running, server: Server) -> Iterator[Measure]:
-    streams.opening(running)
-    yield lambda: streams.opening(running)
-
-
-@contextmanager
-def chunks(running: Running, server: Server) -> Iterator[Measure]:
-    way = chat.OPENAI if server is RAW_PROXY else chat.TYPED
-    chat.chunks(running, way, chunks=10)
-    yield lambda: chat.chunks(running, way, chunks=1500)
-
-
 HOT_PATHS = {
-    "burst": HotPath("50 sources that never wait; CPU an event", burst),
-    "fanout": HotPath("one event to 1,000 watchers; CPU a delivery", fanout),
-    "paced": HotPath("500 streams of 20 events/s; CPU an event", paced),
-    "opening": HotPath("1,000 streams opened at once; CPU of a whole life", opening),
-    "chunks": HotPath("10 chats from a fast upstream; CPU a chunk", chunks, RAW_PROXY, upstream=True),
+    "burst": HotPath("50 sources that never wait; CPU an event", each_round(partial(streams.burst, events=1500))),
+    "fanout": HotPath("one event to 1,000 watchers; CPU a delivery", watched(1000, 20)),
+    "paced": HotPath(
+        "500 streams of 20 events/s; CPU an event", each_round(partial(streams.paced, streams=500, seconds=0.8, spread=0.4))
+    ),
+    "opening": HotPath("1,000 streams opened at once; CPU of a whole life", each_round(streams.opening)),
+    "chunks": HotPath("10 chats from a fast upstream; CPU a chunk", chunks(1500), RAW_PROXY, TYPED, upstream=True),
 }
 
 LAUNCHES = 2
@@ -109,26 +77,6 @@ def last_release() -> str:
     return found.stdout.strip()
 
 
-def measure(path: HotPath, servers: Sequence[Server], seconds: float) -> list[list[Measured]]:
-    """The rounds of each server, as many as the seconds allow. They are short, and the servers take turns: a machine's speed
-    varies from second to second."""
-    measured: list[list[Measured]] = [[] for _ in servers]
-    for _ in range(LAUNCHES):
-        with ExitStack() as stack:
-            env = chat.upstream_at(stack.enter_context(canned(CLIENT_CORE)).port) if path.upstream else {}
-            running = [stack.enter_context(server.run(**env)) for server in servers]
-            rounds = [stack.enter_context(path.open(*both)) for both in zip(running, servers, strict=True)]
-            end = time.monotonic() + seconds / LAUNCHES
-            for number in count():
-                begin = time.monotonic()
-                for which in range(len(servers)):
-                    turn = (number + which) % len(servers)
-                    measured[turn].append(rounds[turn]())
-                if time.monotonic() + (time.monotonic() - begin) / 2 > end:
-                    break
-    return measured
-
-
 def change(bare: Sequence[Measured], base: Sequence[Measured], tree: Sequence[Measured]) -> tuple[float, float, float]:
     """CPU as ratios to the bare callable of the same round: medians of the base and of this tree, and the one to the other."""
     cpu = "CPU µs"
@@ -137,12 +85,13 @@ def change(bare: Sequence[Measured], base: Sequence[Measured], tree: Sequence[Me
     return before, after, after / before
 
 
-def rows(figures: Sequence[Sequence[Measured]], names: Sequence[str]) -> Iterator[str]:
-    """The medians of each server, a line each."""
-    columns = list(figures[0][0])
-    yield f"  {'':<12}" + "".join(f"{column:>14}" for column in columns)
-    for name, rounds in zip(names, figures, strict=True):
-        yield f"  {name:<12}" + "".join(f"{median(one[column] for one in rounds):>14,.1f}" for column in columns)
+def rows(results: Results) -> Iterator[str]:
+    """The medians of each, a line each."""
+    for number, name in enumerate(results.rounds):
+        medians = results.medians(name)
+        if not number:
+            yield f"  {'':<12}" + "".join(f"{column:>15}" for column in medians)
+        yield f"  {name:<12}" + "".join(f"{figure:>15,.1f}" for figure in medians.values())
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -150,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench quick", description=__doc__.partition("\n")[0])
     parser.add_argument("--base", default="", metavar="COMMIT or DIRECTORY", help="the last release unless given")
     parser.add_argument("--only", default=",".join(HOT_PATHS), metavar="NAME,NAME", help=", ".join(HOT_PATHS))
-    parser.add_argument("--seconds", type=float, default=18, help="for each path; 18")
+    parser.add_argument("--seconds", type=float, default=16, help="for each path; 16")
     parser.add_argument("--threshold", type=float, default=0.1, help="a path may cost so much more; 0.1 is 10 %%")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.only.split(",")) - set(HOT_PATHS):
@@ -161,19 +110,21 @@ def main(arguments: Sequence[str]) -> int:
         for name in asked.only.split(","):
             path = HOT_PATHS[name]
             print(f"\n{name}: {path.about}", flush=True)
-            servers = (path.bare, sidestream(directory, "base"), sidestream(name="this tree"))
-            others = Others()
-            try:
-                figures = measure(path, servers, asked.seconds)
-            except WrongEvents as error:
-                print(f"  {error}")
+            base = Contender("base", sidestream(directory), path.way)
+            tree = Contender("this tree", SIDESTREAM, path.way)
+            bare = Contender(path.bare.name, path.bare)
+            scenario = Scenario(path.session, (bare, base, tree), asked.seconds, path.upstream)
+            results = take_turns(scenario, LAUNCHES)
+            if results.failures:
                 slower.append(name)
+                print("\n".join(f"  {who}: {why}" for who, why in results.failures.items()))
                 continue
-            for line in rows(figures, [server.name for server in servers]):
+            for line in rows(results):
                 print(line)
+            figures = [results.rounds[one.name] for one in scenario.contenders]
             before, after, ratio = change(*figures)
             print(f"  CPU to bare: {before:.2f}x at the base, {after:.2f}x in this tree: {ratio - 1:+.1%}", end="", flush=True)
-            print(f"   ({len(figures[0])} rounds; other processes used {others.share():.0%} of the machine)", flush=True)
+            print(f"   ({len(figures[0])} rounds; other processes used {results.others:.0%} of the machine)", flush=True)
             if ratio > 1 + asked.threshold:
                 slower.append(name)
     print(f"\nslower, or wrong: {', '.join(slower) or 'none'}")

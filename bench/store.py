@@ -1,4 +1,7 @@
-"""What several processes and a Redis cost: `python -m bench store`; and a soak: `python -m bench.store soak [minutes]`.
+"""What several processes and a Redis cost.
+
+    python -m bench.store                     all figures as JSON
+    python -m bench.store soak [minutes]      what is left at the end of a soak
 
 It starts a redis-server, and sidecars, each of them a process on a port of its own.
 
@@ -28,6 +31,8 @@ from tests.support.sockets import Client, Cut, fetch, get_json
 JSON = {"Content-Type": "application/json"}
 SIZE = 190
 """Bytes of an event's data, as an answer's chunk has them."""
+
+ALONE = "Sidestream without Redis"
 
 
 @asynccontextmanager
@@ -117,32 +122,38 @@ async def paced(owner: int, watcher: int, streams: int, events: int) -> None:
     await asyncio.gather(*[one() for _ in range(streams)])
 
 
-def quantiles(took: list[float]) -> str:
-    return f"median {statistics.median(took):.2f} ms, p99 {sorted(took)[int(len(took) * 0.99)]:.2f} ms"
+def quantiles(took: list[float]) -> dict[str, float]:
+    return {"p50 ms": statistics.median(took), "p99 ms": sorted(took)[int(len(took) * 0.99)]}
 
 
-async def measure() -> None:
+async def measure(count: int = 30_000) -> dict[str, list[dict[str, float]]]:
+    """The rounds of each figure, by whose they are."""
     with tempfile.TemporaryDirectory() as directory:
-        async with redis_server(Path(directory)) as server:
-            async with processes(1) as (alone,):
-                await throughput(alone.port, alone.port, 5000)
-                print(f"without a store: {await throughput(alone.port, alone.port, 50_000):,.0f} events/s")
-                print(f"    latency {quantiles((await latency(alone.port, [alone.port], 500))[0])}")
-            async with processes(2, server.url) as (here, there):
-                await throughput(here.port, there.port, 5000)
-                print(f"with a store: {await throughput(here.port, here.port, 50_000):,.0f} events/s")
-                print(f"watched at another process: {await throughput(here.port, there.port, 50_000):,.0f} events/s")
-                mine, theirs = await latency(here.port, [here.port, there.port], 500)
-                print(f"    latency here {quantiles(mine)}; there {quantiles(theirs)}")
-                begin = await core_seconds(server)
-                await throughput(here.port, there.port, 50_000)
-                print(f"Redis' core for an event, in batches: {(await core_seconds(server) - begin) / 50_000 * 1e6:.1f} µs")
-                begin = await core_seconds(server)
-                await paced(here.port, there.port, 100, 100)
-                print(
-                    f"    one by one, 100 streams of 20 a second: {(await core_seconds(server) - begin) / 10_000 * 1e6:.1f} µs"
-                )
-                print(f"memory in Redis: {await memory(server, here.port, 50_000):.0f} bytes an event of {SIZE} bytes of data")
+        async with redis_server(Path(directory)) as server, processes(1) as (alone,), processes(2, server.url) as (here, there):
+            pairs = {
+                ALONE: (alone, alone),
+                "Sidestream with Redis": (here, here),
+                "Sidestream, watched at another process": (here, there),
+            }
+            rounds: dict[str, list[dict[str, float]]] = {}
+            for name, (owner, watcher) in pairs.items():
+                await throughput(owner.port, watcher.port, 3000)
+                (took,) = await latency(owner.port, [watcher.port], 200)
+                rounds[name] = [quantiles(took)]
+            for number in range(3):
+                for name, (owner, watcher) in pairs.items():
+                    begin = await core_seconds(server)
+                    rate = await throughput(owner.port, watcher.port, count)
+                    used = (await core_seconds(server) - begin) / count * 1e6
+                    if number:
+                        rounds[name].append(rounds[name][0].copy())
+                    rounds[name][-1] |= {"events/s": rate} | ({} if owner is alone else {"Redis' CPU µs": used})
+            begin = await core_seconds(server)
+            await paced(here.port, there.port, 100, 60)
+            used = (await core_seconds(server) - begin) / 6000 * 1e6
+            rounds["the same, 100 jobs of 20 events/s"] = [{"Redis' CPU µs": used}]
+            rounds["an event of 190 bytes in Redis"] = [{"bytes": await memory(server, here.port, count)}]
+            return rounds
 
 
 # -- the soak
@@ -232,4 +243,4 @@ if __name__ == "__main__":
         for name, value in asyncio.run(soak(float(sys.argv[2]) if len(sys.argv) > 2 else 5)).items():
             print(f"{name}: {value}")
     else:
-        asyncio.run(measure())
+        print(json.dumps(asyncio.run(measure())))

@@ -1,78 +1,124 @@
 """The streams' scenarios: what is asked of a server, and which figures come of it.
 
-Each function takes a server that runs and returns figures by name: rates a second, `µs` of its CPU for one event (delivery,
-stream), times in µs, memory in KiB. The load client has checked every event; with a wrong one there is no figure.
+The load client has checked every event; with a wrong one there is no figure. Names of figures end with their unit. CPU is the
+server's, for one event (delivery, stream): µs for one are seconds for a million.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bench.harness import Running
-from bench.load import SIZE, WrongEvents, client, complete, events_path, get, load
+from bench.load import SIZE, Figures, Measured, client, complete, events_path, get, load
 from bench.servers import Server
-
-Measured = Mapping[str, float]
 
 PAD = SIZE - 50
 """Characters of padding in an event of `SIZE` bytes (docs/benchmarks.md, the load)."""
 
+NO_WAIT = 1e-6
+"""Seconds between events that are all due already: the source lets the loop run before each, so that each is sent by itself."""
 
-def burst(server: Running, streams: int = 50, events: int = 4000) -> Measured:
-    """Sources that never wait."""
-    path = get(events_path(events))
+
+def rate(server: Running, streams: int, events: int, interval: float = 0, at_once: int = 0) -> tuple[Figures, float]:
+    """So many streams of so many events; what the client measured, and the seconds of CPU that it took."""
     before = server.cpu()
-    figures = complete(load(server.port, request=path, total=streams, events=events, pad=PAD))
-    return {"events/s": figures.events / figures.seconds, "CPU µs": (server.cpu() - before) / figures.events * 1e6}
+    request = get(events_path(events, interval))
+    figures = complete(load(server.port, request=request, total=streams, at_once=at_once, events=events, pad=PAD, limit=60))
+    return figures, server.cpu() - before
 
 
-def paced(server: Running, streams: int = 1000, rate: int = 20, seconds: float = 2.0, spread: float = 1.0) -> Measured:
-    """Streams at a steady rate, once all are open: the time from an event's making to its arrival.
-
-    They are opened in `spread` seconds, and end as long after the `seconds` in which they are measured.
-    """
-    events = round((spread + seconds + 0.3) * rate)
-    request = get(events_path(events, 1 / rate))
-    with client(server.port, led=1, request=request, total=streams, events=events, pad=PAD, spread=spread) as running:
-        running.ready()
-        time.sleep(0.2)
-        first, before, begin = running.mark(), server.cpu(), time.perf_counter()
-        time.sleep(seconds)
-        last, cpu, took = running.count(), server.cpu() - before, time.perf_counter() - begin
-        figures, _ = running.wait()
-    assert figures.latency is not None
-    return {
-        "p50 µs": figures.latency.p50,
-        "p99 µs": figures.latency.p99,
-        "events/s": (last - first) / took,
-        "CPU µs": cpu / (last - first) * 1e6,
-    }
+def burst(server: Running, streams: int = 50, events: int = 1500, interval: float = 0) -> Measured:
+    """Sources that never wait, or with NO_WAIT those that let others run."""
+    figures, cpu = rate(server, streams, events, interval)
+    return {"events/s": figures.events / figures.seconds, "CPU µs": cpu / figures.events * 1e6, "RSS MiB": mebibytes(server)}
 
 
-@contextmanager
-def watched(server: Running, peer: Server, watchers: int = 1000) -> Iterator[Callable[[int], Measured]]:
-    """All watch one stream. Call it to publish so many events, each when all have the last one."""
-    watch = peer.watch(server.port)
-    head = f"POST {watch.publish} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {watch.content_type}\r\n"
-    asked = {"request": get(watch.path), "total": watchers, "opening": 100, "pad": PAD, "led": 1}
-    with client(server.port, **asked, publish=head, prefix=watch.prefix, suffix=watch.suffix) as running:
-        running.ready()
+def fitting(server: Running, interval: float = 0, seconds: float = 0.7, streams: int = 50) -> int:
+    """Events of a stream that fill so many seconds: servers differ by a factor of thirty."""
+    figures, _ = rate(server, streams, 100, interval)
+    return min(6000, max(200, round(figures.events / figures.seconds * seconds / streams)))
 
-        def publish(events: int) -> Measured:
-            before = server.cpu()
-            seconds = running.publish(events)
-            return {"deliveries/s": watchers * events / seconds, "CPU µs": (server.cpu() - before) / watchers / events * 1e6}
 
-        yield publish
-        figures = running.end()
-    if figures.events % watchers:
-        raise WrongEvents(f"{figures.events} deliveries to {watchers} watchers")
+def short(server: Running, streams: int = 1500, events: int = 20) -> Measured:
+    """Many short streams, opened at once."""
+    figures, cpu = rate(server, streams, events)
+    return {"events/s": figures.events / figures.seconds, "CPU µs": cpu / figures.events * 1e6, "RSS MiB": mebibytes(server)}
+
+
+def connecting(server: Running, streams: int = 1000) -> Measured:
+    """Streams of one event, 50 open at a time, each by a connection of its own."""
+    figures, cpu = rate(server, streams, 1, at_once=50)
+    return {"streams/s": streams / figures.seconds, "CPU µs": cpu / streams * 1e6, "RSS MiB": mebibytes(server)}
 
 
 def opening(server: Running, streams: int = 1000) -> Measured:
     """Streams of one event that are all opened at once, from the first connection to the end of the last."""
-    before = server.cpu()
-    figures = complete(load(server.port, request=get(events_path(1)), total=streams, events=1, pad=PAD))
+    figures, cpu = rate(server, streams, 1)
     assert figures.first is not None
-    cpu = (server.cpu() - before) / streams * 1e6
-    return {"p50 ms": figures.first.p50 / 1e3, "last ms": figures.first.max / 1e3, "CPU µs": cpu}
+    times = {"first p50 ms": figures.first.p50 / 1e3, "first max ms": figures.first.max / 1e3}
+    return {**times, "CPU µs": cpu / streams * 1e6, "RSS MiB": mebibytes(server)}
+
+
+def paced(server: Running, streams: int = 1000, rate: int = 20, seconds: float = 1.0, spread: float = 0.8) -> Measured:
+    """Streams at a steady rate, once all are open: the time from an event's making to its arrival.
+
+    They are opened in `spread` seconds, or in twice that where a server needs it; then they are measured for `seconds`.
+    """
+    events = round((2 * spread + seconds + 0.2) * rate)
+    asked = {"request": get(events_path(events, 1 / rate)), "total": streams, "events": events, "pad": PAD, "spread": spread}
+    with client(server.port, led=1, **asked) as running:
+        running.ready()
+        time.sleep(0.1)
+        first, before, begin = running.mark(), server.cpu(), time.perf_counter()
+        time.sleep(seconds)
+        last, cpu, took = running.count(), server.cpu() - before, time.perf_counter() - begin
+        arrived = (last - first) / took
+        # a server that can't keep up isn't waited for: its streams would last as long as it takes
+        figures = running.wait()[0] if arrived > 0.9 * streams * rate else running.end()
+    assert figures.latency is not None
+    latency = {"p50 µs": figures.latency.p50, "p99 µs": figures.latency.p99}
+    return {**latency, "events/s": arrived, "CPU µs": cpu / (last - first) * 1e6, "RSS MiB": mebibytes(server)}
+
+
+@contextmanager
+def watched(server: Running, peer: Server, watchers: int = 1000) -> Iterator[Callable[[int], Measured]]:
+    """All watch one stream. Call it to publish so many events, each when all have the last one.
+
+    `KiB a watcher`: by how much the process grew while all but the first hundred came, who then waited.
+    """
+    watch = peer.watch(server.port)
+    head = f"POST {watch.publish} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {watch.content_type}\r\n"
+    request = get(watch.path)
+    with client(server.port, led=1, request=request, total=100, opening=100, pad=PAD) as few:  # what the first ones cost once
+        few.ready()
+        rss = server.rss()
+        asked = {"request": request, "total": watchers, "opening": 100, "pad": PAD, "led": 1}
+        with client(server.port, **asked, publish=head, prefix=watch.prefix, suffix=watch.suffix) as all:
+            all.ready()
+            grown = (server.rss() - rss) / watchers / 1024
+            few.end()
+
+            def publish(events: int) -> Measured:
+                before = server.cpu()
+                seconds = all.publish(events)
+                rate = watchers * events / seconds
+                cpu = (server.cpu() - before) / watchers / events * 1e6
+                return {"deliveries/s": rate, "CPU µs": cpu, "KiB a watcher": grown, "RSS MiB": mebibytes(server)}
+
+            yield publish
+
+
+def idle(server: Running, streams: int = 5000) -> Measured:
+    """Each with a stream of its own that has sent one event and waits for the next."""
+    request = get(events_path(2, 3600))
+    with client(server.port, led=1, request=request, total=100, events=2, pad=PAD) as few:
+        few.ready()
+        rss = server.rss()
+        with client(server.port, led=1, request=request, total=streams, opening=100, events=2, pad=PAD) as all:
+            all.ready()
+            grown = (server.rss() - rss) / streams / 1024
+    return {"KiB a stream": grown, "RSS MiB": mebibytes(server)}
+
+
+def mebibytes(server: Running) -> float:
+    return server.rss() / (1 << 20)

@@ -188,8 +188,7 @@ def test_who_leaves_is_told_of_at_both_ends() -> None:
         request = post("/v1/chat/completions", {"messages": [{"role": "user", "content": "load 1000 10000 {id} "}]})
         with client(server.port, kind="texts", request=request, total=5, leave=2) as running:
             _, told = running.wait()
-        assert server.out is not None
-        closed = [server.out.readline().split() for _ in range(2)]
+        closed = [line.split() for line in server.lines(2, 5)][:2]
     left = [line.split() for line in told]
     assert [line[:2] for line in left] == [["left", "0"], ["left", "1"]]
     assert [line[:2] for line in closed] == [["closed", "0"], ["closed", "1"]]
