@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from sse.errors import Unwritable
-from sse.wire.payload import dumps
+from sse.wire.payload import dumps, fragment
 
 
 class Colour(Enum):
@@ -206,6 +206,11 @@ def test_what_has_no_json_form_is_refused_with_the_reason(value: Any, why: str) 
         assert str(raised.value).startswith(f"this {type(inside).__name__} has no JSON form: ")
         assert why in str(raised.value) or "recursion" in str(raised.value).lower()
         assert raised.value.__cause__ is not None
+
+
+def test_a_fragment_is_the_values_json_or_the_reason_why_there_is_none() -> None:
+    assert dumps({"a": fragment({1: date(2026, 1, 2)}), "b": 1}) == b'{"a":{"1":"2026-01-02"},"b":1}'
+    assert str(fragment(b"\xff")).startswith("this bytes has no JSON form: ")
 
 
 texts = st.text(st.integers(0, 0x10FFFF).map(chr) | st.integers(0xD800, 0xDFFF).map(chr), max_size=5)
