@@ -20,6 +20,9 @@ from typing import IO
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
+FOREIGN = ("SIDESTREAM_", "OPENAI_", "LITELLM_", "PYTHONDONTWRITEBYTECODE")
+"""How the variables begin that servers don't inherit: production compiles a module once."""
+
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 
 
@@ -72,7 +75,7 @@ def _processor_time(pid: int) -> float:
 def running(command: Callable[[int], list[str]], directory: Path, env: Mapping[str, str]) -> Iterator[Running]:
     """Start a server on its core, wait until it takes connections, and end it. command: of the port."""
     port = free_port()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SIDESTREAM_", "OPENAI_", "LITELLM_"))}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             command(port),

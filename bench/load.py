@@ -131,8 +131,12 @@ class Client:
 
     def ready(self) -> None:
         """Until all connections have the beginning of their answer."""
-        if (line := self.line()) != "ready":
-            raise WrongEvents(f"not all connections were answered: {line}")
+        line = _of(self._process.stdout).readline()
+        if line.startswith("{"):
+            figures = Figures.read(line)
+            raise WrongEvents(f"saturated: not all of {figures.connections:,} were answered after {figures.seconds:.0f} s")
+        if not line:
+            raise WrongEvents(_of(self._process.stderr).read().strip())
 
     def tell(self, word: str) -> None:
         print(word, file=_of(self._process.stdin), flush=True)

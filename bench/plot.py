@@ -6,7 +6,7 @@ In:  a title, the unit, and figures by name. Out: a document of its own that fol
 from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
-WIDTH, LEFT, RIGHT, ROW, BAR, TOP = 720, 190, 110, 26, 16, 44
+WIDTH, LEFT, RIGHT, ROW, BAR, TOP = 760, 280, 90, 26, 16, 44
 
 STYLE = """
     text { font: 13px system-ui, sans-serif; fill: #1f2328; }

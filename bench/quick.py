@@ -23,7 +23,7 @@ from bench import streams
 from bench.chat import OPENAI, TYPED, Way
 from bench.load import Measured
 from bench.rounds import Contender, Results, Scenario, Session, take_turns
-from bench.scenarios import chunks, each_round, watched
+from bench.scenarios import anew_each_round, chunks, each_round, watched
 from bench.servers import BARE, RAW_PROXY, ROOT, SIDESTREAM, Server, sidestream
 
 
@@ -42,7 +42,8 @@ HOT_PATHS = {
     "burst": HotPath("50 sources that never wait; CPU an event", each_round(partial(streams.burst, events=1500))),
     "fanout": HotPath("one event to 1,000 watchers; CPU a delivery", watched(1000, 20)),
     "paced": HotPath(
-        "500 streams of 20 events/s; CPU an event", each_round(partial(streams.paced, streams=500, seconds=0.8, spread=0.4))
+        "500 streams of 20 events/s; CPU an event",
+        anew_each_round(partial(streams.paced, streams=500, seconds=0.8, spread=0.4)),
     ),
     "opening": HotPath("1,000 streams opened at once; CPU of a whole life", each_round(streams.opening)),
     "chunks": HotPath("10 chats from a fast upstream; CPU a chunk", chunks(1500), RAW_PROXY, TYPED, upstream=True),

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.plot import bars, number
 from bench.run import RUN
-from bench.scenarios import SCENARIOS, SELF, Entry
+from bench.scenarios import DIRECT, SCENARIOS, SELF, Entry
 from bench.servers import ROOT
 
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
@@ -56,8 +56,10 @@ def short(why: str) -> str:
 
 
 def plot(entry: Entry, scenario: Mapping[str, Any]) -> str:
+    """Those who have the leading figure, without the upstream itself, which is so far ahead that it hides the others."""
     medians: dict[str, dict[str, float]] = scenario["medians"]
-    names = sorted((name for name in medians if entry.lead in medians[name]), key=lambda name: rank(entry, medians[name]))
+    shown = [name for name in medians if entry.lead in medians[name] and name != DIRECT.name]
+    names = sorted(shown, key=lambda name: rank(entry, medians[name]))
     better = "longer is better" if entry.higher else "shorter is better"
     return bars(entry.title, entry.lead, {name: medians[name][entry.lead] for name in names}, SELF.name, better)
 
@@ -66,9 +68,10 @@ def machine(run: Mapping[str, Any]) -> str:
     """What was measured, when and where."""
     about = run["machine"]
     ceiling = run["ceiling"]["events/s of CPU"]
+    states = " and ".join(f"`{state}`" for state in dict.fromkeys(scenario["state"] for scenario in run["scenarios"].values()))
     others = max(scenario["others"] for scenario in run["scenarios"].values())
     return (
-        f"Measured {run['when']} on the state `{run['state']}`: {about['cores']} cores of {about['processor']}, "
+        f"Measured {run['when']} on the state {states}: {about['cores']} cores of {about['processor']}, "
         f"{about['memory GiB']} GiB, {about['system']}, Python {about['Python']}. Sidestream and the bare callable "
         f"run on {about['Sidestream']}. Peers: {about['peers']}. The load client takes {number(ceiling)} events in a second "
         f"of its CPU. Other processes used at most {others:.0%} of the machine during a scenario.\n"

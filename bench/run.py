@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in names:
         begin = time.monotonic()
         results = SCENARIOS[name].run()
-        run["scenarios"][name] = as_json(results)
+        run["scenarios"][name] = {**as_json(results), "state": run["state"]}
         write(asked.into, run)
         report(name, results, time.monotonic() - begin)
         if not any(key.startswith(SELF.name) for key in results.rounds):

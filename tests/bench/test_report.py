@@ -70,7 +70,13 @@ def test_a_block_that_the_run_has_nothing_for_is_named() -> None:
 def test_the_summary_compares_what_leads() -> None:
     name = "burst"
     about = dict.fromkeys(("cores", "processor", "memory GiB", "system", "Python", "Sidestream", "peers"), "?")
-    run = {"when": "", "state": "", "machine": about, "ceiling": {"events/s of CPU": 4e6}, "scenarios": {name: RUN}}
+    run = {
+        "when": "",
+        "state": "",
+        "machine": about,
+        "ceiling": {"events/s of CPU": 4e6},
+        "scenarios": {name: {**RUN, "state": "abc"}},
+    }
     made = blocks(run)
     assert made["summary"].splitlines()[2:] == [f"| {SCENARIOS[name].title} | 315,000 events/s | bare ASGI | 105,000 | 3.00 |"]
     assert "4,000,000 events" in made["machine"]
