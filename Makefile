@@ -38,8 +38,10 @@ format: $(VENV)/check.stamp
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# The peers have environments of their own: what they need is no dependency of this project.
-bench: $(VENV)/bench.stamp .venv-peers/peers.stamp .venv-litellm/litellm.stamp
+# The peers have environments of their own: what they need is no dependency of this project. The variables name others.
+PEERS := $(if $(BENCH_PYTHON),,.venv-peers/peers.stamp) $(if $(BENCH_LITELLM),,.venv-litellm/litellm.stamp)
+
+bench: $(VENV)/bench.stamp $(PEERS)
 	$(PY) -m bench run
 	$(PY) -m bench report
 

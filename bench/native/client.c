@@ -5,7 +5,7 @@
    One thread. An event is checked to the byte: its number is the next one of its connection, its padding has the length and the
    content that were asked for, and at the end the count is right. The time in an event is the server's CLOCK_MONOTONIC, which
    all processes of a machine share. What went wrong first is told in words, and the exit status is 1. Otherwise a line of JSON
-   is printed. `bench/load.py` says what its members mean, and what the keys below are for.
+   is printed, whose members `bench/load.py` explains. The keys are the members of `ask` in events.h.
 */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

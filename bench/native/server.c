@@ -27,7 +27,7 @@
 
 enum { MOST = 64, REQUEST = 1 << 16, BATCH = 50, CHUNK = 400 };
 
-#define CLOSED "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+#define NOT_FOUND "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 #define HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 struct connection {
@@ -165,8 +165,8 @@ static void answer(struct connection *c, const char *body) {
         if (!c->own) c->own = malloc(BATCH * CHUNK + 1000);
         if (c->every && !c->listed) c->after = paced, paced = c, c->listed = true;
     } else {
-        c->body = CLOSED;
-        c->left = strlen(CLOSED);
+        c->body = NOT_FOUND;
+        c->left = strlen(NOT_FOUND);
     }
     c->running = true;
 }
