@@ -148,10 +148,6 @@ static void read_connection(struct connection *c) {
         if (!end) break;
         event(c, text + from, end);
         from = (size_t)(end - text) + 2;
-        if (ask.close_after && c->events >= ask.close_after) {
-            close_connection(c);
-            return;
-        }
     }
     if (c->ended || got <= 0) {
         if (ask.events && c->events != ask.events) wrong(c, "the answer ended", text, text + length);
@@ -221,7 +217,6 @@ static void parse(int count, char **words) {
         else if IS (opening) ask.opening = atol(value);
         else if IS (events) ask.events = atol(value);
         else if IS (pad) ask.pad = atol(value);
-        else if IS (close_after) ask.close_after = atol(value);
         else if IS (spread) ask.spread = atof(value);
         else if IS (stall) ask.stall = atof(value);
         else if IS (limit) ask.limit = atof(value);

@@ -14,7 +14,7 @@ static struct { /* what is asked for */
     const char *request;                             /* all bytes of it; every {id} becomes the connection's number */
     const char *kind;                                /* "numbered": the events of /bench; "texts": an answer of numbered texts */
     long total, at_once, opening;                    /* connections in all, open at a time, opening at a time */
-    long events, pad, close_after;                   /* events a connection; bytes of padding; leave after so many */
+    long events, pad;                                /* events a connection; bytes of padding */
     double spread, stall, limit;                     /* seconds: to open all in, a gap that counts, for everything */
     const char *publish, *prefix, *suffix;           /* where events are posted, and what stands around them in a body */
     long leave;                                      /* so many connections leave, one every 10 ms, once all are ready */
