@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,15 @@ def test_a_signal_drains_and_a_sigint_after_it_ends(signals: list[int], forced: 
     assert served._captured_signals == []  # uvicorn would raise them again, and the exit status be theirs
 
 
+@pytest.fixture
+def hangup_not_ignored() -> Iterator[None]:
+    """A process inherits that a signal is ignored, and these tests may run under nohup(1)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup_not_ignored")
 async def test_a_hangup_drains() -> None:
     async with sidecar() as process, Client(process.port) as client:
         answer = await client.get("/stream?count=2&interval=60")
