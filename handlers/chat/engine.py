@@ -102,18 +102,21 @@ class Answer:
         self._pending: tuple[Call, ...] = ()
         self._finish_reason: str | None = None
         self._chunks: ChunkStream | None = None
-        self._items = self._run()
+        self._items: AsyncGenerator[Item, None] | None = None
 
     def __aiter__(self) -> AsyncIterator[Item]:
+        # Made here: one that is closed before it has begun refers to this object for ever, since Python 3.12.
+        self._items = self._items or self._run()
         return self._items  # by itself: `__anext__` in between takes 0.1 µs an item
 
     def __anext__(self) -> Awaitable[Item]:
-        return self._items.__anext__()
+        return anext(aiter(self))
 
     async def aclose(self) -> None:
         """Give up the upstream's connection, the running tools and the request. A second call does nothing."""
         try:
-            await self._items.aclose()
+            if self._items is not None:
+                await self._items.aclose()
         finally:
             request = replace(self.request, messages=(), model=self.request.model[:256], parameters={}, client_tools=())
             self._messages, self.request, self.format.request = [], request, request

@@ -199,30 +199,36 @@ class OpenAIUpstream:
 
     @asynccontextmanager
     async def _reported(self, sdk: _SDK, deadline: float) -> AsyncIterator[None]:
-        """What the SDK raises in here, or the end of the time, comes out as UpstreamFailed."""
-        import openai
-
-        from handlers.chat.upstream.http_client import REDIRECT
-
+        """What the SDK raises in here, or the end of the time, comes out as UpstreamFailed. Full comes out as it is."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
         except Full:
             raise
-        except UpstreamFailed as failure:
-            raise failed(self._redacted(failure.message), failure.code) from None
-        except TimeoutError:
-            raise failed(NOTHING_IN_TIME, "first_token_timeout") from None
-        except openai.APIStatusError as error:
-            body = self._redacted(error.response.content.decode("latin-1")).encode("latin-1")
-            raise from_answer(_answer(error.response, body), error.response.headers.get(REDIRECT, "")) from None
-        except openai.APIConnectionError as error:
-            why = self._redacted(environment.explained(error.__cause__ or error))
-            raise failed(f"the upstream can't be reached: {why}", "upstream_down") from None
-        except sdk.broken:
-            raise failed(BROKEN, "broken") from None
-        except Exception as error:  # of the SDK, or of what is under it: the request holds what neither can send
-            raise failed(self._redacted(f"the request can't be sent: {describe(error)}"), "bad_request") from None
+        except Exception as error:
+            error.__traceback__ = None  # since Python 3.12 it leads back to the error, over the callers of its frames
+            raise self._failure(sdk, error) from None
+
+    def _failure(self, sdk: _SDK, error: Exception) -> UpstreamFailed:
+        import openai
+
+        from handlers.chat.upstream.http_client import REDIRECT
+
+        match error:
+            case UpstreamFailed():
+                return failed(self._redacted(error.message), error.code)
+            case TimeoutError():
+                return failed(NOTHING_IN_TIME, "first_token_timeout")
+            case openai.APIStatusError():
+                body = self._redacted(error.response.content.decode("latin-1")).encode("latin-1")
+                return from_answer(_answer(error.response, body), error.response.headers.get(REDIRECT, ""))
+            case openai.APIConnectionError():
+                why = self._redacted(environment.explained(error.__cause__ or error))
+                return failed(f"the upstream can't be reached: {why}", "upstream_down")
+        if isinstance(error, sdk.broken):
+            return failed(BROKEN, "broken")
+        # of the SDK, or of what is under it: the request holds what neither can send
+        return failed(self._redacted(f"the request can't be sent: {describe(error)}"), "bad_request")
 
     def _redacted(self, text: str) -> str:
         return environment.redacted(text, self.key)
