@@ -84,7 +84,7 @@ class Operations:
         self._models: set[str] = set()
 
     def observe(self, operation: Operation) -> None:
-        labels = ("chat", operation.provider, self._told(operation.model), self._told(operation.response_model))
+        labels = ("chat", operation.provider, self._told(operation.model[:100]), self._told(operation.response_model[:100]))
         for name, value, label, times in _measured(operation):
             bounds, extra = OPERATIONS[name]
             key = (*labels, label) if extra else labels
@@ -92,7 +92,7 @@ class Operations:
 
     def _told(self, model: str) -> str:
         if model not in self._models and len(self._models) < MODELS:
-            self._models.add(model[:100])
+            self._models.add(model)
         return model if model in self._models else "other"
 
 

@@ -196,6 +196,14 @@ def test_models_that_clients_make_up_are_not_told_apart_for_ever() -> None:
     assert {labels[2] for labels in histograms} > {"other", "0"}
 
 
+def test_the_name_of_a_model_is_told_up_to_a_length() -> None:
+    operations = Operations()
+    for _ in range(2):
+        operations.observe(Operation("p", "m" * 1000))
+    (histograms,) = (found for found in operations.histograms.values() if found)
+    assert {labels[2] for labels in histograms} == {"m" * 100}
+
+
 async def test_jobs_that_hold_a_thread_and_those_that_wait_are_counted() -> None:
     sidestream = Sidestream(Settings(job_threads=1))
     sidestream.start()

@@ -5,7 +5,7 @@ the upstream wants it to wait for longer than we do. It is loaded with the SDK, 
 """
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 from urllib.request import getproxies
 
 import anyio
@@ -38,10 +38,11 @@ def create(base_url: str) -> httpx2.AsyncClient:
     """
     from openai import DefaultAsyncHttpxClient
 
-    options: dict[str, Any] = {"limits": LIMITS, "event_hooks": {"response": [tamed]}}
-    if not any(getproxies().get(scheme) for scheme in ("http", "https", "all")):
-        options["transport"] = Transport(tls=not base_url.startswith("http:"))
-    return DefaultAsyncHttpxClient(**options)
+    proxied = any(getproxies().get(scheme) for scheme in ("http", "https", "all"))
+    transport = None if proxied else Transport(tls=not base_url.startswith("http:"))
+    # httpx2 would ask for brotli and zstd too, where their packages are installed; `decoded` knows neither.
+    headers, hooks = {"accept-encoding": "gzip, deflate"}, {"response": [tamed]}
+    return DefaultAsyncHttpxClient(limits=LIMITS, transport=transport, headers=headers, event_hooks=hooks)
 
 
 async def tamed(response: httpx2.Response) -> None:

@@ -51,6 +51,13 @@ async def test_what_is_encoded_is_decoded(encoding: str) -> None:
         assert (await client.post(server.url)).content == b"hello"
 
 
+async def test_it_asks_for_no_encoding_that_is_not_decoded() -> None:
+    """httpx2 would, where the packages of others are installed."""
+    async with peer(says(HELLO)) as server, http_client.create("http://") as client:
+        await client.post(server.url)
+        assert b"\r\naccept-encoding: gzip, deflate\r\n" in server.requests[0].lower()
+
+
 def test_no_answer_waits_for_a_connection_that_others_have() -> None:
     assert http_client.LIMITS.max_connections is None
 
