@@ -10,24 +10,23 @@ from playwright.async_api import expect
 from tests.support import servers
 from tests.support.frontend import frontend, tabs
 from tests.support.npm import ESBUILD, installed, node
-from tests.support.upstream import BREAK, DONE, HANG, Script, call, chunk, chunk_object, event, finish, reply, serve, usage
+from tests.support.upstream import (
+    ASKS,
+    BREAK,
+    ENDS,
+    HANG,
+    THINKS,
+    TWO_TOOLS,
+    Script,
+    call,
+    chunk,
+    reply,
+    serve,
+)
 
 pytestmark = pytest.mark.e2e
 
 PACKAGES = ("@ag-ui/client@1.0.0", ESBUILD)
-
-THINKS = event(chunk_object({"reasoning_content": "Let me see. "}))
-TWO_TOOLS = reply(
-    THINKS,
-    chunk("I look. "),
-    call("calculate", '{"expression": "6*7"}'),
-    call("current_time", "{}", id="call_2", index=1),
-    finish("tool_calls"),
-    usage(1, 2),
-    DONE,
-)
-ASKS = reply(call("colour", "{}", id="call_3"), finish("tool_calls"), usage(3, 4), DONE)
-ENDS = reply(chunk("It is "), chunk("red."), finish(), usage(5, 6), DONE)
 
 CLIENT = """
 import { HttpAgent } from "@ag-ui/client"

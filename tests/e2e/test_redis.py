@@ -573,16 +573,6 @@ async def test_a_conversation_is_one_for_all_processes(redis: RedisServer) -> No
             assert len(model.requests) == 3
 
 
-UI = {"id": "c1", "messages": [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}]}
-AG = {
-    "threadId": "t1",
-    "runId": "r1",
-    "messages": [{"id": "u1", "role": "user", "content": "Hello"}],
-    "tools": [],
-    "context": [],
-}
-
-
 @pytest.mark.parametrize(
     ("asking", "joining", "begins"),
     [

@@ -15,26 +15,28 @@ from tests.support.chatting import Sidecar, sidecar
 from tests.support.frontend import frontend, tabs
 from tests.support.npm import ESBUILD, installed, node
 from tests.support.sockets import fetch
-from tests.support.upstream import BREAK, DONE, HANG, Script, call, chunk, chunk_object, event, finish, reply, serve, usage
+from tests.support.upstream import (
+    ASKS,
+    BREAK,
+    DONE,
+    ENDS,
+    HANG,
+    THINKS,
+    TWO_TOOLS,
+    Script,
+    call,
+    chunk,
+    finish,
+    reply,
+    serve,
+    usage,
+)
 
 pytestmark = pytest.mark.e2e
 
 VERSIONS = {"5": ("ai@5.0.277", "@ai-sdk/react@2.0.280"), "6": ("ai@6.0.326", "@ai-sdk/react@3.0.328"),
             "7": ("ai@7.0.173", "@ai-sdk/react@4.0.177")}  # fmt: skip
 COMMON = ("react@19.2.1", "react-dom@19.2.1", "zod@4.1.12", ESBUILD)
-
-THINKS = event(chunk_object({"reasoning_content": "Let me see. "}))
-TWO_TOOLS = reply(
-    THINKS,
-    chunk("I look. "),
-    call("calculate", '{"expression": "6*7"}'),
-    call("current_time", '{"timezone": "UTC"}', id="call_2", index=1),
-    finish("tool_calls"),
-    usage(1, 2),
-    DONE,
-)
-ASKS = reply(call("colour", "{}", id="call_3"), finish("tool_calls"), usage(3, 4), DONE)
-ENDS = reply(chunk("It is "), chunk("red."), finish(), usage(5, 6), DONE)
 
 
 @pytest.fixture(params=VERSIONS)

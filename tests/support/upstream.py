@@ -80,6 +80,22 @@ def call(name: str, arguments: str, *, id: str | None = "call_1", index: int | N
     return event(chunk_object({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}))
 
 
+# -- three answers: with reasoning and two tools of the sidecar's, with a tool of the client's, and one that ends
+
+THINKS = event(chunk_object({"reasoning_content": "Let me see. "}))
+TWO_TOOLS = reply(
+    THINKS,
+    chunk("I look. "),
+    call("calculate", '{"expression": "6*7"}'),
+    call("current_time", '{"timezone": "UTC"}', id="call_2", index=1),
+    finish("tool_calls"),
+    usage(1, 2),
+    DONE,
+)
+ASKS = reply(call("colour", "{}", id="call_3"), finish("tool_calls"), usage(3, 4), DONE)
+ENDS = reply(chunk("It is "), chunk("red."), finish(), usage(5, 6), DONE)
+
+
 @dataclass(frozen=True)
 class Request:
     """What came in. port: the client's. body: parsed, None if there was none."""
