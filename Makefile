@@ -18,11 +18,16 @@ help:
 run: $(VENV)/run.stamp
 	@exec $(PY) app.py
 
+# Four processes, since a test waits for half of its time. What measures time, or has servers and browsers beside it, runs alone.
+# Python may write what it has compiled, whatever the environment says: each process would compile all tests anew.
+QUICK := -m pytest -q -n 4 --dist worksteal -m 'not e2e and not slow' --ignore tests/e2e --ignore tests/examples
+
 test: $(VENV)/check.stamp
-	$(PY) -m pytest -q -m 'not e2e and not slow'
+	PYTHONDONTWRITEBYTECODE= $(PY) $(QUICK)
 
 test-%: .venv-%/test.stamp
-	.venv-$*/bin/python -m pytest -q -m 'not e2e'
+	PYTHONDONTWRITEBYTECODE= .venv-$*/bin/python $(QUICK)
+	.venv-$*/bin/python -m pytest -q -m 'slow and not e2e'
 
 check: $(VENV)/check.stamp
 	$(PY) -m ruff check .

@@ -1,5 +1,6 @@
-"""What all tests share: the event loop, the e2e mark, how thorough hypothesis is."""
+"""What all tests share: the event loop, the e2e mark, how thorough hypothesis is, and that what a test has left is freed."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ settings.register_profile("quick", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
-E2E = [Path(__file__).parent / folder for folder in ("e2e", "examples")]
+E2E = tuple(f"{Path(__file__).parent / folder}{os.sep}" for folder in ("e2e", "examples"))
 
 
 @pytest.fixture
@@ -23,5 +24,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> str | Backend:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(folder in item.path.parents for folder in E2E):
+        if str(item.path).startswith(E2E):
             item.add_marker(pytest.mark.e2e)
+
+
+def pytest_runtest_teardown() -> None:
+    # The service has the garbage collector leave alone what is there once all is imported. Here that happens again and again:
+    # the event loops and applications of hundreds of tests would stay, and whatever looks through all of them would get slow.
+    gc.unfreeze()

