@@ -23,14 +23,15 @@ from handlers.publish import routes as publish
 from sidecar import access, answers, conversations, logs
 from sidecar.access import Right
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.routes import Route, Routes
 from sidecar.service import Service, backend_for
 from sidecar.settings import Settings, from_environment, warn_of_unknown
 from sse import resume
 from sse.asgi import Receive, Scope, Send, lifespan
-from sse.budget import Charge
 from sse.errors import Disconnected, Full, Problem
-from sse.http import SLICE, UNCHARGED, Request, Response, problem_response
+from sse.http import SLICE, UNCHARGED, Response, problem_response
+from sse.http import Request as HTTPRequest
 from sse.store import Backend
 from sse.stream import Stream
 
@@ -165,63 +166,63 @@ class Sidestream:
         if scope["type"] == "lifespan":
             await lifespan(receive, send, self.start, self.stop)
         elif scope["type"] == "http":
-            await self._answer(Request(scope, receive), send)
+            try:
+                request = Request(scope, receive, self.service)
+            except ValueError as error:  # without a lifespan the error has not been logged yet
+                logger.error("%s", error)
+                problem = Problem(500, "A setting is wrong; the log says which.")
+                await problem_response(problem)(HTTPRequest(scope, receive), send)
+            else:
+                await self._answer(request, send)
         else:
             raise NotImplementedError(f"Sidestream speaks HTTP, not {scope['type']}")
 
     async def _answer(self, request: Request, send: Send) -> None:
-        exchange, reply = logs.Exchange(request), None
+        service, exchange, reply = request.service, logs.Exchange(request), None
         try:
             reply = await self._reply(request)
-            headers = access.cors(self._service.settings, request) if self._service is not None else {}
-            await reply(request, send, exchange.headers(headers))
+            await reply(request, send, exchange.headers(access.cors(service.settings, request)))
         except (Disconnected, OSError) as error:
             logger.debug("%s %s: the client is gone: %r", request.method, logs.short_path(request.path), error)
-            if self._service is not None:
-                self._service.counts.unanswered += 1
+            service.counts.unanswered += 1
         finally:
             exchange.end(reply)
-            if self._service is not None and reply is not None:
-                self._service.counts.requests[reply.status] += 1
+            if reply is not None:
+                service.counts.requests[reply.status] += 1
 
     async def _reply(self, request: Request) -> Reply:
-        try:
-            service = self.service
-        except ValueError as error:  # without a lifespan the error has not been logged yet
-            logger.error("%s", error)
-            return problem_response(Problem(500, "A setting is wrong; the log says which."))
-        request.charge = Charge(service.store.budget)
-        request.send_timeout, request.turn = service.settings.send_timeout, service.turn
+        service = request.service
         # No name keeps an error: an error holds its traceback, which holds this function's variables, and so a cycle.
         try:
             route = self._routes.find(request)
-            stream = await access.admit(service.settings, request, route.right, lambda: self._named(service, request))
-            reply = await route.handler(service, request, stream)
+            request.stream = await access.admit(service.settings, request, route.right, lambda: self._named(request))
+            reply = await route.handler(request)
             return answers.Large(service, reply) if isinstance(reply, Response) and len(reply.body) > SLICE else reply
         except Full as full:
-            return self._refusal(service, request, answers.busy(full))
+            return self._refusal(request, answers.busy(full))
         except Problem as problem:
-            return self._refusal(service, request, problem)
+            return self._refusal(request, problem)
         except Disconnected:
             raise
         except Exception:
             logger.exception("%s %s failed", request.method, logs.short_path(request.path))
-            return self._refusal(service, request, Problem(500, "The request failed; the log says why."))
+            return self._refusal(request, Problem(500, "The request failed; the log says why."))
         finally:
             request.charge = UNCHARGED  # a stream that needs what was made of the body has the charge
 
-    def _refusal(self, service: Service, request: Request, problem: Problem) -> Reply:
-        return answers.refusal(service, request, problem, self._routes.errors(request.path))
+    def _refusal(self, request: Request, problem: Problem) -> Reply:
+        return answers.refusal(request, problem, self._routes.errors(request.path))
 
-    async def _named(self, service: Service, request: Request) -> Stream | None:
+    async def _named(self, request: Request) -> Stream | None:
         """The stream that the path names or, if it names none, the last event ID does. A request looks up no other stream."""
+        store = request.service.store
         if (key := request.params.get("conversation")) is not None:
-            return await conversations.find(service.store, request, key)
+            return await conversations.find(store, request, key)
         stream_id = request.params.get("id")
         if stream_id is None:
             last = resume.parse(request.last_event_id or "")
             stream_id = last.stream if last is not None and last.number is not None else None
-        return await service.store.find(stream_id) if stream_id is not None else None
+        return await store.find(stream_id) if stream_id is not None else None
 
 
 app = Sidestream()

@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sidecar.answers import Reply, private
-from sidecar.service import Service
+from sidecar.request import Request
 from sse.errors import Problem
 from sse.formats import Format
-from sse.http import Request, Response
-from sse.stream import Stream
+from sse.http import Response
 
 
 async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict[str, Any]]:
@@ -24,7 +23,7 @@ async def updates(first: int, count: int, interval: float) -> AsyncIterator[dict
         yield {"count": number, "message": f"Update {number}"}
 
 
-async def stream(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+async def stream(request: Request) -> Reply:
     count = request.integer("count", 10, minimum=0, maximum=1_000_000)
     interval = request.number("interval", 0.5, minimum=0, maximum=3600)
     last = request.last_event_id or "0"
@@ -33,4 +32,4 @@ async def stream(service: Service, request: Request, stream: Stream | None) -> R
     if re.fullmatch("[0-9]{1,7}", last) is None or int(last) > count:
         raise Problem(400, f"The last event ID must be a number up to {count}, or end.", parameter="last_event_id")
     source = updates(int(last) + 1, count, interval)
-    return private(service, request, source, Format(), after=int(last) or None)
+    return private(request, source, Format(), after=int(last) or None)

@@ -14,11 +14,10 @@ from typing import Any
 from sidecar.access import has_token
 from sidecar.answers import Reply, private
 from sidecar.origins import is_loopback
-from sidecar.service import Service
+from sidecar.request import Request
 from sse.errors import Problem
 from sse.formats import Format
-from sse.http import Request, Response
-from sse.stream import Stream
+from sse.http import Response
 
 
 async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIterator[dict[str, Any]]:
@@ -32,9 +31,9 @@ async def chunks(events: int, size: int, interval: float, burst: int) -> AsyncIt
         yield {"n": number, "t": time.monotonic_ns(), "pad": pad}
 
 
-async def load(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+async def load(request: Request) -> Reply:
     client = request.scope.get("client")  # None: a Unix socket, or a server that doesn't tell
-    if client and not is_loopback(client[0]) and not has_token(service.settings, request):
+    if client and not is_loopback(client[0]) and not has_token(request.service.settings, request):
         raise Problem(403, "Without a token, the load is for clients on this machine only.")
     if request.last_event_id is not None:
         return Response(204)  # no event is kept: an EventSource that reconnects would start anew
@@ -42,4 +41,4 @@ async def load(service: Service, request: Request, stream: Stream | None) -> Rep
     size = request.integer("size", 190, minimum=0, maximum=1 << 20)
     interval = request.number("interval", 0.0, minimum=0, maximum=3600)
     burst = request.integer("burst", 1, minimum=1, maximum=1_000_000)
-    return private(service, request, chunks(events, size, interval, burst), Format())
+    return private(request, chunks(events, size, interval, burst), Format())

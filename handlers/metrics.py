@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sidecar.answers import Reply
 from sidecar.counts import OPERATION_LABELS, OPERATIONS, Counts, Histogram
+from sidecar.request import Request
 from sidecar.service import Service
 from sse.errors import Problem
-from sse.http import Request, Response
-from sse.stream import State, Stream
+from sse.http import Response
+from sse.stream import State
 from sse.threads import Threads
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Metrics:
     def stop(self) -> None:
         self._lag.cancel()
 
-    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def show(self, request: Request) -> Reply:  # noqa: ARG002
         """`GET /metrics`."""
         try:
             from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest

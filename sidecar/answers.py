@@ -14,11 +14,13 @@ from urllib.parse import urlencode
 
 from sidecar.conversations import MAX_KEY, Conversation, claim_of, digest, join
 from sidecar.logs import REQUEST_ID
+from sidecar.request import Request
 from sidecar.service import Service
 from sse.asgi import Send
 from sse.errors import Full, Problem
 from sse.formats import Format
-from sse.http import Headers, Request, Response, json_response
+from sse.http import Headers, Response, json_response
+from sse.http import Request as HTTPRequest
 from sse.ids import new_id
 from sse.resume import GONE_ID, Held, Verdict, decide
 from sse.sender import Followed
@@ -45,7 +47,7 @@ class Reply(Protocol):
     @property
     def status(self) -> int: ...
 
-    def __call__(self, request: Request, send: Send, headers: Headers = ()) -> Awaitable[None]: ...
+    def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> Awaitable[None]: ...
 
 
 class Gone(Problem):
@@ -82,7 +84,7 @@ class Head:
     def __init__(self, headers: Headers = ()) -> None:
         self._headers = headers
 
-    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+    async def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> None:
         await head(request, send, (*self._headers, *headers))
 
 
@@ -95,7 +97,7 @@ class Large(Response):
         self._store, self._charges = service.store, service.outgoing(len(response.body))
         self._store.seat()
 
-    async def __call__(self, request: Request, send: Send, headers: Headers = ()) -> None:
+    async def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> None:
         try:
             await Response.__call__(self, request, send, headers)
         finally:
@@ -105,38 +107,29 @@ class Large(Response):
 # -- opening
 
 
-async def open(
-    service: Service,
-    request: Request,
-    stream: Stream | None,
-    propose: Propose,
-    *,
-    body: bytes = b"",
-    conversation: Conversation | None = None,
-) -> Reply:
+async def open(request: Request, propose: Propose, body: bytes = b"", conversation: Conversation | None = None) -> Reply:
     """The answer to a request that may open a stream: its events, or with `Accept: application/json` where they are.
 
-    stream: what the last event ID names. conversation: where the stream is to run. Raises Full, Problem 400, 404, 409, 422.
+    conversation: where the stream is to run. Raises Full, Problem 400, 404, 409, 422.
     """
     if request.method == "HEAD":
         return Head()
     if request.last_event_id is not None:
-        return resume(service, request, stream, same=stream is not None and stream.opening.identity == identify(request, body))
+        stream = request.stream
+        return resume(request, stream, same=stream is not None and stream.opening.identity == identify(request, body))
     if request.accepts("application/json"):
-        return opened(service, request, await start(service, request, propose, body, conversation), 202)
-    with seat(service):
-        stream = await start(service, request, propose, body, conversation)
-    return follow(service, request, stream, None, key=stream.key, told=stream.format.tells_opener)
+        return opened(request, await start(request, propose, body, conversation), 202)
+    with seat(request.service):
+        stream = await start(request, propose, body, conversation)
+    return follow(request, stream, None, key=stream.key, told=stream.format.tells_opener)
 
 
-async def start(
-    service: Service, request: Request, propose: Propose, body: bytes = b"", conversation: Conversation | None = None
-) -> Stream:
+async def start(request: Request, propose: Propose, body: bytes = b"", conversation: Conversation | None = None) -> Stream:
     """The stream that the request's idempotency key has opened before, or that it joins in its conversation, or a new one.
 
     In a conversation an idempotency key names the run. Raises Full, Problem 400, 409, 422.
     """
-    store, key, identity, stream_id = service.store, _key(request), identify(request, body), new_id()
+    store, key, identity, stream_id = request.service.store, _key(request), identify(request, body), new_id()
     claim, holder = "", Holder(stream_id, identity)
     if conversation is not None:
         claim, run = claim_of(request, conversation.key), conversation.run or key
@@ -153,7 +146,7 @@ async def start(
     try:
         with store.reserve():
             facts = {"id": stream_id, "identity": identity, "claim": claim, "digest": holder.digest}
-            opening = prepared(service, request, propose(), **facts)
+            opening = prepared(request, propose(), **facts)
             await store.backend.announce(opening)
             return store.open(opening)
     except BaseException:
@@ -177,41 +170,40 @@ async def _again(store: Store, claim: str, holder: Holder) -> Stream | None:
     return stream
 
 
-def prepared(service: Service, request: Request, opening: Opening, **changes: Any) -> Opening:
+def prepared(request: Request, opening: Opening, **changes: Any) -> Opening:
     """An opening for this request. changes: members that are known here."""
-    return replace(opening, **_of(service, request, opening.format), **changes)
+    return replace(opening, **_of(request, opening.format), **changes)
 
 
-def _of(service: Service, request: Request, format: Format) -> dict[str, Any]:
+def _of(request: Request, format: Format) -> dict[str, Any]:
     """The members of an opening that come from the request; transliterated where the settings ask for that."""
-    ascii = service.settings.ascii and format.transliterated
+    ascii = request.service.settings.ascii and format.transliterated
     return {"request_id": REQUEST_ID.get(), "ascii": ascii, "charge": request.charge}
 
 
-def opened(service: Service, request: Request, stream: Stream, status: int) -> Response:
+def opened(request: Request, stream: Stream, status: int) -> Response:
     """The JSON answer that names a stream: its `url` to watch it, its `key` to cancel it and to publish to it."""
-    url = location(service, request, stream)
+    url = location(request, stream)
     return json_response({"stream_id": stream.id, "url": url, "key": stream.key}, status, {"location": url})
 
 
-def private(
-    service: Service, request: Request, source: AsyncIterator[Any], format: Format, *, after: int | None = None
-) -> Reply:
+def private(request: Request, source: AsyncIterator[Any], format: Format, *, after: int | None = None) -> Reply:
     """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
     if request.method == "HEAD":
         return Head()
+    service = request.service
     with service.store.reserve(), seat(service):
-        own = _of(service, request, format)
+        own = _of(request, format)
         opening = Opening(source, format, linger=0, keep=0, ids="", start=after or 0, listed=False, **own)
         stream = service.store.open(opening)
-    return follow(service, request, stream, after)
+    return follow(request, stream, after)
 
 
 # -- resuming and watching
 
 
-def resume(service: Service, request: Request, stream: Stream | None, *, same: bool = True, newest: bool = False) -> Reply:
-    """Watch the stream that the request names, from its last event ID on, or without one from the beginning.
+def resume(request: Request, stream: Stream | None, *, same: bool = True, newest: bool = False) -> Reply:
+    """Watch the stream that the request names, if it is held, from its last event ID on, or without one from the beginning.
 
     same: whether this request is the one that opened the stream, or names it by its path. newest: a newcomer starts at the
     newest event. Raises Full, Gone, Problem 400, 409.
@@ -221,12 +213,12 @@ def resume(service: Service, request: Request, stream: Stream | None, *, same: b
     answer = decide(request.last_event_id, held(stream, same=same) if stream is not None else None)
     match answer.verdict:
         case Verdict.OPEN if stream is not None:
-            return watch(service, request, stream, None, newest=newest)
+            return watch(request, stream, None, newest=newest)
         case Verdict.WATCH if stream is not None:
             if request.method != "HEAD":
                 stream.resumes += 1
-                service.counts.resumes += 1
-            return watch(service, request, stream, answer.after)
+                request.service.counts.resumes += 1
+            return watch(request, stream, answer.after)
         case Verdict.FINISHED:
             return Response(204)
         case Verdict.MALFORMED:
@@ -236,14 +228,14 @@ def resume(service: Service, request: Request, stream: Stream | None, *, same: b
     raise Gone
 
 
-def watch(service: Service, request: Request, followed: Followed, after: int | None, *, newest: bool = False) -> Reply:
+def watch(request: Request, followed: Followed, after: int | None, *, newest: bool = False) -> Reply:
     """Follow a stream, or several as one, over this connection. after: the number that the client has; None: a newcomer.
 
     newest: a newcomer starts at the newest event. Raises Full.
     """
     if request.method != "HEAD":
-        service.store.seat()
-    return follow(service, request, followed, after, newest=newest)
+        request.service.store.seat()
+    return follow(request, followed, after, newest=newest)
 
 
 @contextmanager
@@ -261,14 +253,7 @@ def seat(service: Service) -> Iterator[None]:
 
 
 def follow(
-    service: Service,
-    request: Request,
-    followed: Followed,
-    after: int | None,
-    *,
-    key: str | None = None,
-    newest: bool = False,
-    told: bool = True,
+    request: Request, followed: Followed, after: int | None, *, key: str | None = None, newest: bool = False, told: bool = True
 ) -> Reply:
     """The event stream response. Except for HEAD, the caller has reserved a place, which the response gives back at its end.
 
@@ -278,7 +263,7 @@ def follow(
     if isinstance(followed, Stream):
         headers = followed.format.headers
         if followed.opening.listed:
-            headers = (*headers, (b"location", location(service, request, followed).encode()))
+            headers = (*headers, (b"location", location(request, followed).encode()))
     if key is not None:
         headers = (*headers, (b"stream-key", key.encode()))
     if request.method == "HEAD":
@@ -288,26 +273,27 @@ def follow(
         position = followed.position(from_now=newest or request.query.get("from") == "now")
         if newest:
             position = max(position - 1, followed.position(from_now=False))
-    return Watching(followed, position, told and after is None, service.pace, headers, service=service)
+    return Watching(followed, position, told and after is None, request.service.pace, headers, service=request.service)
 
 
-def found(stream: Stream | None) -> Stream:
+def found(request: Request) -> Stream:
     """The stream that the path names. Raises Gone."""
-    if stream is None:
+    if request.stream is None:
         raise Gone
-    return stream
+    return request.stream
 
 
 # -- errors
 
 
-def refusal(service: Service, request: Request, problem: Problem, errors: Callable[[Problem], Response]) -> Response:
+def refusal(request: Request, problem: Problem, errors: Callable[[Problem], Response]) -> Response:
     """The answer to a problem: in the shape that errors have on this route, or as an event for an EventSource.
 
     An EventSource can't read an error's body, and 503 would end it for good (9.2.3). One that reconnects to a full server gets
     a `retry`, and where there are several processes, so does a newcomer. One whose stream is gone gets an event that says so;
     with its id, the next reconnect is answered 204.
     """
+    service = request.service
     if "limit" in problem.members:
         service.counts.refused[problem.members["limit"]] += 1
     if request.accepts("text/event-stream"):
@@ -345,13 +331,13 @@ def identify(request: Request, body: bytes = b"") -> str:
     return f"{request.method} {request.path}?{query} {digest}"
 
 
-def location(service: Service, request: Request, stream: Stream) -> str:
-    return f"{base(service, request)}/streams/{stream.id}"
+def location(request: Request, stream: Stream) -> str:
+    return f"{base(request)}/streams/{stream.id}"
 
 
-def base(service: Service, request: Request) -> str:
+def base(request: Request) -> str:
     """The path under which this is served, which begins every path that a client is told; empty at the root."""
-    return request.root_path or service.settings.root_path
+    return request.root_path or request.service.settings.root_path
 
 
 def _key(request: Request) -> str:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 from sidecar.access import Right
 from sidecar.answers import Reply
-from sidecar.service import Service
+from sidecar.request import Request
 from sse.errors import Problem
-from sse.http import Request, Response, problem_response
-from sse.stream import Stream
+from sse.http import Response, problem_response
 
-Handler = Callable[[Service, Request, Stream | None], Awaitable[Reply]]
-"""stream: the one that the path's `{id}` names or, in a path without `{id}`, the last event ID; None if it isn't held."""
+Handler = Callable[[Request], Awaitable[Reply]]
 
 Errors = Callable[[Problem], Response]
 """Writes a problem in the shape that errors have on a route."""
@@ -88,7 +86,7 @@ class Routes:
 
 
 def _options(allow: str) -> Handler:
-    async def options(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+    async def options(request: Request) -> Reply:  # noqa: ARG001
         return Response(204, headers={"allow": allow})
 
     return options

@@ -10,12 +10,12 @@ import pytest
 from app import Sidestream
 from sidecar.access import Right
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.routes import Route, Routes
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.errors import Disconnected, Full, Problem
-from sse.http import Request
-from sse.stream import State, Stream
+from sse.stream import State
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, Extended, ask
 from tests.support.app import ROUTES as TABLE
@@ -45,7 +45,7 @@ def allow(path: str) -> str:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_is_found_by_its_method_and_path(route: Route) -> None:
-    request = Request(http_scope(filled(route.path), method=route.method), Connection().receive)
+    request = Request(http_scope(filled(route.path), method=route.method), Connection().receive, Service(Settings()))
     assert Routes(TABLE).find(request) is route
     assert request.params == dict.fromkeys(re.findall(r"{(\w+)\*?}", route.path), "some-id")
 
@@ -162,7 +162,7 @@ async def test_a_location_begins_with_root_path(settings: Settings, root_path: s
 def failing(error: BaseException) -> Sidestream:
     """The application with a route /fail, which raises `error`."""
 
-    async def fail(service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def fail(request: Request) -> Reply:
         raise error
 
     return Extended(Settings(), Route("GET", "/fail", fail, Right.TOKEN))

@@ -24,12 +24,12 @@ import pytest
 from app import Features, Sidestream
 from sidecar import answers
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.routes import Handler, Route
-from sidecar.service import Service
 from sidecar.settings import Settings
-from sse.http import Request, Response
+from sse.http import Response
 from sse.store import Backend
-from sse.stream import Stream, Trigger
+from sse.stream import Trigger
 from tests.support.app import EVENT_STREAM, JSON, Answer, ask
 from tests.support.backends import Slow
 from tests.support.streams import open_in
@@ -104,9 +104,9 @@ class Followed(Sidestream):
         return tuple(replace(route, handler=self._ending(route.handler)) for route in super().routes(features))
 
     def _ending(self, handler: Handler) -> Handler:
-        async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
+        async def handle(request: Request) -> Reply:
             try:
-                return await handler(service, request, stream)
+                return await handler(request)
             finally:
                 self._way.end()
 
@@ -132,7 +132,7 @@ async def sidestream(way: Way) -> Sidestream:
 
 BEARER = {"authorization": "Bearer t"}
 CHAT = {"prompt": "hello", "metadata": {"user": 1}}
-BEGINNING = [("app", "sidecar.logs"), ("app", "sidecar.routes"), ("app", "sidecar.access")]
+BEGINNING = [("app", "sidecar.request"), ("app", "sidecar.logs"), ("app", "sidecar.routes"), ("app", "sidecar.access")]
 
 
 @pytest.mark.parametrize("accept", [EVENT_STREAM, JSON], ids=["watched", "not watched"])
@@ -142,7 +142,7 @@ async def test_post_chat_enters_no_module_twice(sidestream: Sidestream, way: Way
 
     assert answer.status in (200, 202)
     assert set(way.entered.values()) == {1}, way.entries
-    assert way.entries[:4] == [*BEGINNING, ("app", "handlers.chat.routes")]
+    assert way.entries[:5] == [*BEGINNING, ("app", "handlers.chat.routes")]
     assert {"sidecar.service", "sidecar.answers", "handlers.chat.request", "handlers.chat.engine"} <= set(way.entered)
 
 
@@ -235,9 +235,9 @@ async def test_what_is_asked_of_work_that_runs_enters_no_module_twice(
 
 
 async def test_a_module_that_is_entered_twice_would_be_seen(way: Way) -> None:
-    async def twice(service: Service, request: Request, stream: Stream | None) -> Reply:
-        answers.base(service, request)
-        answers.base(service, request)
+    async def twice(request: Request) -> Reply:
+        answers.base(request)
+        answers.base(request)
         return Response()
 
     class Winding(Followed):

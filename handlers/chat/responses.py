@@ -24,10 +24,11 @@ from handlers.chat.request import ASK_FOR_USAGE, MAX_MESSAGES, Offer, check, par
 from handlers.chat.routes import Chat, begun, refused
 from sidecar import answers
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.service import Service
 from sse.asgi import attended
 from sse.errors import Problem
-from sse.http import Request, Response, json_response
+from sse.http import Response, json_response
 from sse.ids import ID_LENGTH, new_id
 from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.payload import dumps
@@ -218,28 +219,29 @@ class ResponsesAPI:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
 
-    async def create(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def create(self, request: Request) -> Reply:
         """`POST /v1/responses`."""
-        chat, body = self._chat, await request.json(limit=service.settings.max_body)
+        settings, chat = request.service.settings, self._chat
+        body = await request.json(limit=settings.max_body)
         try:
             check(body, _FIELDS)
-            format = asked(body, chat.offer, *await _kept(service, body))
-            answer = chat.answer(service, request, format, len(dumps(format.input)))
+            format = asked(body, chat.offer, *await _kept(request.service, body))
+            answer = chat.answer(request, format, len(dumps(format.input)))
             linger = body.get("linger") if format.background else 0 if format.request.stream else None
             store = format.told["store"]
-            kept: Any = {"kept": answer.kept, "keep": service.settings.keep if store else 0}
+            kept: Any = {"kept": answer.kept, "keep": settings.keep if store else 0}
             opening = Opening(
                 answer, format, linger, result=format.result, id=format.id, listed=store, kind=format.name, **kept
             )
-            stream = await begun(service, request, answer, opening, wait=not format.background)
+            stream = await begun(request, answer, opening, wait=not format.background)
         except UpstreamFailed as failure:
-            return refused(service, Responses, failure)
+            return refused(request, Responses, failure)
         except Problem as problem:
             status = 400 if problem.status == 422 else problem.status  # as OpenAI's server says it
             raise Problem(status, problem.detail, headers=problem.headers, **problem.members) from None
         asyncio.get_running_loop().call_later(QUIET, _break_silence, stream, None)
         if format.request.stream:
-            return answers.follow(service, request, stream, None, key=stream.key)
+            return answers.follow(request, stream, None, key=stream.key)
         if not format.background:
             try:
                 await attended(request.receive, stream.closed())
@@ -249,9 +251,9 @@ class ResponsesAPI:
             raise Problem(getattr(format.failure, "status", 500), format.failure.message, code=format.failure.code)
         return json_response(format.object(), headers=answer.limits)
 
-    async def retrieve(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def retrieve(self, request: Request) -> Reply:
         """`GET /v1/responses/{id}?stream=&starting_after=`."""
-        stream, held = await _found(service, request, stream)
+        stream, held = await _found(request)
         if request.query.get("stream") != "true":
             return json_response(held["response"])
         if not held["response"]["background"]:
@@ -262,26 +264,26 @@ class ResponsesAPI:
             raise Problem(400, f"The events before {log.first - 1} are held no more.", parameter="starting_after")
         if log.closed and after == log.last - 1:  # there is nothing more to say
             return Response(200, b":\n", {"content-type": "text/event-stream"})
-        return answers.watch(service, request, stream, after + 1)
+        return answers.watch(request, stream, after + 1)
 
-    async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def cancel(self, request: Request) -> Reply:
         """`POST /v1/responses/{id}/cancel`; one that has ended stays as it is."""
-        stream, held = await _found(service, request, stream)
+        stream, held = await _found(request)
         if not held["response"]["background"]:
             raise Problem(400, "Only a response in the background can be cancelled.", parameter="id")
-        await service.store.end(stream, Trigger.DELETED)
-        _, held = await _found(service, request, stream)
+        await request.service.store.end(stream, Trigger.DELETED)
+        _, held = await _found(request)
         return json_response(held["response"])
 
-    async def delete(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def delete(self, request: Request) -> Reply:
         """`DELETE /v1/responses/{id}`."""
-        stream, held = await _found(service, request, stream)
-        await service.store.delete(stream)
+        stream, held = await _found(request)
+        await request.service.store.delete(stream)
         return json_response({"id": held["response"]["id"], "object": "response", "deleted": True})
 
-    async def input_items(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def input_items(self, request: Request) -> Reply:
         """`GET /v1/responses/{id}/input_items?after=&limit=&order=`; those of the responses before it too."""
-        _, held = await _found(service, request, stream)
+        _, held = await _found(request)
         limit, after = request.integer("limit", 20, minimum=1, maximum=100), request.query.get("after")
         items = {item["id"]: item for item in held["input"]}
         ids = list(items) if request.query.get("order") == "asc" else list(items)[::-1]
@@ -316,9 +318,9 @@ async def _held(service: Service, stream: Stream | None) -> Any:
     return await service.result(stream)
 
 
-async def _found(service: Service, request: Request, stream: Stream | None) -> tuple[Stream, Any]:
+async def _found(request: Request) -> tuple[Stream, Any]:
     """The response that the path names. Raises Problem 404, for another feature's stream too."""
-    held = await _held(service, stream)
+    stream, held = request.stream, await _held(request.service, request.stream)
     if stream is None or held is None:
         raise Problem(404, f"Response with id '{PREFIX}{request.params['id'][:100]}' not found.")
     return stream, held

@@ -24,13 +24,14 @@ from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sidecar import answers
 from sidecar.answers import Reply
 from sidecar.functions import load
+from sidecar.request import Request
 from sidecar.routes import Handler
-from sidecar.service import Service, check_metadata
+from sidecar.service import check_metadata
 from sidecar.settings import Settings
 from sse.asgi import attended
 from sse.budget import Charge
 from sse.errors import Problem
-from sse.http import Request, Response, json_response
+from sse.http import Response, json_response
 from sse.stream import Opening, State, Stream, Trigger
 
 logger = logging.getLogger("sidestream")
@@ -62,16 +63,14 @@ class Chat:
         """A handler that answers in a format; of several, in the one that the body's `format` names, or else in the first."""
         self.samples.formats |= {kind.name: kind for kind in (first, *others)}
 
-        async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
-            format, body = await first.asked(request, self.offer, service.settings.max_body, *others)
+        async def handle(request: Request) -> Reply:
+            settings = request.service.settings
+            format, body = await first.asked(request, self.offer, settings.max_body, *others)
             check_metadata(format.request.metadata)
-            answer = self.answer(service, request, format, len(body))
+            answer = self.answer(request, format, len(body))
             if format.after_status:
-                return await self._after_status(service, request, answer)
-            conversation = format.request.conversation
-            return await answers.open(
-                service, request, stream, lambda: self.opening(service, answer), body=body, conversation=conversation
-            )
+                return await self._after_status(request, answer)
+            return await answers.open(request, lambda: self.opening(settings, answer), body, format.request.conversation)
 
         return handle
 
@@ -81,72 +80,75 @@ class Chat:
         204 where there is none (`useChat` asks at each load of its page). Raises Problem 409 for one in another format.
         """
 
-        async def handle(service: Service, request: Request, stream: Stream | None) -> Reply:
+        async def handle(request: Request) -> Reply:
+            stream = request.stream
             if stream is None or (request.query.get("running") and stream.state is not State.RUNNING):
                 return Response(204)
             if stream.format.name != kind.name:
                 raise Problem(409, f"The answer in this conversation has the format {stream.format.name}.")
-            return answers.resume(service, request, stream)
+            return answers.resume(request, stream)
 
         return handle
 
-    async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def cancel(self, request: Request) -> Reply:
         """Stop the answer of a conversation, if one runs there. Asking twice is no error."""
-        if stream is not None:
-            await service.store.end(stream, Trigger.DELETED)
+        if request.stream is not None:
+            await request.service.store.end(request.stream, Trigger.DELETED)
         return Response(204)
 
-    async def models(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def models(self, request: Request) -> Reply:
         """`GET /v1/models`, and `GET /v1/models/{model}`: of those that it lists, since not every upstream answers that."""
         try:
-            with service.store.reserve():
+            with request.service.store.reserve():
                 whole = await attended(request.receive, self.upstream.models())
         except UpstreamFailed as failure:
-            return refused(service, OpenAI, failure)
+            return refused(request, OpenAI, failure)
         if (id := request.params.get("model")) is None:
             return passed_on(whole)
         if (model := listed(whole.body).get(id)) is None:
             raise Problem(404, f"The model {id[:200]!r} is not one that the upstream lists.", parameter="model")
         return json_response(model)
 
-    def answer(self, service: Service, request: Request, format: ChatFormat, size: int) -> Answer:
+    def answer(self, request: Request, format: ChatFormat, size: int) -> Answer:
         """The answer to a request whose body has `size` bytes. Raises Full."""
         request.charge.claim(size)  # the upstream's client keeps what it has sent until the answer has ended
+        service = request.service
         kept = Charge(service.store.budget)
         return Answer(format, self.upstream, self.toolbox, service.counts.asked, trace(request), kept, self.upstream_name)
 
-    def opening(self, service: Service, answer: Answer) -> Opening:
+    def opening(self, settings: Settings, answer: Answer) -> Opening:
         """How the stream of an answer is opened."""
-        settings, chat, format = service.settings, answer.request, answer.format
+        chat, format = answer.request, answer.format
         linger, keep = settings.linger if chat.linger is None else chat.linger, settings.keep
         if format.after_status:  # what can't be resumed isn't kept
             return Opening(answer, format, linger=0, keep=0, kept=answer.kept, listed=False)
         return Opening(answer, format, linger, keep, chat.metadata, lambda: answer.result, kept=answer.kept)
 
-    async def _after_status(self, service: Service, request: Request, answer: Answer) -> Reply:
+    async def _after_status(self, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
         try:
             if answer.request.stream:
-                stream = await begun(service, request, answer, self.opening(service, answer), wait=True)
-                return answers.follow(service, request, stream, None)
-            with service.store.reserve():
+                stream = await begun(request, answer, self.opening(request.service.settings, answer), wait=True)
+                return answers.follow(request, stream, None)
+            with request.service.store.reserve():
                 async with aclosing(answer):
                     return passed_on(await attended(request.receive, answer.whole()))
         except UpstreamFailed as failure:
-            return refused(service, answer.format, failure)
+            return refused(request, answer.format, failure)
 
 
-async def begun(service: Service, request: Request, answer: Answer, opening: Opening, *, wait: bool) -> Stream:
+async def begun(request: Request, answer: Answer, opening: Opening, *, wait: bool) -> Stream:
     """Open the stream of an answer, and reserve a watcher's place if the client wants events.
 
     wait: for the upstream's status; a client that leaves meanwhile cancels the request. Raises Full, UpstreamFailed.
     """
+    service = request.service
     try:
         with service.store.reserve(), answers.seat(service) if answer.request.stream else nullcontext():
             if wait:
                 await attended(request.receive, answer.open())
                 answer.format.limits(answer.limits)
-            opening = answers.prepared(service, request, opening)
+            opening = answers.prepared(request, opening)
             if opening.listed:
                 await service.store.backend.announce(opening)
             return service.store.open(opening)
@@ -162,7 +164,7 @@ def trace(request: Request) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()}
 
 
-def refused(service: Service, format: ChatFormat | type[ChatFormat], failure: UpstreamFailed) -> Reply:
+def refused(request: Request, format: ChatFormat | type[ChatFormat], failure: UpstreamFailed) -> Reply:
     """The answer to a request whose upstream has failed before a stream began."""
-    service.counts.failures[failure.code] += 1
+    request.service.counts.failures[failure.code] += 1
     return format.refused(failure)

@@ -19,10 +19,9 @@ from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
 from sidecar import answers
 from sidecar.answers import Reply
-from sidecar.service import Service
+from sidecar.request import Request
 from sse.errors import Problem
-from sse.http import Request, json_response
-from sse.stream import Stream
+from sse.http import json_response
 
 PROMPT: Final = "calculate (2 + 3) * 4"
 MESSAGE: Final = {"id": "m", "role": "user", "content": PROMPT, "parts": [{"type": "text", "text": PROMPT}]}
@@ -46,18 +45,18 @@ class Samples:
         self._toolbox = toolbox
         self._items: list[Item] = []
 
-    async def index(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def index(self, request: Request) -> Reply:  # noqa: ARG002
         """`GET /chat/formats`."""
         return json_response({"formats": list(self.formats)})
 
-    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def show(self, request: Request) -> Reply:
         """`GET /chat/formats/{name}`."""
         kind = self.formats.get(request.params["name"])
         if kind is None:
             raise Problem(404, f"There is no such format; there are {', '.join(self.formats)}.")
         if not self._items:
             self._items = [item async for item in Answer(self.made(Plain), DemoUpstream(0), self._toolbox)]
-        return answers.private(service, request, _again(self._items), self.made(kind))
+        return answers.private(request, _again(self._items), self.made(kind))
 
     def made(self, kind: type[ChatFormat]) -> ChatFormat:
         """The format, made of the first body that it understands. Raises Problem 404 if there is none."""

@@ -14,12 +14,13 @@ from typing import Any
 from handlers.jobs.job import Job
 from sidecar.answers import Gone, Reply, base, resume, start
 from sidecar.functions import Function, expected, load
+from sidecar.request import Request
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.budget import Charge
 from sse.errors import Full, Problem
 from sse.formats import Format
-from sse.http import Request, Response, json_response
+from sse.http import Response, json_response
 from sse.stream import Opening, State, Stream, Trigger
 from sse.threads import Threads
 from sse.wire.payload import dumps
@@ -36,9 +37,9 @@ class Jobs:
         self.kinds = load("SIDESTREAM_JOBS", ("handlers.jobs.builtin", *settings.jobs))
         self.threads = Threads(settings.job_threads, settings.job_queue)
 
-    async def create(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def create(self, request: Request) -> Reply:
         """`POST /jobs`."""
-        body = await request.json(limit=service.settings.max_body)
+        service, body = request.service, await request.json(limit=request.service.settings.max_body)
         kind, params = self._asked({} if body is None else body)
 
         def propose() -> Opening:
@@ -50,8 +51,8 @@ class Jobs:
             keep, result = service.settings.keep, lambda: progress_of(job)
             return Opening(job, Format(), None, keep, result=result, kept=job.kept, kind=KIND)
 
-        stream = await start(service, request, propose, body=dumps([kind.name, params]))
-        url = f"{base(service, request)}/jobs/{stream.id}"
+        stream = await start(request, propose, body=dumps([kind.name, params]))
+        url = f"{base(request)}/jobs/{stream.id}"
         status = (await describe(service, stream))["status"]
         document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
         return json_response(document, 202, {"location": url})
@@ -71,28 +72,33 @@ class Jobs:
         kind.check(params, "params.")
         return kind, params
 
-    async def index(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def index(self, request: Request) -> Reply:  # noqa: ARG002
         """`GET /jobs`."""
         return json_response({"kinds": [describe_kind(kind) for kind in self.kinds.values()]})
 
-    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def show(self, request: Request) -> Reply:
         """`GET /jobs/{id}`."""
-        return json_response(await describe(service, _job(stream)))
+        return json_response(await describe(request.service, _job(request)))
 
-    async def progress(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def progress(self, request: Request) -> Reply:
         """`GET /jobs/{id}/progress`."""
-        known = stream is not None and stream.opening.kind == KIND
-        return resume(service, request, stream if known else None, newest=True)
+        return resume(request, _known(request), newest=True)
 
-    async def cancel(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def cancel(self, request: Request) -> Reply:
         """`DELETE /jobs/{id}`."""
-        await service.store.end(_job(stream), Trigger.DELETED)
+        await request.service.store.end(_job(request), Trigger.DELETED)
         return Response(204)
 
 
-def _job(stream: Stream | None) -> Stream:
+def _known(request: Request) -> Stream | None:
+    """The job that the path names, if it is one."""
+    stream = request.stream
+    return stream if stream is not None and stream.opening.kind == KIND else None
+
+
+def _job(request: Request) -> Stream:
     """The job that the path names. Raises Gone."""
-    if stream is None or stream.opening.kind != KIND:
+    if (stream := _known(request)) is None:
         raise Gone("job")
     return stream
 

@@ -21,10 +21,11 @@ from handlers.merge.merged import Merged, Part
 from sidecar import access, answers
 from sidecar.access import Right
 from sidecar.answers import Reply
-from sidecar.service import Service
+from sidecar.request import Request
+from sidecar.settings import Settings
 from sse.errors import Problem
 from sse.formats import Format
-from sse.http import Request, Response
+from sse.http import Response
 from sse.merge import merge
 from sse.stream import Opening, State, Stream
 
@@ -35,11 +36,12 @@ PACES = {"A": (10, 0.3), "B": (10, 0.5)}
 _POSITIONS = re.compile(r"(?:[0-9]{1,15}|end)(?:-(?:[0-9]{1,15}|end))*")
 
 
-async def watch(service: Service, request: Request, stream: Stream | None) -> Reply:
+async def watch(request: Request) -> Reply:
     """`GET /merge`."""
+    service = request.service
     if "streams" not in request.query:
         access.check(service.settings, request, Right.TOKEN)  # this opens a stream; with `streams` a request only watches
-        return await answers.open(service, request, stream, lambda: _demonstration(service))
+        return await answers.open(request, lambda: _demonstration(service.settings))
     names = request.query["streams"].split(",")
     if len(names) > MAX_STREAMS or len(set(names)) != len(names) or not all(names):
         detail = f"streams must be 1 to {MAX_STREAMS} different stream ids, separated by commas."
@@ -53,7 +55,7 @@ async def watch(service: Service, request: Request, stream: Stream | None) -> Re
     ]
     parts = [_part(*named) for named in zip(names, streams, positions, strict=True)]
     store = service.store
-    return answers.watch(service, request, Merged(parts, store.budget, store.timers), None if last is None else 0)
+    return answers.watch(request, Merged(parts, store.budget, store.timers), None if last is None else 0)
 
 
 def _positions(last: str | None, count: int) -> list[int | None]:
@@ -79,14 +81,13 @@ def _part(name: str, stream: Stream | None, position: int | None) -> Part:
     return Part(name, stream, position, over=False)
 
 
-def _demonstration(service: Service) -> Opening:
+def _demonstration(settings: Settings) -> Opening:
     async def source() -> AsyncIterator[dict[str, Any]]:
         counters = {name: _counter(count, interval) for name, (count, interval) in PACES.items()}
         async with aclosing(merge(counters)) as merged:
             async for name, value in merged:
                 yield {"source": name, "value": value}
 
-    settings = service.settings
     return Opening(source(), Format(), linger=settings.linger, keep=settings.keep)
 
 

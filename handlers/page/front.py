@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.answers import Reply, base
+from sidecar.request import Request
 from sidecar.routes import Handler
-from sidecar.service import Service
 from sse.errors import Problem
-from sse.http import Request, Response
-from sse.stream import Stream
+from sse.http import Response
 
 STATIC: Final = Path(__file__).parent / "static"
 FILES: Final = frozenset(path.name for path in STATIC.iterdir())
@@ -34,17 +33,17 @@ POLICY: Final = (
 def front(index: Handler) -> Handler:
     """`GET /`: the page, if the Accept header names HTML, as a browser's does; for curl and others, what `index` answers."""
 
-    async def show(service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def show(request: Request) -> Reply:
         if not request.accepts("text/html"):
-            return await index(service, request, stream)
+            return await index(request)
         if not str(request.scope["path"]).endswith("/"):  # mounted, and the slash is missing that its relative URLs need
-            return Response(308, headers={"location": f"{base(service, request)}/", "vary": "Accept"})
+            return Response(308, headers={"location": f"{base(request)}/", "vary": "Accept"})
         return Response(200, (STATIC / "index.html").read_bytes(), _headers("index.html") | {"vary": "Accept"})
 
     return show
 
 
-async def file(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+async def file(request: Request) -> Reply:
     """`GET /page/{file}`."""
     name = request.params["file"]
     if name not in FILES:

@@ -15,12 +15,11 @@ from typing import Final
 
 from handlers.page.lessons import Play, lessons
 from sidecar.answers import Reply
-from sidecar.service import Service
+from sidecar.request import Request
 from sse.chunks import Chunks
 from sse.errors import Full, Problem
-from sse.http import Request, Response, json_response
+from sse.http import Response, json_response
 from sse.probe import COMMENT, Passage, Passages, judge
-from sse.stream import Stream
 from sse.wire.encoder import encode
 from sse.wire.event import Event
 from sse.wire.payload import dumps
@@ -37,7 +36,7 @@ class Lab:
     def __init__(self) -> None:
         self.playing = 0
 
-    async def lesson(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def lesson(self, request: Request) -> Reply:
         """`GET /lab/{lesson}`. An EventSource reconnects when the body ends; then it gets the next part, or 204 (9.2.3)."""
         lesson = lessons().get(request.params["lesson"])
         if lesson is None:
@@ -47,7 +46,7 @@ class Lab:
             return Response(204)
         return self._played(_chunks(play), {"content-type": lesson.type, "x-accel-buffering": "no"})
 
-    async def probe(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def probe(self, request: Request) -> Reply:
         """`GET /lab/probe?count=&interval=&silence=&plain=`: events at a known pace. `plain`: without X-Accel-Buffering."""
         count = request.integer("count", 12, minimum=1, maximum=50)
         interval = request.number("interval", 0.1, minimum=0.01, maximum=1)
@@ -55,7 +54,7 @@ class Lab:
         headers = {"content-type": "text/event-stream"} | ({} if "plain" in request.query else {"x-accel-buffering": "no"})
         return self._played(_paced(request, count, interval, silence), headers)
 
-    async def judge(self, service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG002
+    async def judge(self, request: Request) -> Reply:
         """`POST /lab/probe` {"paced", "plain", "silent"}, each a `sse.probe.Passage` as JSON."""
         body = await request.json(limit=MAX_PASSAGES)
         try:

@@ -9,12 +9,11 @@ from typing import Any
 
 from sidecar import access, answers
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.routes import Handler
 from sidecar.service import Service
 from sse import __version__
 from sse.formats import Format
-from sse.http import Request
-from sse.stream import Stream
 
 INTERVAL = 1.0
 """Seconds."""
@@ -23,8 +22,8 @@ INTERVAL = 1.0
 def watch(upstream: str) -> Handler:
     """The handler. upstream: name of the upstream, for people."""
 
-    async def state(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
-        return answers.private(service, request, _states(service, upstream), Format())
+    async def state(request: Request) -> Reply:
+        return answers.private(request, _states(request.service, upstream), Format())
 
     return state
 

@@ -19,9 +19,10 @@ from typing import Any
 from handlers.publish.bodies import READERS
 from handlers.publish.source import Appending, Publication, Published, ended, publish_elsewhere
 from sidecar.answers import Reply, busy, found, opened, start
-from sidecar.service import Service, check_metadata
+from sidecar.request import Request
+from sidecar.service import check_metadata
 from sse.errors import EventTooLong, Full, Problem
-from sse.http import Request, Response, json_response
+from sse.http import Response, json_response
 from sse.stream import Opening, State, Stream
 from sse.wire.payload import dumps
 
@@ -31,9 +32,9 @@ MAX_DURATION = 86400.0
 ACCEPT = ", ".join(["application/json", *READERS])
 
 
-async def open(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+async def open(request: Request) -> Reply:
     """`POST /streams`. linger: seconds that it goes on unwatched; null: for ever. ttl: seconds. metadata: any JSON."""
-    body = await request.json(limit=service.settings.max_body)
+    body = await request.json(limit=request.service.settings.max_body)
     wishes = {} if body is None else body
     if not isinstance(wishes, dict):
         raise Problem(400, "The body must be an object.")
@@ -44,15 +45,15 @@ async def open(service: Service, request: Request, stream: Stream | None) -> Rep
     check_metadata(metadata)
 
     def propose() -> Opening:
-        publication, keep = Publication(ttl), service.settings.keep
+        publication, keep = Publication(ttl), request.service.settings.keep
         return Opening(publication, Published(), linger, keep, metadata, kind=KIND, asked=publication.asked)
 
-    return opened(service, request, await start(service, request, propose, body=dumps(wishes)), 201)
+    return opened(request, await start(request, propose, body=dumps(wishes)), 201)
 
 
-async def publish(service: Service, request: Request, stream: Stream | None) -> Reply:
+async def publish(request: Request) -> Reply:
     """`POST /streams/{id}/events`; PUT is the same, for `curl -T -`."""
-    stream = _published(stream)
+    service, stream = request.service, _published(request)
     if stream.state is not State.RUNNING:
         raise ended(stream)
     number = request.integer("first", 0, minimum=1, maximum=10**15 - 1) if "first" in request.query else None
@@ -80,18 +81,18 @@ async def publish(service: Service, request: Request, stream: Stream | None) -> 
     return json_response(appending.answer())
 
 
-async def close(service: Service, request: Request, stream: Stream | None) -> Reply:  # noqa: ARG001
+async def close(request: Request) -> Reply:
     """`POST /streams/{id}/close`: end it as complete. On a stream that has ended this does nothing."""
-    stream = _published(stream)
-    closed = stream.state is State.RUNNING and await service.store.ask(stream, "close")
+    stream = _published(request)
+    closed = stream.state is State.RUNNING and await request.service.store.ask(stream, "close")
     if not closed and stream.state is not State.DONE:
         raise ended(stream)
     return Response(204)
 
 
-def _published(stream: Stream | None) -> Stream:
+def _published(request: Request) -> Stream:
     """The published stream that the request's path names, ended or not. Raises Gone, Problem 409."""
-    stream = found(stream)
+    stream = found(request)
     if stream.opening.kind != KIND:
         raise Problem(409, "This stream has a source of its own; nothing can be published to it.")
     return stream

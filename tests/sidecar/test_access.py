@@ -8,12 +8,11 @@ import pytest
 from app import Features, Sidestream
 from sidecar.access import Right
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.routes import Route
-from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.asgi import Receive, Scope, Send
-from sse.http import Request, text_response
-from sse.stream import Stream
+from sse.http import text_response
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, ask
 from tests.support.app import ROUTES as TABLE
@@ -47,7 +46,7 @@ ALLOWED = "https://app.example"
 ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in TABLE]
 
 
-async def reach(service: Service, request: Request, stream: Stream | None) -> Reply:
+async def reach(request: Request) -> Reply:
     return text_response("reached")
 
 

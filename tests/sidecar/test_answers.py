@@ -11,13 +11,12 @@ from app import Sidestream
 from sidecar import answers
 from sidecar.access import Right
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.routes import Route
-from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.asgi import Message
 from sse.errors import Problem
 from sse.formats import Format
-from sse.http import Request
 from sse.store import Holder, Memory
 from sse.stream import Opening, Stream, Trigger
 from sse.testing import open_stream
@@ -477,13 +476,13 @@ async def test_a_stream_is_found_by_its_key_where_no_other_could_be_opened(runs:
 async def test_a_key_is_free_again_when_its_stream_could_not_be_opened(runs: Runs) -> None:
     failures: list[Exception] = [Problem(429, "Not now."), RuntimeError("a defect")]
 
-    async def flaky(service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def flaky(request: Request) -> Reply:
         def propose() -> Opening:
             if failures:
                 raise failures.pop(0)
             return Opening(None, Format())
 
-        return await answers.open(service, request, stream, propose)
+        return await answers.open(request, propose)
 
     sidestream = Extended(Settings(max_streams=1), Route("GET", "/flaky", flaky, Right.TOKEN))
     store, headers = sidestream.service.store, JSON | {"idempotency-key": "k1"}

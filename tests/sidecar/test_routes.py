@@ -4,16 +4,16 @@ import pytest
 
 from sidecar.access import Right
 from sidecar.answers import Reply
+from sidecar.request import Request
 from sidecar.routes import Route, Routes
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.errors import Problem
-from sse.http import Request, Response, problem_response, text_response
-from sse.stream import Stream
+from sse.http import Response, problem_response, text_response
 from tests.support.asgi import Connection, http_scope
 
 
-async def handler(service: Service, request: Request, stream: Stream | None) -> Reply:
+async def handler(request: Request) -> Reply:
     return text_response("answered")
 
 
@@ -37,7 +37,7 @@ TABLE = (ALL, CREATE, BEST, ONE, DELETE, PART, ODD, REST)
 
 
 def asked(method: str, path: str) -> Request:
-    return Request(http_scope(path, method=method), Connection().receive)
+    return Request(http_scope(path, method=method), Connection().receive, Service(Settings()))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_another_method_is_told_which_there_are(path: str, allow: str) -> 
     request = asked("OPTIONS", path)
     options = Routes(TABLE).find(request)
     assert options.right is Right.OPEN
-    reply = await options.handler(Service(Settings()), request, None)
+    reply = await options.handler(request)
     assert isinstance(reply, Response)
     assert (reply.status, reply.headers, reply.body) == (204, {"allow": allow}, b"")
 

@@ -21,15 +21,16 @@ from sidecar import answers
 from sidecar.access import Right
 from sidecar.answers import Reply
 from sidecar.listener import listener
+from sidecar.request import Request
 from sidecar.routes import Route
 from sidecar.server import Application, Server, configuration
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.asgi import ASGIApp
 from sse.formats import Format
-from sse.http import Request, json_response
+from sse.http import json_response
 from sse.store import Backend
-from sse.stream import Opening, Stream
+from sse.stream import Opening
 from sse.testing import open_stream
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
@@ -136,21 +137,22 @@ class Runs:
         self._one_closed.clear()
         await self._one_closed.wait()
 
-    async def open(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def open(self, request: Request) -> Reply:
+        settings = request.service.settings
         count = request.integer("count", 10, minimum=0, maximum=10_000_000)
         interval = request.number("interval", 0.0, minimum=0, maximum=3600)
         pad = request.integer("pad", 0, minimum=0, maximum=1 << 20)
-        linger = request.number("linger", service.settings.linger or 0, minimum=0, maximum=3600)
+        linger = request.number("linger", settings.linger or 0, minimum=0, maximum=3600)
         run = request.query.get("run", "")
         body = await request.body() if request.method == "POST" else b""
 
         def propose() -> Opening:
             source = self.numbers(run, count, interval, pad)
-            return Opening(source, Format(), linger=linger, keep=service.settings.keep)
+            return Opening(source, Format(), linger=linger, keep=settings.keep)
 
-        return await answers.open(service, request, stream, propose, body=body)
+        return await answers.open(request, propose, body)
 
-    async def show(self, service: Service, request: Request, stream: Stream | None) -> Reply:
+    async def show(self, request: Request) -> Reply:
         while len(self.closed) < request.integer("closed", 0, minimum=0, maximum=10_000_000):
             await self.one_closed()
         return json_response({"opened": self.opened, "closed": self.closed})
