@@ -22,8 +22,7 @@ from handlers.page.lab import Lab
 from handlers.publish import routes as publish
 from sidecar import access, answers, conversations, logs
 from sidecar.access import Right
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Route, Routes
 from sidecar.service import Service, backend_for
 from sidecar.settings import Settings, from_environment, warn_of_unknown

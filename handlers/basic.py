@@ -8,8 +8,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sidecar.answers import Reply, private
-from sidecar.request import Request
+from sidecar.answers import private
+from sidecar.request import Reply, Request
 from sse.errors import Problem
 from sse.formats import Format
 from sse.http import Response

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sidecar.access import has_token
-from sidecar.answers import Reply, private
+from sidecar.answers import private
 from sidecar.origins import is_loopback
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sse.errors import Problem
 from sse.formats import Format
 from sse.http import Response

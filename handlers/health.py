@@ -1,7 +1,6 @@
 """`GET /healthz`: the process is alive, and its version. `GET /readyz`: it takes new streams; 503 while it drains."""
 
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sse import __version__
 from sse.errors import Problem
 from sse.http import json_response

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from sidecar.answers import Reply, base
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Handler
 from sse import __version__
 from sse.http import text_response
@@ -14,7 +13,7 @@ def of(lines: Sequence[str]) -> Handler:
 
     async def index(request: Request) -> Reply:
         host = request.header(b"host") or "127.0.0.1:8090"
-        url = f"{request.scope.get('scheme', 'http')}://{host}{base(request)}"
+        url = f"{request.scope.get('scheme', 'http')}://{host}{request.base}"
         head = [f"Sidestream {__version__}: server-sent events beside your application.", ""]
         return text_response("\n".join([*head, *(f"  {line.replace('{url}', url)}" for line in lines), ""]))
 

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sidecar.answers import Reply
-from sidecar.counts import OPERATION_LABELS, OPERATIONS, Counts, Histogram
-from sidecar.request import Request
+from sidecar.counts import OPERATION_LABELS, OPERATIONS, Histogram
+from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.errors import Problem
 from sse.http import Response
@@ -31,41 +30,27 @@ Described: TypeAlias = tuple[str, str, Sequence[str], Mapping[Any, float]]
 """A metric: its name, its help, the names of its labels, and its value for each combination of the labels' values."""
 
 
-class LagTimer:
-    """Measures once a second how late the event loop calls it."""
-
-    def __init__(self, counts: Counts) -> None:
-        self._counts = counts
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self) -> None:
-        """Called in the loop that is measured."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(1.0, self._tick, loop, loop.time() + 1.0)
-
-    def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._counts.loop_lag.observe(max(0.0, loop.time() - due))
-        self.begin()
-
-    def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-
 class Metrics:
-    """Measures the event loop from the start on, and makes its registry at the first request. threads: of the jobs."""
+    """Measures once a second how late the event loop calls it. The registry is made at the first request. threads: of jobs."""
 
     def __init__(self, service: Service, threads: Threads) -> None:
         self._service = service
         self._threads = threads
         self._registry: CollectorRegistry | None = None
-        self._lag = LagTimer(service.counts)
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._lag.begin()
+        """Called in the loop that is measured."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(1.0, self._tick, loop, loop.time() + 1.0)
 
     def stop(self) -> None:
-        self._lag.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._service.counts.loop_lag.observe(max(0.0, loop.time() - due))
+        self.start()
 
     async def show(self, request: Request) -> Reply:  # noqa: ARG002
         """`GET /metrics`."""

@@ -4,8 +4,8 @@ import asyncio
 import time
 from typing import Any
 
-from sidecar.answers import Reply, found, location, resume
-from sidecar.request import Request
+from sidecar.answers import found, resume
+from sidecar.request import Reply, Request
 from sse.http import Response, json_response
 from sse.stream import State, Stream, Trigger
 
@@ -53,7 +53,7 @@ def describe(request: Request, stream: Stream) -> dict[str, Any]:
     age = None if stream.last_event is None else asyncio.get_running_loop().time() - stream.last_event
     document = {
         "stream_id": stream.id,
-        "url": location(request, stream),
+        "url": f"{request.base}/streams/{stream.id}",
         "state": stream.state,
         "reason": stream.reason,
         "format": stream.format.name,

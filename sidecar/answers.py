@@ -6,15 +6,15 @@ was raised.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from sidecar.conversations import MAX_KEY, Conversation, claim_of, digest, join
 from sidecar.logs import REQUEST_ID
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.asgi import Send
 from sse.errors import Full, Problem
@@ -39,15 +39,6 @@ PASSING = ("shutting down", "store")
 
 Propose = Callable[[], Opening]
 """Returns what a handler would open. It is called only when a stream is opened, and nothing is awaited after it."""
-
-
-class Reply(Protocol):
-    """An answer, ready to be sent. headers: added to its own."""
-
-    @property
-    def status(self) -> int: ...
-
-    def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> Awaitable[None]: ...
 
 
 class Gone(Problem):
@@ -76,16 +67,16 @@ class Watching(EventStream):
             counts.unwatched(self.sender, self.outcome)
 
 
+@dataclass(slots=True)
 class Head:
     """The answer to HEAD where GET would follow a stream: no stream is opened, no watcher counted (RFC 9110, 9.3.2)."""
 
-    status = 200
+    headers: Headers = ()
 
-    def __init__(self, headers: Headers = ()) -> None:
-        self._headers = headers
+    status: ClassVar = 200
 
     async def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> None:
-        await head(request, send, (*self._headers, *headers))
+        await head(request, send, (*self.headers, *headers))
 
 
 class Large(Response):
@@ -118,7 +109,7 @@ async def open(request: Request, propose: Propose, body: bytes = b"", conversati
         stream = request.stream
         return resume(request, stream, same=stream is not None and stream.opening.identity == identify(request, body))
     if request.accepts("application/json"):
-        return opened(request, await start(request, propose, body, conversation), 202)
+        return await opened(request, 202, propose, body, conversation)
     with seat(request.service):
         stream = await start(request, propose, body, conversation)
     return follow(request, stream, None, key=stream.key, told=stream.format.tells_opener)
@@ -181,8 +172,12 @@ def _of(request: Request, format: Format) -> dict[str, Any]:
     return {"request_id": REQUEST_ID.get(), "ascii": ascii, "charge": request.charge}
 
 
-def opened(request: Request, stream: Stream, status: int) -> Response:
-    """The JSON answer that names a stream: its `url` to watch it, its `key` to cancel it and to publish to it."""
+async def opened(request: Request, status: int, *proposal: Any) -> Response:
+    """Start a stream. The answer names it as JSON: its `url` to watch it, its `key` to cancel it and to publish to it.
+
+    proposal: as of `start`.
+    """
+    stream = await start(request, *proposal)
     url = location(request, stream)
     return json_response({"stream_id": stream.id, "url": url, "key": stream.key}, status, {"location": url})
 
@@ -210,7 +205,8 @@ def resume(request: Request, stream: Stream | None, *, same: bool = True, newest
     """
     if stream is not None and stream.discarded:  # it expired while the request's body was read
         stream = None
-    answer = decide(request.last_event_id, held(stream, same=same) if stream is not None else None)
+    held = Held(stream.id, stream.newest, stream.state is not State.RUNNING, same) if stream is not None else None
+    answer = decide(request.last_event_id, held)
     match answer.verdict:
         case Verdict.OPEN if stream is not None:
             return watch(request, stream, None, newest=newest)
@@ -320,10 +316,6 @@ def one_event(event: Event) -> Response:
 # -- facts of a request
 
 
-def held(stream: Stream, *, same: bool) -> Held:
-    return Held(stream.id, stream.newest, ended=stream.state is not State.RUNNING, same=same)
-
-
 def identify(request: Request, body: bytes = b"") -> str:
     """A text that is the same for requests that ask for the same, whoever sends them and however they watch."""
     query = urlencode(sorted((name, value) for name, value in request.query.items() if name not in NOT_OF_THE_STREAM))
@@ -332,12 +324,7 @@ def identify(request: Request, body: bytes = b"") -> str:
 
 
 def location(request: Request, stream: Stream) -> str:
-    return f"{base(request)}/streams/{stream.id}"
-
-
-def base(request: Request) -> str:
-    """The path under which this is served, which begins every path that a client is told; empty at the root."""
-    return request.root_path or request.service.settings.root_path
+    return f"{request.base}/streams/{stream.id}"
 
 
 def _key(request: Request) -> str:

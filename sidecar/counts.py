@@ -65,12 +65,7 @@ OPERATIONS: Final = {
 }
 """Metrics of OpenTelemetry's semantic conventions for generative AI, as Prometheus writes them: bounds, and a label besides."""
 
-OPERATION_LABELS: Final = (
-    "gen_ai_operation_name",
-    "gen_ai_provider_name",
-    "gen_ai_request_model",
-    "gen_ai_response_model",
-)
+OPERATION_LABELS: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
 
 
 class Operations:

@@ -214,10 +214,6 @@ def _all_fit(schema: Schema, values: list[Any]) -> bool:
     return all(_KEYWORDS[keyword](limit, values) for keyword, limit in schema.items() if keyword in _KEYWORDS)
 
 
-def _allowed(types: Any) -> set[type]:
-    return {kind for name in _names(types) for kind in _TYPES[name][0]}
-
-
 def _any_fits(schemas: Iterable[Schema], values: list[Any]) -> bool:
     """Whether each value fits one of the schemas; most often one fits all."""
     return any(_all_fit(schema, values) for schema in schemas) or (

@@ -50,13 +50,8 @@ class Service:
                 raise ValueError(f"SIDESTREAM_ASCII=on: {error}") from None
         self.settings = settings
         self.counts = Counts()
-        limits = Limits(
-            streams=settings.max_streams,
-            watchers=settings.max_watchers,
-            memory=settings.memory,
-            events=settings.replay_events,
-            bytes=settings.replay_bytes,
-        )
+        bounds = settings.replay_events, settings.replay_bytes
+        limits = Limits(settings.max_streams, settings.max_watchers, settings.memory, *bounds)
         self.store = Store(limits, backend=backend, on_end=self._ended)
         self.pace = Pace(settings.heartbeat, settings.send_timeout, settings.retry)
         self.turn = asyncio.Lock()

@@ -6,6 +6,7 @@ this module, `http`, `chunks`, `sender` and `watch` await receive and send.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sse.errors import Disconnected
@@ -30,6 +31,7 @@ Its presence also says that no middleware wraps the server's `send`, so that eve
 """
 
 
+@dataclass(slots=True, eq=False)
 class Attendance:
     """Lets the request's own task await `receive()` until the client is gone, or until `leave` is called elsewhere.
 
@@ -37,12 +39,9 @@ class Attendance:
     that one exists only while there is something to send.
     """
 
-    __slots__ = ("_left", "_receive", "_task")
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._task: asyncio.Task[Any] | None = None
-        self._left = False
+    receive: Receive
+    _task: asyncio.Task[Any] | None = None
+    _left: bool = False
 
     async def until_gone(self) -> bool:
         """True when the client is gone, False when `leave` was called."""
@@ -52,7 +51,7 @@ class Attendance:
         assert task is not None
         before = task.cancelling()
         try:
-            while (await self._receive())["type"] != "http.disconnect":
+            while (await self.receive())["type"] != "http.disconnect":
                 pass
         except asyncio.CancelledError:
             # The cancellation by `leave` is taken back, as asyncio.timeout does. One from outside is passed on.

@@ -12,6 +12,7 @@ there is no room, and has seven eighths of the limit at the most: the rest is fo
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from sse.errors import Full
 
@@ -19,6 +20,7 @@ EVENT = 96
 """Bytes that an event in a log takes beside its own, measured."""
 
 
+@dataclass(slots=True, eq=False)
 class Budget:
     """What all may hold together: `limit` bytes. used: all that is held. charged: how much of that is charges.
 
@@ -26,22 +28,16 @@ class Budget:
     many bytes more, as far as it can.
     """
 
-    __slots__ = ("_vain", "bytes", "charged", "events", "limit", "mark", "relieve", "used")
+    limit: int = sys.maxsize
+    relieve: Callable[[int], None] = lambda _: None
+    events: int = 65536
+    bytes: int = 16 << 20
+    used: int = field(default=0, init=False)
+    charged: int = field(default=0, init=False)
+    mark: int = field(init=False)
+    _vain: bool = field(init=False)
 
-    def __init__(
-        self,
-        limit: int = sys.maxsize,
-        relieve: Callable[[int], None] = lambda _: None,
-        *,
-        events: int = 65536,
-        bytes: int = 16 << 20,
-    ) -> None:
-        self.used = 0
-        self.charged = 0
-        self.limit = limit
-        self.relieve = relieve
-        self.events = events
-        self.bytes = bytes
+    def __post_init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:

@@ -85,11 +85,7 @@ class ConnectionFailed(SSEError):
     """
 
     def __init__(
-        self,
-        message: str,
-        status: int | None = None,
-        problem: Mapping[str, Any] | None = None,
-        retry_after: float = 0.0,
+        self, message: str, status: int | None = None, problem: Mapping[str, Any] | None = None, retry_after: float = 0.0
     ) -> None:
         super().__init__(message)
         self.status = status

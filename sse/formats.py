@@ -38,8 +38,8 @@ class Format:
     """The plain format, and the base of all others: a format overrides the methods whose output differs.
 
     name: for state documents and logs. ids: whether events carry ids; without them a stream can't be resumed. headers: added to
-    the answers in this format. transliterated: whether `Opening.ascii` applies to it. tells_opener: whether the request that
-    opens the stream gets the opening too, as all other newcomers do. from_first: whether newcomers get a gap if the first
+    the answers in this format. transliterated: whether `Opening.ascii` applies to it. greets: whether newcomers get an opening.
+    tells_opener: whether the request that opens the stream gets that too. from_first: whether newcomers get a gap if the first
     events are no longer held; otherwise they start at the oldest event that is held.
 
     Limit: a source that never waits, with items for which nothing is written, holds the event loop.
@@ -49,12 +49,13 @@ class Format:
     ids: bool = True
     headers: tuple[tuple[bytes, bytes], ...] = ()
     transliterated: bool = True
+    greets: bool = True
     tells_opener: bool = True
     from_first: bool = False
 
     def opening(self, stream_id: str) -> bytes | None:
         """The event that a newcomer gets before the first event of the log, if any."""
-        return encode_json(dumps({"status": "ok", "stream": stream_id}), "connected")
+        return encode_json(dumps({"status": "ok", "stream": stream_id}), "connected") if self.greets else None
 
     def item(self, item: Any) -> Written:
         """The events for an item that the source yielded."""

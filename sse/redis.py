@@ -49,7 +49,7 @@ from sse.ids import new_id
 from sse.mirror import Mirror, loss
 from sse.questions import Questions
 from sse.resume import parse
-from sse.store import Holder, Link, Store
+from sse.store import Backend, Holder, Link, Store
 from sse.stream import Opening, State, Stream
 from sse.wire.payload import dumps
 
@@ -70,7 +70,7 @@ STREAMS: Final = 200
 """Streams that are written or read at once."""
 
 
-class Redis:
+class Redis(Backend):
     """The backend. url: `redis://`, `rediss://` or `unix://`, with credentials where needed. id: this process."""
 
     def __init__(self, url: str) -> None:

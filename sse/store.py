@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from sse.budget import Budget
 from sse.errors import Full
@@ -53,8 +53,8 @@ class Link:
     reconnects: int = 0
 
 
-class Backend(Protocol):
-    """What holds streams beyond this process; the default is `Memory`.
+class Backend:
+    """What holds streams beyond this process. By itself it holds none: a backend overrides what it does.
 
     A stream that runs elsewhere is an ordinary `Stream` without a source, whose log a reader of the backend fills. A method
     raises Full while the backend can't be reached: then it is unknown whether a stream exists.
@@ -73,8 +73,9 @@ class Backend(Protocol):
     async def find(self, stream_id: str) -> Stream | None:
         """A stream that this process doesn't hold, with all events until now. Raises Full."""
 
-    async def newest(self, limit: int) -> list[Stream]:
+    async def newest(self, limit: int) -> list[Stream]:  # noqa: ARG002
         """The newest streams that this process doesn't hold, newest first; to be described, not to be watched. Raises Full."""
+        return []
 
     async def announce(self, opening: Opening) -> None:
         """A stream is about to begin here: from now on it can be found everywhere."""
@@ -84,6 +85,7 @@ class Backend(Protocol):
 
     def abandon(self, stream: Stream) -> None:
         """Nobody has watched `stream` here for its linger: end it, unless it is watched elsewhere."""
+        stream.abandon()
 
     def forget(self, stream_id: str, claim: str) -> None:
         """A stream is no longer held here, or was announced and never begun: forget it, and its key if it has one."""
@@ -93,52 +95,25 @@ class Backend(Protocol):
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         """The result of `Store.answer` in the process that runs `stream`. Raises Full, and the Problem that it raised there."""
+        raise NotImplementedError
 
     async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
         """Take a key unless another stream than `instead_of` holds it. Returns the key's holder now. Raises Full."""
+        raise NotImplementedError
 
     async def holder(self, key: str) -> Holder | None:
         """The holder of a key, if any. Raises Full."""
 
 
-class Memory:
-    """The backend of a single process: a stream that this process doesn't hold doesn't exist."""
-
-    link = None
+class Memory(Backend):
+    """The backend of a single process."""
 
     def __init__(self) -> None:
         self._keys: dict[str, Holder] = {}
 
-    def start(self, store: "Store") -> None:
-        pass
-
-    async def stop(self) -> None:
-        pass
-
-    async def find(self, stream_id: str) -> Stream | None:  # noqa: ARG002
-        return None
-
-    async def newest(self, limit: int) -> list[Stream]:  # noqa: ARG002
-        return []
-
-    async def announce(self, opening: Opening) -> None:
-        pass
-
-    def begin(self, stream: Stream) -> None:
-        pass
-
-    def abandon(self, stream: Stream) -> None:
-        stream.abandon()
-
     def forget(self, stream_id: str, claim: str) -> None:
         if claim in self._keys and self._keys[claim].stream_id == stream_id:
             del self._keys[claim]
-
-    async def erase(self, stream: Stream) -> None:
-        pass
-
-    async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
-        raise NotImplementedError("no stream runs elsewhere")
 
     async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
         if key in self._keys and self._keys[key].stream_id == instead_of:

@@ -9,8 +9,7 @@ import pytest
 
 from app import Sidestream
 from sidecar.access import Right
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Route, Routes
 from sidecar.service import Service
 from sidecar.settings import Settings

@@ -55,7 +55,7 @@ LAYERS = [
     ("sidecar.request", {"sse", "sidecar.service"}),
     ("sidecar.conversations", {"sse"}),
     ("sidecar.answers", {"sse", "sidecar.request", "sidecar.service", "sidecar.logs", "sidecar.conversations"}),
-    ("sidecar.routes", {"sse", "sidecar.access", "sidecar.answers", "sidecar.request"}),
+    ("sidecar.routes", {"sse", "sidecar.access", "sidecar.request"}),
     ("sidecar.connection", {"sse"}),
     ("sidecar.listener", {"sidecar.settings", "sidecar.origins"}),
     ("sidecar.server", {"sse", "sidecar.settings", "sidecar.logs", "sidecar.connection", "sidecar.listener"}),
@@ -88,7 +88,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6341, "sse": 2388, "sse without its client": 1842}
+FIGURES = {"all of it": 6277, "sse": 2370, "sse without its client": 1824}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -100,24 +100,24 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.upstream.whole": 13,
     "handlers.chat.upstream.addresses": 52,
     "handlers.chat.upstream.connection": 165,
-    "handlers.chat.upstream.http_client": 52,
-    "handlers.chat.formats.ag_ui": 196,
-    "handlers.chat.formats.spans": 40,
+    "handlers.chat.upstream.http_client": 47,
+    "handlers.chat.formats.ag_ui": 194,
+    "handlers.chat.formats.spans": 43,
     "handlers.chat.formats.usage": 17,
-    "handlers.chat.formats.ui_messages": 229,
+    "handlers.chat.formats.ui_messages": 228,
     "sidecar.connection": 183,
     "sidecar.conversations": 33,
     "sidecar.origins": 51,
     "sse.accept": 13,
-    "sse.budget": 48,
+    "sse.budget": 44,
     "sse.crowd": 90,
     "sse.timers": 46,
     "sse.wire.document": 49,
-    "handlers.chat.samples": 48,
-    "handlers.page.front": 40,
-    "handlers.page.lab": 67,
+    "handlers.chat.samples": 47,
+    "handlers.page.front": 39,
+    "handlers.page.lab": 66,
     "handlers.page.lessons": 22,
-    "handlers.page.state": 34,
+    "handlers.page.state": 33,
     "sse.chunks": 20,
     "sse.probe": 149,
     "sse.redis": 307,
@@ -125,8 +125,8 @@ OWN_FIGURES: dict[str, int] = {
     "sse.mirror": 118,
     "sse.questions": 79,
     "sse.connections": 95,
-    "handlers.chat.formats.responses": 213,
-    "handlers.chat.responses": 242,
+    "handlers.chat.formats.responses": 212,
+    "handlers.chat.responses": 241,
 }
 """New modules, by name: the figures above are without them."""
 
@@ -272,7 +272,7 @@ def test_a_module_keeps_the_rules_of_imports(module: str) -> None:
         ("sse.log", "from sse import Stream", ["imports sse.Stream"]),
         ("sse.log", "from sse.budget import Budget", []),
         ("sidecar.service", "from sidecar.answers import open", ["imports sidecar.answers"]),
-        ("sidecar.server", "from sidecar.answers import Reply", ["imports sidecar.answers"]),
+        ("sidecar.server", "from sidecar.answers import open", ["imports sidecar.answers"]),
         # libraries
         ("sse.wire.parser", "import asyncio", ["imports asyncio"]),
         ("sse.watch", "import uvicorn", ["imports uvicorn"]),

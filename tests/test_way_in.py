@@ -23,10 +23,10 @@ import pytest
 
 from app import Features, Sidestream
 from sidecar import answers
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Handler, Route
 from sidecar.settings import Settings
+from sse.errors import Full
 from sse.http import Response
 from sse.store import Backend
 from sse.stream import Trigger
@@ -236,8 +236,8 @@ async def test_what_is_asked_of_work_that_runs_enters_no_module_twice(
 
 async def test_a_module_that_is_entered_twice_would_be_seen(way: Way) -> None:
     async def twice(request: Request) -> Reply:
-        answers.base(request)
-        answers.base(request)
+        answers.busy(Full("streams"))
+        answers.busy(Full("streams"))
         return Response()
 
     class Winding(Followed):

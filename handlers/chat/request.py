@@ -63,10 +63,6 @@ class ChatRequest:
         return bool(self.own_tools) and name not in self.client_names
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 Check = tuple[Callable[[Any], bool], str]
 TEXT: Final[Check] = (lambda value: isinstance(value, str) and value != "", "a text that is not empty")
 FLAG: Final[Check] = (lambda value: isinstance(value, bool), "true or false")
@@ -86,7 +82,7 @@ _FIELDS: Final[Mapping[str, Check]] = {
 OWN_FIELDS: Final[Mapping[str, Check]] = {
     "prompt": TEXT,
     "format": TEXT,
-    "linger": (lambda value: _is_number(value) and 0 <= value <= MAX_LINGER, f"seconds, from 0 to {MAX_LINGER}"),
+    "linger": (lambda value: type(value) in (int, float) and 0 <= value <= MAX_LINGER, f"seconds, from 0 to {MAX_LINGER}"),
     "metadata": OBJECT,
     "conversation": (
         lambda value: isinstance(value, str) and 0 < len(value) <= MAX_KEY,

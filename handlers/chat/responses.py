@@ -23,8 +23,7 @@ from handlers.chat.items import Call, UpstreamFailed
 from handlers.chat.request import ASK_FOR_USAGE, MAX_MESSAGES, Offer, check, parse_openai, wrong
 from handlers.chat.routes import Chat, begun, refused
 from sidecar import answers
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.asgi import attended
 from sse.errors import Problem

@@ -22,9 +22,8 @@ from handlers.chat.upstream.demo import DemoUpstream
 from handlers.chat.upstream.models import listed
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sidecar import answers
-from sidecar.answers import Reply
 from sidecar.functions import load
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Handler
 from sidecar.service import check_metadata
 from sidecar.settings import Settings

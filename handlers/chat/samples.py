@@ -18,8 +18,7 @@ from handlers.chat.request import Offer
 from handlers.chat.tools import Toolbox
 from handlers.chat.upstream.demo import DemoUpstream
 from sidecar import answers
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sse.errors import Problem
 from sse.http import json_response
 

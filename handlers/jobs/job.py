@@ -27,7 +27,7 @@ logger = logging.getLogger("sidestream")
 
 
 class Job:
-    """kind: the function's name. The other attributes are its progress, for the state document. Times: seconds since 1970.
+    """kind: the function's name. report: how far it is, as above. Times: seconds since 1970.
 
     kept: the memory of what is left when it has ended, which is JSON then. What its function works with before is not counted.
     """
@@ -37,10 +37,7 @@ class Job:
         self.kind = function.name
         self.kept = kept
         self.created = time.time()
-        self.progress: float = 0
-        self.step: str | None = None
-        self.message: Any = None
-        self.details: Any = {}
+        self.report: dict[str, Any] = {"progress": 0, "step": None, "message": None, "details": {}}
         self.result: Any = None
         self._run = threads.run(function.call, params, function.timeout)
 
@@ -67,19 +64,19 @@ class Job:
         try:
             await self._run.aclose()
         finally:
-            self.message, self.details = fragment(self.message), fragment(self.details)
-            self.kept.add(len(dumps([self.message, self.details])))
+            said = {name: fragment(self.report[name]) for name in ("message", "details")}
+            self.report |= said
+            self.kept.add(len(dumps(said)))
 
     def _report(self, step: str, details: Mapping[str, Any]) -> dict[str, Any]:
-        self.step, self.details, self.message = step, details, details.get("message")
+        self.report |= {"step": step, "message": details.get("message"), "details": details}
         progress = details.get("progress")
         if isinstance(progress, int | float) and -math.inf < progress < math.inf:  # false for NaN too
-            self.progress = min(max(progress, 0), 100)
-        report = {"progress": self.progress, "step": self.step, "message": self.message, "details": self.details}
-        return {"status": "running", **report}
+            self.report["progress"] = min(max(progress, 0), 100)
+        return {"status": "running", **self.report}
 
     def _completed(self, result: Any) -> dict[str, Any]:
         json = dumps(result)  # a result without a JSON form fails the job
         self.kept.claim(len(json))
-        self.progress, self.result = 100, orjson.Fragment(json)
+        self.report["progress"], self.result = 100, orjson.Fragment(json)
         return {"status": "completed", "progress": 100, "result": self.result}

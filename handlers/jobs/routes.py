@@ -12,9 +12,9 @@ A job is a stream, and its id is the stream's. It goes on without watchers.
 from typing import Any
 
 from handlers.jobs.job import Job
-from sidecar.answers import Gone, Reply, base, resume, start
+from sidecar.answers import Gone, resume, start
 from sidecar.functions import Function, expected, load
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.budget import Charge
@@ -52,7 +52,7 @@ class Jobs:
             return Opening(job, Format(), None, keep, result=result, kept=job.kept, kind=KIND)
 
         stream = await start(request, propose, body=dumps([kind.name, params]))
-        url = f"{base(request)}/jobs/{stream.id}"
+        url = f"{request.base}/jobs/{stream.id}"
         status = (await describe(service, stream))["status"]
         document = {"job_id": stream.id, "status": status, "progress": f"{url}/progress", "key": stream.key}
         return json_response(document, 202, {"location": url})
@@ -114,16 +114,7 @@ def describe_kind(kind: Function) -> dict[str, Any]:
 
 def progress_of(job: Job) -> dict[str, Any]:
     """How far a job is: what its stream has come to so far."""
-    return {
-        "kind": job.kind,
-        "progress": job.progress,
-        "step": job.step,
-        "message": job.message,
-        "details": job.details,
-        "created": job.created,
-        "started": job.started,
-        "result": job.result,
-    }
+    return {"kind": job.kind, **job.report, "created": job.created, "started": job.started, "result": job.result}
 
 
 async def describe(service: Service, stream: Stream) -> dict[str, Any]:

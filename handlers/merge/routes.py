@@ -20,8 +20,7 @@ from typing import Any
 from handlers.merge.merged import Merged, Part
 from sidecar import access, answers
 from sidecar.access import Right
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.settings import Settings
 from sse.errors import Problem
 from sse.formats import Format

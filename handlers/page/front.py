@@ -9,8 +9,7 @@ The page can talk only to the server that it came from, and no other page can fr
 from pathlib import Path
 from typing import Final
 
-from sidecar.answers import Reply, base
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Handler
 from sse.errors import Problem
 from sse.http import Response
@@ -37,7 +36,7 @@ def front(index: Handler) -> Handler:
         if not request.accepts("text/html"):
             return await index(request)
         if not str(request.scope["path"]).endswith("/"):  # mounted, and the slash is missing that its relative URLs need
-            return Response(308, headers={"location": f"{base(request)}/", "vary": "Accept"})
+            return Response(308, headers={"location": f"{request.base}/", "vary": "Accept"})
         return Response(200, (STATIC / "index.html").read_bytes(), _headers("index.html") | {"vary": "Accept"})
 
     return show

@@ -14,8 +14,7 @@ from dataclasses import asdict
 from typing import Final
 
 from handlers.page.lessons import Play, lessons
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sse.chunks import Chunks
 from sse.errors import Full, Problem
 from sse.http import Response, json_response

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sidecar import access, answers
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Handler
 from sidecar.service import Service
 from sse import __version__

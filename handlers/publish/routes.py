@@ -18,8 +18,8 @@ from typing import Any
 
 from handlers.publish.bodies import READERS
 from handlers.publish.source import Appending, Publication, Published, ended, publish_elsewhere
-from sidecar.answers import Reply, busy, found, opened, start
-from sidecar.request import Request
+from sidecar.answers import busy, found, opened
+from sidecar.request import Reply, Request
 from sidecar.service import check_metadata
 from sse.errors import EventTooLong, Full, Problem
 from sse.http import Response, json_response
@@ -48,7 +48,7 @@ async def open(request: Request) -> Reply:
         publication, keep = Publication(ttl), request.service.settings.keep
         return Opening(publication, Published(), linger, keep, metadata, kind=KIND, asked=publication.asked)
 
-    return opened(request, await start(request, propose, body=dumps(wishes)), 201)
+    return await opened(request, 201, propose, dumps(wishes))
 
 
 async def publish(request: Request) -> Reply:

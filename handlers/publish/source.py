@@ -37,9 +37,7 @@ class Published(Format):
 
     name = "published"
     transliterated = False
-
-    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
-        return None
+    greets = False
 
     def item(self, item: bytes) -> bytes:
         return item

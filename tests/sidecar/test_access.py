@@ -7,8 +7,7 @@ import pytest
 
 from app import Features, Sidestream
 from sidecar.access import Right
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Route
 from sidecar.settings import Settings
 from sse.asgi import Receive, Scope, Send

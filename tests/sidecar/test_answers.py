@@ -10,8 +10,7 @@ import pytest
 from app import Sidestream
 from sidecar import answers
 from sidecar.access import Right
-from sidecar.answers import Reply
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Route
 from sidecar.settings import Settings
 from sse.asgi import Message

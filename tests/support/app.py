@@ -19,9 +19,8 @@ from typing import Any
 from app import Features, Sidestream, routes
 from sidecar import answers
 from sidecar.access import Right
-from sidecar.answers import Reply
 from sidecar.listener import listener
-from sidecar.request import Request
+from sidecar.request import Reply, Request
 from sidecar.routes import Route
 from sidecar.server import Application, Server, configuration
 from sidecar.service import Service

@@ -48,6 +48,7 @@ class AGUI(ChatFormat):
     """One run."""
 
     name = "ag-ui"
+    greets = False
     from_first = True
 
     def __init__(self, body: Any, offer: Offer) -> None:
@@ -71,9 +72,6 @@ class AGUI(ChatFormat):
 
     # -- what is written
 
-    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
-        return None
-
     def item(self, item: items.Item) -> Written:
         if type(item) is items.Chunk and item.text and self._message in self._spans and "thought" not in self._spans:
             return self._spans.event(b"%b%b}\n\n" % (self._prefix, write(item.text)))  # most items are this one
@@ -83,8 +81,7 @@ class AGUI(ChatFormat):
         return _event("CUSTOM", name="item_error", value={"error": error})
 
     def gap(self, first: int, last: int) -> bytes:
-        events, begun = self._spans.across(first, last), 1 if first == 1 else 0
-        return b"".join([*events[:begun], _event("CUSTOM", name="gap", value={"first": first, "last": last}), *events[begun:]])
+        return self._spans.gap(first, last, _event("CUSTOM", name="gap", value={"first": first, "last": last}))
 
     def done(self) -> Written:
         pending = {"pendingToolCallIds": self._pending} if self._pending else {}

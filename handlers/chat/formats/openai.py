@@ -31,6 +31,7 @@ class OpenAI(ChatFormat):
     name = "openai"
     ids = False
     transliterated = False
+    greets = False
     after_status = True
     beside_pending = False
     retry = False
@@ -59,9 +60,6 @@ class OpenAI(ChatFormat):
         if failure.said is not None:
             return passed_on(failure.said)
         return json_response(error_object(failure.message, failure.code), failure.status)
-
-    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
-        return None
 
     def item(self, item: Item) -> bytes:
         match item:

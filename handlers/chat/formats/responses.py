@@ -102,6 +102,7 @@ class Responses(ChatFormat):
     name = "responses"
     ids = False
     transliterated = False
+    greets = False
     problem = OpenAI.problem
 
     def __init__(self, id: str, request: ChatRequest, told: _JSON, input: Items) -> None:
@@ -139,9 +140,6 @@ class Responses(ChatFormat):
         return {"response": self.object(), "input": self.input}
 
     # -- what the stream asks for
-
-    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
-        return None
 
     def item(self, item: Any) -> Written:
         if type(item) is items.Chunk:

@@ -64,3 +64,8 @@ class Spans:
             elif span.begins[0][0] < first <= end and span.ends is not None:
                 over.append(span.ends)
         return [*(event for _, event in sorted(over)), *begun]
+
+    def gap(self, first: int, last: int, event: bytes) -> bytes:
+        """The same, with the event that says so; behind the stream's beginning, where that is lost too."""
+        events, begun = self.across(first, last), 1 if first == 1 else 0
+        return b"".join([*events[:begun], event, *events[begun:]])

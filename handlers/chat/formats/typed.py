@@ -23,13 +23,11 @@ class Typed(ChatFormat):
     """Every payload says which stage it is of."""
 
     name = "typed"
+    greets = False
 
     _stage_id = "1"
     _before_chunk = b""
     _final: Mapping[str, Any] = {"finish_reason": "stop", "usage": None, "final": True}
-
-    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
-        return None
 
     def item(self, item: Item) -> bytes:
         match item:

@@ -108,8 +108,7 @@ class UIMessages(ChatFormat):
         return _part("data-item-error", data={"error": error})
 
     def gap(self, first: int, last: int) -> bytes:
-        events, begun = self._spans.across(first, last), 1 if first == 1 else 0
-        return b"".join([*events[:begun], _part("data-gap", data={"first": first, "last": last}), *events[begun:]])
+        return self._spans.gap(first, last, _part("data-gap", data={"first": first, "last": last}))
 
     def done(self) -> Written:
         metadata = {"state": "done", "usage": counted(self._usage), **self._times()}

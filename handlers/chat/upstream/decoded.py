@@ -21,15 +21,22 @@ CODINGS: Final = ("gzip", "x-gzip", "deflate")
 def decode(response: httpx2.Response) -> None:
     """Have the answer's stream yield what its bytes say, and httpx2 decode nothing."""
     if response.headers.pop("content-encoding", "").strip().lower() in CODINGS:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = Decoded(response.stream)
 
 
-class Decoded(httpx2.AsyncByteStream):
-    """Raises httpx2.DecodingError for bytes that are not what they should be."""
+class Layer(httpx2.AsyncByteStream):
+    """A stream above that of an answer; closing it closes that."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+    def __init__(self, stream: object) -> None:
+        assert isinstance(stream, httpx2.AsyncByteStream)
         self._stream = stream
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Decoded(Layer):
+    """Raises httpx2.DecodingError for bytes that are not what they should be."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         decoder = None
@@ -43,6 +50,3 @@ class Decoded(httpx2.AsyncByteStream):
                     data = decoder.unconsumed_tail
             except zlib.error as error:
                 raise httpx2.DecodingError(str(error)) from error
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

@@ -11,7 +11,7 @@ from urllib.request import getproxies
 import anyio
 import httpx2
 
-from handlers.chat.upstream.decoded import decode
+from handlers.chat.upstream.decoded import Layer, decode
 from handlers.chat.upstream.failures import MAX_SAID
 from handlers.chat.upstream.transport import MAX_IDLE, Transport
 
@@ -52,7 +52,7 @@ async def tamed(response: httpx2.Response) -> None:
         del response.headers["location"]
     decode(response)
     if not response.is_success:
-        response.stream = _Bounded(response)
+        response.stream = _Bounded(response.stream)
     for header, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         if (value := response.headers.get(header)) is not None:
             try:
@@ -72,12 +72,8 @@ def _other_host(response: httpx2.Response) -> str:
     return "" if url.host == response.request.url.host else f"{url.scheme}://{url.host}"
 
 
-class _Bounded(httpx2.AsyncByteStream):
+class _Bounded(Layer):
     """The body of an error answer, which ends at a limit."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        self._stream = response.stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
@@ -86,6 +82,3 @@ class _Bounded(httpx2.AsyncByteStream):
             yield data
             if size >= MAX_SAID:
                 return
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

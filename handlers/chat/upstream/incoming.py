@@ -6,6 +6,7 @@ One task iterates. `aclose` gives the connection up at once, unless the answer h
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from handlers.chat.items import Chunk, UpstreamFailed
@@ -24,27 +25,22 @@ long enough to count as old, and the garbage collector goes through all there is
 NOTHING_IN_TIME: Final = "the upstream sent nothing in time"
 
 
+@dataclass(eq=False, repr=False)
 class Incoming:
     """One answer. broken: what the body raises when the connection breaks; TimeoutError is among it (an OSError).
 
-    several: whether more than one choice was asked for. redacted: takes the key out of a message.
+    redacted: takes the key out of a message. several: whether more than one choice was asked for.
     """
 
-    def __init__(
-        self,
-        response: "AsyncAPIResponse[Any]",
-        patience: Patience,
-        broken: tuple[type[Exception], ...],
-        redacted: Callable[[str], str],
-        *,
-        several: bool,
-    ) -> None:
-        self._response = response
-        self._bytes = response.http_response.aiter_raw()  # which is decoded: each layer less is time saved with every chunk
-        self._patience = patience
-        self._broken = broken
-        self._redacted = redacted
-        self._body = Body(several=several)
+    response: "AsyncAPIResponse[Any]"
+    patience: Patience
+    broken: tuple[type[Exception], ...]
+    redacted: Callable[[str], str]
+    several: bool
+
+    def __post_init__(self) -> None:
+        self._bytes = self.response.http_response.aiter_raw()  # which is decoded: a layer less saves time with every chunk
+        self._body = Body(several=self.several)
         self._data = b""  # what has come
         self._read = 0  # so much of it is chunks
         self._first: list[Chunk] | None = None
@@ -68,17 +64,17 @@ class Incoming:
             return chunks
         body = self._body
         if self._begun:
-            self._patience.renew()
+            self.patience.renew()
         while not body.done and body.failure is None and not self._ended:
             try:
                 if self._read == len(self._data):
-                    with self._patience:
+                    with self.patience:
                         self._data = await anext(self._bytes)
                     self._read = 0
             except StopAsyncIteration:
                 self._ended = True
                 chunks = body.end()
-            except self._broken as error:
+            except self.broken as error:
                 if body.complete:
                     break
                 raise self._failure(error) from None
@@ -88,7 +84,7 @@ class Incoming:
                 self._begun = True
                 return chunks
         if body.failure is not None:
-            raise failed(self._redacted(body.failure.message), body.failure.code)
+            raise failed(self.redacted(body.failure.message), body.failure.code)
         raise StopAsyncIteration
 
     def _portion(self) -> bytes:
@@ -106,13 +102,13 @@ class Incoming:
         return failed(NOTHING_IN_TIME, "first_token_timeout")
 
     async def aclose(self) -> None:
-        self._patience.close()
+        self.patience.close()
         try:
             if self._body.done:
                 # HTTP/1.1 can use a connection again only if the body was read to its end, which follows `[DONE]` closely.
-                with suppress(*self._broken):
+                with suppress(*self.broken):
                     async with asyncio.timeout(0.05):
                         async for _ in self._bytes:
                             pass
         finally:
-            await self._response.close()
+            await self.response.close()

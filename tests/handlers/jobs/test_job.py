@@ -65,14 +65,14 @@ async def test_progress_then_the_result(make: Make, threads: Threads) -> None:
         return "fertig"
 
     job = job_of(threads, make(work))
-    assert (job.progress, job.step, job.details, job.result) == (0, None, {}, None)
+    assert (job.report, job.result) == ({"progress": 0, "step": None, "message": None, "details": {}}, None)
     loading = {"progress": 20, "message": "loading", "file": "Größe.csv"}
     assert await read(job) == [
         {"status": "running", "progress": 20, "step": "load", "message": "loading", "details": loading},
         {"status": "running", "progress": 20, "step": "count", "message": None, "details": {"rows": [1, 2]}},
         {"status": "completed", "progress": 100, "result": "fertig"},
     ]
-    assert (job.progress, job.step, as_read(job.result)) == (100, "count", "fertig")
+    assert (job.report["progress"], job.report["step"], as_read(job.result)) == (100, "count", "fertig")
     assert job.started is not None
     assert job.created <= job.started
 
@@ -209,7 +209,7 @@ async def test_closed_while_it_computes_the_thread_ends_at_its_next_report(threa
     gate.set()
     assert await asyncio.to_thread(left.wait, LONG)
     assert await read(job_of(threads, lambda on_progress: "next"))  # its place is free again
-    assert (threads.counts()["abandoned"], job.step) == (0, None)
+    assert (threads.counts()["abandoned"], job.report["step"]) == (0, None)
 
 
 @pytest.mark.parametrize("end", [None, ValueError("while it cleaned up")], ids=["quietly", "by an error"])
