@@ -41,4 +41,4 @@ async def load(request: Request) -> Reply:
     size = request.integer("size", 190, minimum=0, maximum=1 << 20)
     interval = request.number("interval", 0.0, minimum=0, maximum=3600)
     burst = request.integer("burst", 1, minimum=1, maximum=1_000_000)
-    return private(request, chunks(events, size, interval, burst), Format())
+    return await private(request, chunks(events, size, interval, burst), Format())

@@ -6,17 +6,18 @@ was raised.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from sidecar.conversations import MAX_KEY, Conversation, claim_of, digest, join
+from sidecar.conversations import MAX_KEY, Conversation, digest, join
 from sidecar.logs import REQUEST_ID
 from sidecar.request import Reply, Request
 from sidecar.service import Service
-from sse.asgi import Send
+from sse.asgi import Send, attended
+from sse.budget import Charge
 from sse.errors import Full, Problem
 from sse.formats import Format
 from sse.http import Headers, Response, json_response
@@ -37,8 +38,11 @@ NOT_OF_THE_STREAM = ("last_event_id", "lastEventId", "key", "from")
 PASSING = ("shutting down", "store")
 """Limits that hold only in this process, or only for now: another process may have room."""
 
-Propose = Callable[[], Opening]
-"""Returns what a handler would open. It is called only when a stream is opened, and nothing is awaited after it."""
+Propose = Callable[..., Opening]
+"""Returns what a handler would open, with the members that it is given. Called only when there is room for one more stream."""
+
+Ready = Callable[[], Coroutine[Any, Any, None]]
+"""What has to be done before a stream is opened. It is cancelled if the client leaves meanwhile."""
 
 
 class Gone(Problem):
@@ -121,24 +125,32 @@ async def start(request: Request, propose: Propose, body: bytes = b"", conversat
     In a conversation an idempotency key names the run. Raises Full, Problem 400, 409, 422.
     """
     store, key, identity, stream_id = request.service.store, _key(request), identify(request, body), new_id()
-    claim, holder = "", Holder(stream_id, identity)
+    claim, holder, stream = "", Holder(stream_id, identity), None
     if conversation is not None:
-        claim, run = claim_of(request, conversation.key), conversation.run or key
-        holder = Holder(stream_id, digest("run", run) if run else identity)
-        stream = await join(store, claim, holder, replace(conversation, run=run))
+        conversation = replace(conversation, run=conversation.run or key)
+        claim, holder, stream = await join(store, request, conversation, holder)
     elif key:
         claim = digest(request.header(b"authorization") or "", request.method, request.path, key)
         stream = await _again(store, claim, holder)
-    else:
-        stream = None
-    if stream is not None:
-        return stream
-    opening = None
+    return stream or await begin(request, propose, stream_id, claim, identity=identity, digest=holder.digest)
+
+
+async def begin(
+    request: Request, propose: Propose, stream_id: str, claim: str = "", *, ready: Ready | None = None, **facts: Any
+) -> Stream:
+    """Open a stream, in a place of its own. ready: awaited before that. facts: members of the opening.
+
+    If this fails, nothing is left: no key, no announcement, no source. Raises Full, Disconnected, and what `ready` raises.
+    """
+    store, opening = request.service.store, None
     try:
         with store.reserve():
-            facts = {"id": stream_id, "identity": identity, "claim": claim, "digest": holder.digest}
-            opening = prepared(request, propose(), **facts)
-            await store.backend.announce(opening)
+            facts |= {"request_id": REQUEST_ID.get(), "charge": request.charge, "ascii": request.service.settings.ascii}
+            opening = propose(id=stream_id, claim=claim, **facts)
+            if ready is not None:
+                await attended(request.receive, ready())
+            if opening.listed:
+                await store.backend.announce(opening)
             return store.open(opening)
     except BaseException:
         store.backend.forget(stream_id, claim)
@@ -161,17 +173,6 @@ async def _again(store: Store, claim: str, holder: Holder) -> Stream | None:
     return stream
 
 
-def prepared(request: Request, opening: Opening, **changes: Any) -> Opening:
-    """An opening for this request. changes: members that are known here."""
-    return replace(opening, **_of(request, opening.format), **changes)
-
-
-def _of(request: Request, format: Format) -> dict[str, Any]:
-    """The members of an opening that come from the request; transliterated where the settings ask for that."""
-    ascii = request.service.settings.ascii and format.transliterated
-    return {"request_id": REQUEST_ID.get(), "ascii": ascii, "charge": request.charge}
-
-
 async def opened(request: Request, status: int, *proposal: Any) -> Response:
     """Start a stream. The answer names it as JSON: its `url` to watch it, its `key` to cancel it and to publish to it.
 
@@ -182,15 +183,27 @@ async def opened(request: Request, status: int, *proposal: Any) -> Response:
     return json_response({"stream_id": stream.id, "url": url, "key": stream.key}, status, {"location": url})
 
 
-def private(request: Request, source: AsyncIterator[Any], format: Format, *, after: int | None = None) -> Reply:
-    """A stream for this one connection, whose ids are bare numbers. after: the number that the client has, if any."""
+async def private(
+    request: Request,
+    source: AsyncIterator[Any],
+    format: Format,
+    *,
+    after: int | None = None,
+    ready: Ready | None = None,
+    kept: Charge | None = None,
+) -> Reply:
+    """A stream for this one connection, whose ids are bare numbers.
+
+    after: the number that the client has, if any. ready: as of `begin`. kept: the memory of the source's result.
+    """
     if request.method == "HEAD":
         return Head()
-    service = request.service
-    with service.store.reserve(), seat(service):
-        own = _of(request, format)
-        opening = Opening(source, format, linger=0, keep=0, ids="", start=after or 0, listed=False, **own)
-        stream = service.store.open(opening)
+
+    def propose(**facts: Any) -> Opening:
+        return Opening(source, format, linger=0, keep=0, ids="", start=after or 0, listed=False, kept=kept, **facts)
+
+    with seat(request.service):
+        stream = await begin(request, propose, new_id(), ready=ready)
     return follow(request, stream, after)
 
 

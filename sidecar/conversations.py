@@ -48,18 +48,23 @@ async def find(store: Store, request: Request, key: str) -> Stream | None:
     return await store.find(holder.stream_id) if holder is not None else None
 
 
-async def join(store: Store, claim: str, holder: Holder, conversation: Conversation) -> Stream | None:
-    """The stream that a request joins; None: `holder` has the conversation, and may open its stream. Raises Problem 409."""
-    instead_of = ""
+async def join(store: Store, request: Request, conversation: Conversation, holder: Holder) -> tuple[str, Holder, Stream | None]:
+    """The conversation's key at the backend, its holder, and the stream that the request joins.
+
+    None: the holder has the conversation, and may open its stream. Raises Problem 409.
+    """
+    claim, instead_of = claim_of(request, conversation.key), ""
+    if conversation.run:
+        holder = Holder(holder.stream_id, digest("run", conversation.run))
     while (held := await store.backend.claim(claim, holder, instead_of)).stream_id != holder.stream_id:
         stream = await store.find(held.stream_id)
         if stream is None:
             raise Problem(409, "A stream is just being opened in this conversation.", headers={"retry-after": "1"})
         running = stream.state is State.RUNNING
         if held.digest == holder.digest and (running or conversation.run):
-            return stream
+            return claim, holder, stream
         if running and not conversation.replace:
             raise Problem(409, "An answer is running in this conversation.", code="conversation_busy")
         await store.end(stream, Trigger.REPLACED)
         instead_of = stream.id
-    return None
+    return claim, holder, None

@@ -42,7 +42,7 @@ FIRST, LAST = 111111111111111, 222222222222222  # stand for the numbers in a rec
 def record(opening: Opening) -> dict[str, Any]:
     """The events that the format of a stream writes for a newcomer, for a gap, and if the process is lost; as JSON."""
     format, head = opening.format, f"id: {opening.id}.end\n" if opening.format.ids else ""
-    said = to_ascii if opening.ascii else bytes
+    said = to_ascii if opening.transliterated else bytes
     *before, terminal = map(said, events_of(format.lost()))
     return {
         "name": format.name,

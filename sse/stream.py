@@ -81,7 +81,8 @@ class Opening:
     digest: of the request that has taken it. ids: what stands before an event's number in its id; `<stream id>.` unless given.
     start: the number of the event before the first one. listed: whether it can be found again, and its events are kept for
     that. request_id: of the request that opened it. key: permits cancelling the stream and publishing to it. ascii: whether
-    events are transliterated. kind: the feature that has opened it. asked: answers the feature's own questions (`Store.ask`).
+    events are transliterated, if the format permits that. kind: the feature that has opened it. asked: answers the questions of
+    that feature (`Store.ask`).
     """
 
     source: AsyncIterator[Any] | None
@@ -104,6 +105,10 @@ class Opening:
     ascii: bool = False
     kind: str = ""
     asked: Callable[..., Awaitable[Any]] | None = None
+
+    @property
+    def transliterated(self) -> bool:
+        return self.ascii and self.format.transliterated
 
 
 class Stream:
@@ -148,7 +153,7 @@ class Stream:
         ids = f"{self.id}." if opening.ids is None else opening.ids
         self._id = b"id: %b" % ids.encode() if format.ids else b""  # what an id line begins with
         self._numbered = numbered = self._id + b"%d\n%b" if format.ids else b""
-        self._ascii = ascii = to_ascii if opening.ascii else None
+        self._ascii = ascii = to_ascii if opening.transliterated else None
         if ascii is not None:
             ascii(b"")
         self._loop = asyncio.get_running_loop()

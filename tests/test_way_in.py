@@ -178,6 +178,25 @@ async def test_a_cancel_enters_no_module_twice(sidestream: Sidestream, way: Way)
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/chat", {**CHAT, "conversation": "one"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}], "stream": True}),
+        ("/jobs", {"kind": "steps", "params": {"count": 1}}),
+        ("/streams", {}),
+    ],
+)
+async def test_what_opens_a_stream_enters_no_module_twice(
+    sidestream: Sidestream, way: Way, path: str, body: dict[str, Any]
+) -> None:
+    # Not here: formats whose requests are looked at before and after they are turned into a chat, and an object's methods.
+    answer = await follow(sidestream, way, path, method="POST", json=body, headers={**BEARER, **EVENT_STREAM})
+
+    assert answer.status in (200, 201, 202)
+    assert set(way.entered.values()) == {1}, way.entries
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/stream?count=1",
@@ -216,6 +235,7 @@ PUBLISH: Opener = ("/streams", "stream_id", {})
         (JOB, "DELETE", "/jobs/{id}"),
         (PUBLISH, "POST", "/streams/{id}/close"),
         (PUBLISH, "DELETE", "/streams/{id}/watchers"),
+        (PUBLISH, "GET", "/streams/{id}"),
         (RESPOND, "GET", "/v1/responses/{id}"),
         (RESPOND, "GET", "/v1/responses/{id}/input_items"),
         (RESPOND, "DELETE", "/v1/responses/{id}"),
@@ -228,7 +248,8 @@ async def test_what_is_asked_of_work_that_runs_enters_no_module_twice(
     opener, member, body = opening
     opened = await ask(sidestream, opener, method="POST", json=body, headers={**BEARER, **JSON})
     url = path.replace("{id}", opened.json[member])
-    answer = await follow(sidestream, way, url, method=method, headers={**BEARER, **EVENT_STREAM})
+    accept = JSON if path == "/streams/{id}" else EVENT_STREAM
+    answer = await follow(sidestream, way, url, method=method, headers={**BEARER, **accept})
 
     assert answer.status in (200, 204)
     assert set(way.entered.values()) == {1}, way.entries

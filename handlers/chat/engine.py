@@ -123,15 +123,20 @@ class Answer:
             await self._close_chunks()  # opened, and never iterated
 
     async def open(self) -> ChunkStream:
-        """Ask the model for the next stage. A caller that needs the upstream's status calls this before it iterates.
-
-        Raises UpstreamFailed.
-        """
+        """Ask the model for the next stage. Raises UpstreamFailed."""
         body = self._body() | {"stream": True}
         self._operation = operation = Operation(self._provider, self.request.model)
         with self._measured(operation, ends=False):
             self._chunks, self.limits = await self._upstream.open(body, retry=self.format.retry, headers=self._headers)
         return self._chunks
+
+    async def begin(self) -> None:
+        """Ask the model, and tell the format of the upstream's limits: for a caller that needs its status before it iterates.
+
+        Raises UpstreamFailed.
+        """
+        await self.open()
+        self.format.limits(self.limits)
 
     async def whole(self) -> Whole:
         """The answer in one piece, instead of an iteration: the upstream's own, untouched; with tools, all stages as one.

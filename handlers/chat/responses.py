@@ -15,13 +15,15 @@ Limit: `Idempotency-Key` has no effect. If a process is gone before a response h
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final
 
 from handlers.chat import request as shape
 from handlers.chat.formats.responses import PREFIXES, SILENCE, Responses
 from handlers.chat.items import Call, UpstreamFailed
 from handlers.chat.request import ASK_FOR_USAGE, MAX_MESSAGES, Offer, check, parse_openai, wrong
-from handlers.chat.routes import Chat, begun, refused
+from handlers.chat.routes import Chat, refused
 from sidecar import answers
 from sidecar.request import Reply, Request
 from sidecar.service import Service
@@ -227,12 +229,11 @@ class ResponsesAPI:
             format = asked(body, chat.offer, *await _kept(request.service, body))
             answer = chat.answer(request, format, len(dumps(format.input)))
             linger = body.get("linger") if format.background else 0 if format.request.stream else None
-            store = format.told["store"]
-            kept: Any = {"kept": answer.kept, "keep": settings.keep if store else 0}
-            opening = Opening(
-                answer, format, linger, result=format.result, id=format.id, listed=store, kind=format.name, **kept
-            )
-            stream = await begun(request, answer, opening, wait=not format.background)
+            more: Any = {"result": format.result, "kept": answer.kept, "kind": format.name, "listed": format.told["store"]}
+            propose = partial(Opening, answer, format, linger, settings.keep if format.told["store"] else 0, **more)
+            ready = None if format.background else answer.begin
+            with answers.seat(request.service) if format.request.stream else nullcontext():
+                stream = await answers.begin(request, propose, format.id, ready=ready)
         except UpstreamFailed as failure:
             return refused(request, Responses, failure)
         except Problem as problem:

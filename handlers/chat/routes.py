@@ -9,7 +9,9 @@ Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 """
 
 import logging
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
+from functools import partial
+from typing import Any
 
 from handlers.chat.engine import Answer
 from handlers.chat.formats.base import ChatFormat
@@ -31,7 +33,7 @@ from sse.asgi import attended
 from sse.budget import Charge
 from sse.errors import Problem
 from sse.http import Response, json_response
-from sse.stream import Opening, State, Stream, Trigger
+from sse.stream import Opening, State, Trigger
 
 logger = logging.getLogger("sidestream")
 
@@ -69,7 +71,7 @@ class Chat:
             answer = self.answer(request, format, len(body))
             if format.after_status:
                 return await self._after_status(request, answer)
-            return await answers.open(request, lambda: self.opening(settings, answer), body, format.request.conversation)
+            return await answers.open(request, partial(opening, settings, answer), body, format.request.conversation)
 
         return handle
 
@@ -115,20 +117,11 @@ class Chat:
         kept = Charge(service.store.budget)
         return Answer(format, self.upstream, self.toolbox, service.counts.asked, trace(request), kept, self.upstream_name)
 
-    def opening(self, settings: Settings, answer: Answer) -> Opening:
-        """How the stream of an answer is opened."""
-        chat, format = answer.request, answer.format
-        linger, keep = settings.linger if chat.linger is None else chat.linger, settings.keep
-        if format.after_status:  # what can't be resumed isn't kept
-            return Opening(answer, format, linger=0, keep=0, kept=answer.kept, listed=False)
-        return Opening(answer, format, linger, keep, chat.metadata, lambda: answer.result, kept=answer.kept)
-
     async def _after_status(self, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
         try:
             if answer.request.stream:
-                stream = await begun(request, answer, self.opening(request.service.settings, answer), wait=True)
-                return answers.follow(request, stream, None)
+                return await answers.private(request, answer, answer.format, ready=answer.begin, kept=answer.kept)
             with request.service.store.reserve():
                 async with aclosing(answer):
                     return passed_on(await attended(request.receive, answer.whole()))
@@ -136,25 +129,11 @@ class Chat:
             return refused(request, answer.format, failure)
 
 
-async def begun(request: Request, answer: Answer, opening: Opening, *, wait: bool) -> Stream:
-    """Open the stream of an answer, and reserve a watcher's place if the client wants events.
-
-    wait: for the upstream's status; a client that leaves meanwhile cancels the request. Raises Full, UpstreamFailed.
-    """
-    service = request.service
-    try:
-        with service.store.reserve(), answers.seat(service) if answer.request.stream else nullcontext():
-            if wait:
-                await attended(request.receive, answer.open())
-                answer.format.limits(answer.limits)
-            opening = answers.prepared(request, opening)
-            if opening.listed:
-                await service.store.backend.announce(opening)
-            return service.store.open(opening)
-    except BaseException:
-        service.store.backend.forget(opening.id, "")
-        await answer.aclose()
-        raise
+def opening(settings: Settings, answer: Answer, **facts: Any) -> Opening:
+    """How the stream of an answer is opened."""
+    asked, result = answer.request, lambda: answer.result
+    linger = settings.linger if asked.linger is None else asked.linger
+    return Opening(answer, answer.format, linger, settings.keep, asked.metadata, result, kept=answer.kept, **facts)
 
 
 def trace(request: Request) -> dict[str, str]:

@@ -55,7 +55,7 @@ class Samples:
             raise Problem(404, f"There is no such format; there are {', '.join(self.formats)}.")
         if not self._items:
             self._items = [item async for item in Answer(self.made(Plain), DemoUpstream(0), self._toolbox)]
-        return answers.private(request, _again(self._items), self.made(kind))
+        return await answers.private(request, _again(self._items), self.made(kind))
 
     def made(self, kind: type[ChatFormat]) -> ChatFormat:
         """The format, made of the first body that it understands. Raises Problem 404 if there is none."""

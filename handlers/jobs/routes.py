@@ -42,14 +42,14 @@ class Jobs:
         service, body = request.service, await request.json(limit=request.service.settings.max_body)
         kind, params = self._asked({} if body is None else body)
 
-        def propose() -> Opening:
+        def propose(**facts: Any) -> Opening:
             try:
                 job = Job(kind, params, self.threads, Charge(service.store.budget))
             except Full as full:
                 detail = f"No room for another job: {full.what}."
                 raise Problem(429, detail, headers={"retry-after": str(full.retry_after)}) from None
             keep, result = service.settings.keep, lambda: progress_of(job)
-            return Opening(job, Format(), None, keep, result=result, kept=job.kept, kind=KIND)
+            return Opening(job, Format(), None, keep, result=result, kept=job.kept, kind=KIND, **facts)
 
         stream = await start(request, propose, body=dumps([kind.name, params]))
         url = f"{request.base}/jobs/{stream.id}"

@@ -15,6 +15,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from handlers.merge.merged import Merged, Part
@@ -40,7 +41,7 @@ async def watch(request: Request) -> Reply:
     service = request.service
     if "streams" not in request.query:
         access.check(service.settings, request, Right.TOKEN)  # this opens a stream; with `streams` a request only watches
-        return await answers.open(request, lambda: _demonstration(service.settings))
+        return await answers.open(request, partial(_demonstration, service.settings))
     names = request.query["streams"].split(",")
     if len(names) > MAX_STREAMS or len(set(names)) != len(names) or not all(names):
         detail = f"streams must be 1 to {MAX_STREAMS} different stream ids, separated by commas."
@@ -80,14 +81,14 @@ def _part(name: str, stream: Stream | None, position: int | None) -> Part:
     return Part(name, stream, position, over=False)
 
 
-def _demonstration(settings: Settings) -> Opening:
+def _demonstration(settings: Settings, **facts: Any) -> Opening:
     async def source() -> AsyncIterator[dict[str, Any]]:
         counters = {name: _counter(count, interval) for name, (count, interval) in PACES.items()}
         async with aclosing(merge(counters)) as merged:
             async for name, value in merged:
                 yield {"source": name, "value": value}
 
-    return Opening(source(), Format(), linger=settings.linger, keep=settings.keep)
+    return Opening(source(), Format(), linger=settings.linger, keep=settings.keep, **facts)
 
 
 async def _counter(count: int, interval: float) -> AsyncGenerator[int, None]:

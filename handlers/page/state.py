@@ -22,7 +22,7 @@ def watch(upstream: str) -> Handler:
     """The handler. upstream: name of the upstream, for people."""
 
     async def state(request: Request) -> Reply:
-        return answers.private(request, _states(request.service, upstream), Format())
+        return await answers.private(request, _states(request.service, upstream), Format())
 
     return state
 

@@ -44,9 +44,9 @@ async def open(request: Request) -> Reply:
     metadata = wishes.get("metadata")
     check_metadata(metadata)
 
-    def propose() -> Opening:
+    def propose(**facts: Any) -> Opening:
         publication, keep = Publication(ttl), request.service.settings.keep
-        return Opening(publication, Published(), linger, keep, metadata, kind=KIND, asked=publication.asked)
+        return Opening(publication, Published(), linger, keep, metadata, kind=KIND, asked=publication.asked, **facts)
 
     return await opened(request, 201, propose, dumps(wishes))
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -476,10 +477,10 @@ async def test_a_key_is_free_again_when_its_stream_could_not_be_opened(runs: Run
     failures: list[Exception] = [Problem(429, "Not now."), RuntimeError("a defect")]
 
     async def flaky(request: Request) -> Reply:
-        def propose() -> Opening:
+        def propose(**facts: Any) -> Opening:
             if failures:
                 raise failures.pop(0)
-            return Opening(None, Format())
+            return Opening(None, Format(), **facts)
 
         return await answers.open(request, propose)
 

@@ -145,9 +145,9 @@ class Runs:
         run = request.query.get("run", "")
         body = await request.body() if request.method == "POST" else b""
 
-        def propose() -> Opening:
+        def propose(**facts: Any) -> Opening:
             source = self.numbers(run, count, interval, pad)
-            return Opening(source, Format(), linger=linger, keep=settings.keep)
+            return Opening(source, Format(), linger=linger, keep=settings.keep, **facts)
 
         return await answers.open(request, propose, body)
 
