@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Final, Protocol, TextIO
 
@@ -24,7 +25,7 @@ import uvicorn
 
 from sidecar import logs
 from sidecar.connection import Connection
-from sidecar.listener import BACKLOG, check_exposure, fit_watchers, listener
+from sidecar.listener import BACKLOG, Acceptor, check_exposure, fit_watchers, listener
 from sidecar.settings import Settings, from_environment, warn_of_unknown
 from sse.asgi import Receive, Scope, Send
 
@@ -67,6 +68,7 @@ class Server(uvicorn.Server):
         self.refusal = ""  # why the application has refused to start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._acceptor: Acceptor | None = None
         self._told = -REPEAT  # when it was last logged that no more files can be opened
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -88,6 +90,8 @@ class Server(uvicorn.Server):
         except ValueError as error:
             self.refusal, self.should_exit = str(error), True
             return
+        for sock in sockets or ():
+            self._acceptor = Acceptor(sock, partial(Connection, self.config, self.server_state, self.lifespan.state))
         await super().startup(sockets)
         gc.freeze()  # what was imported stays
         gc.set_threshold(COLLECT)
@@ -126,6 +130,8 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if self.force_exit or (isinstance(connection, Connection) and connection.busy):
                 connection.transport.abort()
+        if self._acceptor is not None:
+            self._acceptor.close()
         await super().shutdown(sockets)
         if self.force_exit:  # uvicorn would skip this; it doesn't wait for streams
             await self.lifespan.shutdown()

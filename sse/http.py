@@ -17,7 +17,7 @@ from sse import accept
 from sse.asgi import CONNECTION, Message, Receive, Scope, Send
 from sse.budget import Budget, Charge
 from sse.errors import Disconnected, Problem, Unwritable
-from sse.wire.document import loads
+from sse.wire.document import loads, steps
 from sse.wire.payload import dumps, fragment
 
 MAX_BODY = 4 << 20
@@ -43,7 +43,7 @@ class Request:
     """One HTTP request. path: decoded, without `root_path`. params: what the route's pattern matched.
 
     send_timeout: seconds that one send may be pending. charge: the memory of the body, and of what is made of it. turn: held
-    while a large body is parsed, and for as long again, so that other tasks never wait for two of them.
+    while a large body is parsed, so that other tasks never wait for two of them.
     """
 
     __slots__ = ("_query", "charge", "method", "params", "path", "receive", "root_path", "scope", "send_timeout", "turn")
@@ -166,17 +166,25 @@ class Request:
             return None
         if self.media_type != "application/json":
             raise Problem(415, "The body must be application/json.", headers={"accept": "application/json"})
-        large = len(body) > SLICE
-        async with self.turn if large and self.turn else nullcontext():
+        try:
+            value = loads(body, self.charge.claim) if len(body) <= SLICE else await self._slowly(body)
+        except ValueError as error:
+            raise Problem(400, f"The body {error}.") from None
+        self.charge.add(-len(body))
+        return value
+
+    async def _slowly(self, body: bytes) -> Any:
+        """`loads` for a large body. Each step is followed by a pause that is as long."""
+        value = None
+        async with self.turn or nullcontext():
             begin = time.monotonic()
             try:
-                value = loads(body, self.charge.claim)
-            except ValueError as error:
-                raise Problem(400, f"The body {error}.") from None
-            finally:
-                if large:
+                for value in steps(body, self.charge.claim):  # noqa: B007
                     await asyncio.sleep(time.monotonic() - begin)
-        self.charge.add(-len(body))
+                    begin = time.monotonic()
+            except ValueError:
+                await asyncio.sleep(time.monotonic() - begin)
+                raise
         return value
 
 

@@ -1,12 +1,15 @@
 """What the server refuses to listen on, the options of its sockets, and how many files it may open."""
 
+import asyncio
 import resource
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from sidecar import listener
 from sidecar.settings import Settings
@@ -54,6 +57,32 @@ def test_accepted_sockets_inherit_the_options() -> None:
         found = {name: accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in expected}
         assert found == expected
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+def test_connections_that_wait_are_accepted_in_few_turns_of_the_event_loop() -> None:
+    accepted: list[asyncio.BaseTransport] = []
+
+    class Accepted(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted.append(transport)
+
+    async def turns(count: int) -> int:
+        with listener.listener(Settings(port=0)) as sock, ExitStack() as clients:
+            acceptor = listener.Acceptor(sock, Accepted)
+            server = await asyncio.get_running_loop().create_server(Accepted, sock=sock)
+            for _ in range(count):
+                clients.enter_context(socket.create_connection(sock.getsockname()))
+            taken = 0
+            while len(accepted) < count:
+                await asyncio.sleep(0)
+                taken += 1
+            acceptor.close()
+            server.close()
+            for transport in accepted:
+                transport.close()
+        return taken
+
+    assert uvloop.run(turns(listener.AT_ONCE)) <= 6
 
 
 @pytest.mark.parametrize(
