@@ -8,6 +8,10 @@ from sidecar.answers import found, resume
 from sidecar.request import Reply, Request
 from sse.http import Response, json_response
 from sse.stream import State, Stream, Trigger
+from sse.wire.payload import fragment
+
+AT_ONCE = 100
+"""Streams of a list that are described in one turn of the event loop: 10,000 take 0.3 s."""
 
 
 async def watch(request: Request) -> Reply:
@@ -43,7 +47,12 @@ async def index(request: Request) -> Reply:
     store = request.service.store
     streams = [*store.streams.values(), *await store.backend.newest(limit)]
     newest = sorted(streams, key=lambda stream: stream.created, reverse=True)[:limit]
-    return json_response({"streams": [describe(request, stream) for stream in newest]})
+    told = []
+    for stream in newest:
+        told.append(fragment(describe(request, stream)))
+        if len(told) % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return json_response({"streams": told})
 
 
 def describe(request: Request, stream: Stream) -> dict[str, Any]:

@@ -222,9 +222,11 @@ def _any_fits(schemas: Iterable[Schema], values: list[Any]) -> bool:
 
 
 def _by_type(values: list[Any]) -> Iterable[list[Any]]:
-    types: dict[type, list[Any]] = {}
+    """The values of each type; lists, by the types of their items too."""
+    types: dict[Any, list[Any]] = {}
     for value in values:
-        types.setdefault(type(value), []).append(value)
+        kind = frozenset(map(type, value)) if isinstance(value, list) else type(value)
+        types.setdefault(kind, []).append(value)
     return types.values()
 
 

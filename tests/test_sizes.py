@@ -43,7 +43,12 @@ OFFER = Offer({})
 Read = Callable[[], object]
 
 
-def nested(list_of: list[list[int]], either: list[int | list[int]], word: list[Literal["a", "b"]]) -> None:
+def nested(
+    list_of: list[list[int]],
+    either: list[int | list[int]],
+    word: list[Literal["a", "b"]],
+    lists: list[list[int] | list[str]],
+) -> None:
     """A function whose arguments are long lists."""
 
 
@@ -174,7 +179,12 @@ CASES: dict[str, tuple[Callable[[int], Read], int]] = {
     "last event IDs": (header(b"last-event-id", b"ab-"), 100_000),
     "Accept": (lambda n: lambda: accept.names("a/b;q=0.5, " * n + "text/html", "text/html"), 1_000),
     "Accept of one parameter": (lambda n: lambda: accept.names('a/b;x="' + "\\" * n, "text/html"), 20_000),
-    "nested lists": (lambda n: lambda: NESTED.check({"list_of": [[1]] * n, "either": [1, [2]] * n, "word": ["b"] * n}), 10_000),
+    "nested lists": (
+        lambda n: (
+            lambda: NESTED.check({"list_of": [[1]] * n, "either": [1, [2]] * n, "word": ["b"] * n, "lists": [[1], ["a"]] * n})
+        ),
+        10_000,
+    ),
     "an upstream's stream": (fed(Body, lambda n: chunk("a") * n + DONE), 1_000),
     "an upstream's stream in small pieces": (fed(Body, lambda n: chunk("a") * n + DONE, 7), 100),
     "an upstream's event": (fed(Body, lambda n: event({"choices": [{"delta": {"x": [[]] * n}}]})), 5_000),

@@ -61,9 +61,9 @@ class Upstream(Protocol):
         """The answer in one piece. claim: told the bytes as they come, and may raise Full."""
 
     async def open(
-        self, body: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str]
+        self, body: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str], claim: Callable[[int], None]
     ) -> tuple[ChunkStream, Mapping[str, str]]:
-        """The answer, and what the server says of its limits, as headers."""
+        """The answer, and what the server says of its limits, as headers. claim: told the bytes of what comes in its place."""
 
 
 class Answer:
@@ -127,7 +127,9 @@ class Answer:
         body = self._body() | {"stream": True}
         self._operation = operation = Operation(self._provider, self.request.model)
         with self._measured(operation, ends=False):
-            self._chunks, self.limits = await self._upstream.open(body, retry=self.format.retry, headers=self._headers)
+            self._chunks, self.limits = await self._upstream.open(
+                body, retry=self.format.retry, headers=self._headers, claim=self.kept.claim
+            )
         return self._chunks
 
     async def begin(self) -> None:

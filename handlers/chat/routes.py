@@ -101,7 +101,7 @@ class Chat:
         """`GET /v1/models`, and `GET /v1/models/{model}`: of those that it lists, since not every upstream answers that."""
         try:
             with request.service.store.reserve():
-                whole = await attended(request.receive, self.upstream.models())
+                whole = await attended(request.receive, self.upstream.models(request.charge.claim))
         except UpstreamFailed as failure:
             return refused(request, OpenAI, failure)
         if (id := request.params.get("model")) is None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app import Sidestream
+from handlers.streams import AT_ONCE
 from sidecar.settings import Settings
 from sse.errors import SourceFailed
 from sse.stream import Stream, Trigger
@@ -243,6 +244,18 @@ async def test_the_list_is_newest_first_and_holds_what_has_ended_too(sidestream:
     assert [document["state"] for document in listed] == ["running", "cancelled", "running"]
     limited = (await ask(sidestream, "/streams?limit=2")).json["streams"]
     assert [document["stream_id"] for document in limited] == [streams[2].id, streams[1].id]
+
+
+async def test_a_long_list_leaves_turns_to_others(sidestream: Sidestream) -> None:
+    for _ in range(1000):
+        opened(sidestream)
+    asking = asyncio.create_task(ask(sidestream, "/streams?limit=1000"))
+    turns = 0
+    while not asking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(asking.result().json["streams"]) == 1000
+    assert turns >= 1000 / AT_ONCE
 
 
 async def test_a_private_stream_is_not_listed(sidestream: Sidestream) -> None:

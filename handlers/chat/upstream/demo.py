@@ -38,7 +38,7 @@ class DemoUpstream:
 
     async def aclose(self) -> None: ...
 
-    async def models(self) -> Whole:
+    async def models(self, *_: Any) -> Whole:
         model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "sidestream"}
         return Whole(200, write({"object": "list", "data": [model]}))
 

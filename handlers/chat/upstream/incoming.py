@@ -29,13 +29,15 @@ NOTHING_IN_TIME: Final = "the upstream sent nothing in time"
 class Incoming:
     """One answer. broken: what the body raises when the connection breaks; TimeoutError is among it (an OSError).
 
-    redacted: takes the key out of a message. several: whether more than one choice was asked for.
+    redacted: takes the key out of a message. claim: told the bytes that are held while the answer doesn't look like an event
+    stream, and may raise Full. several: whether more than one choice was asked for.
     """
 
     response: "AsyncAPIResponse[Any]"
     patience: Patience
     broken: tuple[type[Exception], ...]
     redacted: Callable[[str], str]
+    claim: Callable[[int], None]
     several: bool
 
     def __post_init__(self) -> None:
@@ -79,7 +81,10 @@ class Incoming:
                     break
                 raise self._failure(error) from None
             else:
-                chunks = body.feed(self._portion())
+                portion = self._portion()
+                chunks = body.feed(portion)
+                if body.held is not None:
+                    self.claim(len(portion))
             if chunks:
                 self._begun = True
                 return chunks

@@ -100,10 +100,13 @@ class OpenAIUpstream:
             self._listed = model, self.clock()
         return model
 
-    async def open(self, body: Body, *, retry: bool, headers: Mapping[str, str]) -> tuple[Incoming, Mapping[str, str]]:
+    async def open(
+        self, body: Body, *, retry: bool, headers: Mapping[str, str], claim: Callable[[int], None] = lambda _: None
+    ) -> tuple[Incoming, Mapping[str, str]]:
         """Ask for a streamed answer; returns when its status is known, with what the upstream says of its limits.
 
-        retry: the SDK's own retries, capped. headers: sent too. Raises UpstreamFailed.
+        retry: the SDK's own retries, capped. headers: sent too. claim: told the bytes of what comes in a stream's place.
+        Raises UpstreamFailed.
         """
 
         async def ask(body: Body) -> tuple[Incoming, Mapping[str, str]]:
@@ -111,7 +114,7 @@ class OpenAIUpstream:
             async with self._reported(sdk, deadline):
                 response = await _create(sdk.retrying if retry else sdk.client, body, headers)
             patience = Patience(deadline, self.timeout)
-            incoming = Incoming(response, patience, sdk.broken, self._redacted, several=_several(body))
+            incoming = Incoming(response, patience, sdk.broken, self._redacted, claim, _several(body))
             if not response.headers.get("content-type", "text/event-stream").lower().startswith("text/event-stream"):
                 await incoming.begin()  # it may be an event stream all the same, or say what is wrong
             return incoming, _limits(response.http_response)
@@ -127,9 +130,9 @@ class OpenAIUpstream:
 
         return await self._with_model(body, ask)
 
-    async def models(self) -> Whole:
-        """What the upstream lists. Raises UpstreamFailed."""
-        async with self._whole(lambda sdk: sdk.client.models.with_streaming_response.list().__aenter__()) as answer:
+    async def models(self, claim: Callable[[int], None] = lambda _: None) -> Whole:
+        """What the upstream lists. claim: as of `complete`. Raises UpstreamFailed."""
+        async with self._whole(lambda sdk: sdk.client.models.with_streaming_response.list().__aenter__(), claim) as answer:
             return answer
 
     async def _with_model(self, body: Body, ask: Callable[[Body], Awaitable[T]]) -> T:

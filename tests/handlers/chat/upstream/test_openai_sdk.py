@@ -14,6 +14,8 @@ from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.upstream.body import MAX_WHOLE
 from handlers.chat.upstream.failures import CODES, MAX_SAID
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
+from sse.budget import Budget, Charge
+from sse.errors import Full
 from tests.support.chat import KEY, MESSAGES, chat, client_of
 from tests.support.proxy import proxy
 from tests.support.upstream import BREAK, DONE, HANG, Script, chunk, error_reply, event, finish, reply, serve, usage
@@ -328,6 +330,25 @@ async def test_what_comes_in_whole_is_read_up_to_a_limit(how: str) -> None:
     assert caught.value.code == ("upstream_down" if how == "an error" else "not_a_stream")
     assert caught.value.said is None
     assert "xxx" in caught.value.message or "bytes" in caught.value.message
+
+
+@both_ways
+@pytest.mark.parametrize("how", ["an answer", "the models", "no event stream"])
+async def test_what_comes_in_whole_is_charged_as_it_comes(how: str) -> None:
+    """Where there is no room for more of it, the connection is given up."""
+    room = Budget(1 << 20)
+    claim = Charge(room).claim
+    endless = Script([b"x" * (4 << 20), HANG], 200, "text/plain")
+    async with serve(endless, models=endless) as upstream, client_of(upstream) as client:
+        with pytest.raises(Full):
+            match how:
+                case "an answer":
+                    await client.complete(BODY | {"stream": False}, headers={}, claim=claim)
+                case "the models":
+                    await client.models(claim)
+                case _:
+                    await client.open(BODY, retry=False, headers={}, claim=claim)
+        await upstream.wait_for(running=0)
 
 
 # -- an event stream, and an answer in one piece, in each other's place
