@@ -3,7 +3,7 @@
 In:  a function and its parameters. Out: an item for each call of `on_progress`, and one for the result:
 
     {"status": "running", "progress", "step", "message", "details"}    progress: 0 to 100, as the work has reported it
-    {"status": "completed", "progress": 100, "result"}
+    {"status": "completed", "progress": 100, "result"}                 or EventTooLong, for a result that no event can hold
 
 If progress comes faster than the stream takes it, the oldest is dropped before it gets a number. Results and failures never
 are.
@@ -19,7 +19,9 @@ import orjson
 
 from sidecar.functions import Function
 from sse.budget import Charge
-from sse.errors import Full, SourceFailed, describe
+from sse.errors import EventTooLong, Full, SourceFailed, describe
+from sse.formats import Format, Written
+from sse.stream import MAX_EVENT
 from sse.threads import Result, Threads
 from sse.wire.payload import dumps, fragment
 
@@ -49,7 +51,7 @@ class Job:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> dict[str, Any]:
+    async def __anext__(self) -> dict[str, Any] | EventTooLong:
         try:
             item = await anext(self._run)
             return self._completed(item.value) if isinstance(item, Result) else self._report(*item)
@@ -75,8 +77,17 @@ class Job:
             self.report["progress"] = min(max(progress, 0), 100)
         return {"status": "running", **self.report}
 
-    def _completed(self, result: Any) -> dict[str, Any]:
+    def _completed(self, result: Any) -> dict[str, Any] | EventTooLong:
         json = dumps(result)  # a result without a JSON form fails the job
         self.kept.claim(len(json))
         self.report["progress"], self.result = 100, orjson.Fragment(json)
+        if len(json) > MAX_EVENT:
+            return EventTooLong(f"an event of {len(json)} bytes is over the limit of {MAX_EVENT}")
         return {"status": "completed", "progress": 100, "result": self.result}
+
+
+class Progress(Format):
+    """The plain format. Of a result that is too large only the `item_error` is written: 8 MB would be copied for 13 ms."""
+
+    def item(self, item: Any) -> Written:
+        return self.item_error(str(item)) if isinstance(item, EventTooLong) else super().item(item)

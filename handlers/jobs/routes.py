@@ -11,7 +11,7 @@ A job is a stream, and its id is the stream's. It goes on without watchers.
 
 from typing import Any
 
-from handlers.jobs.job import Job
+from handlers.jobs.job import Job, Progress
 from sidecar.answers import Gone, resume, start
 from sidecar.functions import Function, expected, load
 from sidecar.request import Reply, Request
@@ -19,7 +19,6 @@ from sidecar.service import Service
 from sidecar.settings import Settings
 from sse.budget import Charge
 from sse.errors import Full, Problem
-from sse.formats import Format
 from sse.http import Response, json_response
 from sse.stream import Opening, State, Stream, Trigger
 from sse.threads import Threads
@@ -49,7 +48,7 @@ class Jobs:
                 detail = f"No room for another job: {full.what}."
                 raise Problem(429, detail, headers={"retry-after": str(full.retry_after)}) from None
             keep, result = service.settings.keep, lambda: progress_of(job)
-            return Opening(job, Format(), None, keep, result=result, kept=job.kept, kind=KIND, **facts)
+            return Opening(job, Progress(), None, keep, result=result, kept=job.kept, kind=KIND, **facts)
 
         stream = await start(request, propose, body=dumps([kind.name, params]))
         url = f"{request.base}/jobs/{stream.id}"

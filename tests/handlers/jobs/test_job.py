@@ -117,7 +117,7 @@ async def test_what_the_work_raises_is_a_failure_with_its_text(
             async for item in job:
                 items.append(item)
     assert (raised.value.message, raised.value.code) == ("LookupError: no such table", "job_failed")
-    assert [item["step"] for item in items] == ["a"]
+    assert items == [{"status": "running", "progress": 0, "step": "a", "message": None, "details": {}}]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
