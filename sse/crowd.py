@@ -17,18 +17,17 @@ from typing import Any, Protocol
 
 from sse.asgi import Message, Send
 from sse.eager import carry_on, failing
-from sse.log import EventLog
+from sse.log import EventLog, Watcher
 from sse.timers import Timers
 from sse.wire.encoder import HEARTBEAT
 
 
-class Member(Protocol):
-    """A connection that can stand in a crowd. position: the number of the last event that it has taken.
+class Member(Watcher, Protocol):
+    """A connection that can stand in a crowd.
 
     write: writes a framed chunk, if it can be written now. None: only `send` does.
     """
 
-    position: int
     send: Send
     write: Callable[[bytes], bool] | None
 
@@ -72,6 +71,7 @@ class Crowd:
         elif self.position != last or self.heartbeat != heartbeat:
             return False
         self._members[member] = None
+        self._log.spare(member)
         return True
 
     def leave(self, member: Member) -> None:

@@ -190,6 +190,10 @@ class EventLog:
         self._idle[watcher] = None
         return False
 
+    def spare(self, watcher: Watcher) -> None:
+        """`watcher` needs no waking any more: it stands in a crowd, which is woken for it."""
+        self._idle.pop(watcher, None)
+
     def take(self, watcher: Watcher, *, whole: bool = False) -> bytes:
         """Return what is ready for `watcher` and move its position behind it. If nothing is, it will be woken later.
 

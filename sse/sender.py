@@ -16,7 +16,7 @@ caught up. One wait at a time serves it while it is by itself: for the heartbeat
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -94,8 +94,9 @@ class Pace:
 class Sender:
     """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
-    __slots__ = ("_at_once", "_attendance", "_before", "_begin", "_crowd", "_dropped", "_loop", "_outcome", "_pace", "_pending",
-                 "_position", "_sender", "_sent", "_timers", "offset", "send", "send_time", "stream", "write")  # fmt: skip
+    __slots__ = ("_at_once", "_attendance", "_before", "_begin", "_crowd", "_dropped", "_first", "_loop", "_outcome", "_pace",
+                 "_pending", "_position", "_sender", "_sent", "_timers", "offset", "send", "send_time", "stream",
+                 "write")  # fmt: skip
 
     def __init__(
         self,
@@ -114,6 +115,7 @@ class Sender:
         self._position = self._begin = position
         self._sent = 0
         self._crowd: Crowd | None = None  # where it stands
+        self._first: tuple[Message, ...] = ()  # the head, and the bytes before the first event
         self._before = 0  # what the crowd had been sent when this one joined
         self.send = send
         self.write = write
@@ -149,8 +151,9 @@ class Sender:
         self._attendance = Attendance(receive)
         self.stream.attach(self)
         try:
-            self._put(start, {"type": "http.response.body", "body": first, "more_body": True})
+            self._first = (start, {"type": "http.response.body", "body": first, "more_body": True})
             del start, first  # not kept for as long as we wait
+            self._loop.call_soon(self._go_on)  # by then a source that need not wait has yielded, and one write does for all
             await self._attendance.until_gone()
             self._outcome = self._outcome or Outcome.GONE
             return self._outcome
@@ -217,14 +220,17 @@ class Sender:
 
     def _go_on(self) -> None:
         """Send what has gathered since the last message; without any, the log will wake us."""
-        if not self._busy and self._crowd is None and (self._dropped or self.stream.ready(self)):
+        if not self._busy and self._crowd is None and (self._first or self._dropped or self.stream.ready(self)):
             self._put()
 
-    def _take(self) -> tuple[Message, ...]:
+    def _take(self) -> Iterator[Message]:
+        first, self._first = self._first, ()
+        yield from first
         body = self.stream.take(self)
         dropped = self._dropped and not self.offset
-        more = not dropped and not self.stream.finished(self)
-        return ({"type": "http.response.body", "body": body, "more_body": more},) if body or dropped else ()
+        if body or dropped:
+            more = not dropped and not self.stream.finished(self)
+            yield {"type": "http.response.body", "body": body, "more_body": more}
 
     def _put(self, *messages: Message) -> None:
         self._timers[self._pace.heartbeat].end(self)
