@@ -71,7 +71,7 @@ class Connection(HttpToolsProtocol):
 
     # 1.2 KiB less for each connection: a class whose instances have more than 30 attributes shares no keys between their dicts,
     # and uvicorn's have 26.
-    __slots__ = ("_answering", "_head", "_head_open", "_pending", "_rest", "_streaming", "_timer")
+    __slots__ = ("_answering", "_head", "_head_open", "_held", "_pending", "_rest", "_streaming", "_timer")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -82,6 +82,7 @@ class Connection(HttpToolsProtocol):
         self._head = 0  # bytes of it that the parser has reported; it reports a field when that is complete
         self._pending = 0  # bytes received since the last complete head, piece of content or message
         self._rest = 0  # bytes of a request that arrived after its answer had begun
+        self._held = b""  # the head of an answer whose body has not begun
 
     @property
     def busy(self) -> bool:
@@ -107,7 +108,8 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # uvicorn does so unless it was reset
         self.pipeline.clear()
         if self._answering is not None:
-            self._answering.scope["extensions"] = {}  # breaks the cycle of references to this connection
+            self._answering.scope["extensions"] = {}  # breaks the cycles of references to this connection
+            self._answering.transport = self.transport
             if self.busy:  # uvicorn tells only the newest request
                 self._answering.disconnected = True
                 self._answering.message_event.set()
@@ -214,7 +216,31 @@ class Connection(HttpToolsProtocol):
             app = partial(self._unframed, app)
         else:
             own["write"] = self._write
+            if not cycle.waiting_for_100_continue:
+                cycle.transport = self  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
+
+    # The transport, as an answer sees it until its body begins. "The protocol server must not start sending the response to the
+    # client until it has received at least one Response Body event" (asgiref specs/www.rst), and both go out in one write.
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            self._release(data)
+        else:
+            self._held = data
+
+    def close(self) -> None:
+        self._release()
+        self.transport.close()
+
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    def _release(self, body: bytes = b"") -> None:
+        if self._answering is not None:
+            self._answering.transport = self.transport
+        self.transport.write(self._held + body)
+        self._held = b""
 
     def _write(self, chunk: bytes) -> bool:
         """Write a chunk of an answer that has begun and goes on. Whatever else there is to know about it, `send` does."""
@@ -231,6 +257,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._streaming = False
+        if self._held:  # the answer to HEAD
+            self._release()
         super().on_response_complete()
         if not self.transport.is_closing():
             self._watch_the_clock()

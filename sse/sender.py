@@ -94,8 +94,8 @@ class Pace:
 class Sender:
     """Follows one stream's log from `position` on. sent: bytes handed to the server so far; send_time: seconds that took."""
 
-    __slots__ = ("_at_once", "_attendance", "_before", "_begin", "_crowd", "_dropped", "_first", "_loop", "_outcome", "_pace",
-                 "_pending", "_position", "_sender", "_sent", "_timers", "offset", "send", "send_time", "stream",
+    __slots__ = ("_ahead", "_at_once", "_attendance", "_before", "_begin", "_crowd", "_dropped", "_head", "_loop", "_outcome",
+                 "_pace", "_pending", "_position", "_sender", "_sent", "_timers", "offset", "send", "send_time", "stream",
                  "write")  # fmt: skip
 
     def __init__(
@@ -115,7 +115,8 @@ class Sender:
         self._position = self._begin = position
         self._sent = 0
         self._crowd: Crowd | None = None  # where it stands
-        self._first: tuple[Message, ...] = ()  # the head, and the bytes before the first event
+        self._head: Message | None = None  # until it is sent
+        self._ahead = b""  # the bytes before the first event, until they are sent
         self._before = 0  # what the crowd had been sent when this one joined
         self.send = send
         self.write = write
@@ -151,7 +152,7 @@ class Sender:
         self._attendance = Attendance(receive)
         self.stream.attach(self)
         try:
-            self._first = (start, {"type": "http.response.body", "body": first, "more_body": True})
+            self._head, self._ahead = start, first
             del start, first  # not kept for as long as we wait
             self._loop.call_soon(self._go_on)  # by then a source that need not wait has yielded, and one write does for all
             await self._attendance.until_gone()
@@ -220,15 +221,18 @@ class Sender:
 
     def _go_on(self) -> None:
         """Send what has gathered since the last message; without any, the log will wake us."""
-        if not self._busy and self._crowd is None and (self._first or self._dropped or self.stream.ready(self)):
+        if not self._busy and self._crowd is None and (self._head or self._dropped or self.stream.ready(self)):
             self._put()
 
     def _take(self) -> Iterator[Message]:
-        first, self._first = self._first, ()
-        yield from first
-        body = self.stream.take(self)
+        """The messages that are due: the head, if it is, and what is ready."""
+        head, self._head = self._head, None
+        if head is not None:
+            yield head
+        taken = self.stream.take(self)
+        body, self._ahead = self._ahead + taken, b""
         dropped = self._dropped and not self.offset
-        if body or dropped:
+        if body or dropped or head is not None:
             more = not dropped and not self.stream.finished(self)
             yield {"type": "http.response.body", "body": body, "more_body": more}
 
@@ -280,7 +284,8 @@ class Sender:
     async def _apologise(self) -> None:
         """Send a defect as an event, since the answer has begun; inside an event, nothing. The client may come back."""
         try:
-            await self._send_one({"type": "http.response.body", "body": b"" if self.offset else self.stream.apology()})
+            told = b"" if self.offset else self._ahead + self.stream.apology()
+            await self._send_one({"type": "http.response.body", "body": told})
         except Exception as error:
             logger.warning("and could not be told: %r", error)
         self._finish(Outcome.FAILED)

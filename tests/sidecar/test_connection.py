@@ -93,6 +93,50 @@ async def begun(client: Client, request: bytes) -> None:
         await (answer.event() if request.startswith(STREAM) else answer.whole())
 
 
+# -- the head of an answer, which waits for its body
+
+
+@pytest.mark.parametrize(
+    ("request_line", "end"),
+    [
+        (b"GET /bench?events=1", b"data: [DONE]\n\n\r\n0\r\n\r\n"),
+        (b"GET /healthz", b"}\n"),
+        (b"HEAD /healthz", b"\r\n\r\n"),
+        (b"HEAD /stream", b"\r\n\r\n"),
+        (b"OPTIONS /healthz", b"\r\n\r\n"),
+    ],
+)
+async def test_the_head_and_what_is_there_of_the_body_arrive_together(port: int, request_line: bytes, end: bytes) -> None:
+    async with Client(port) as client:
+        for _ in range(2):  # the next request on the connection too
+            await client.send(request_line + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            answer = await client.receive()
+            assert answer.startswith(b"HTTP/1.1 20")
+            assert answer.endswith(end)
+
+
+async def test_who_asks_first_whether_to_go_on_is_told_at_once(echo_port: int) -> None:
+    async with Client(echo_port) as client:
+        await client.send(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await client.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"hi")
+        assert (await (await client.answer()).json())["body"] == "hi"
+
+
+async def test_the_head_of_an_answer_that_fails_before_its_body_is_sent() -> None:
+    class Failing(Echo):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                return await super().__call__(scope, receive, send)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise ZeroDivisionError
+
+    async with serving(Failing(), SETTINGS) as (_, failing), Client(failing) as client:
+        await client.send(WHOLE)
+        assert (await client.receive()).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert await client.receive() == b""
+
+
 # -- chunks that are framed once for all watchers
 
 

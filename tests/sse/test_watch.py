@@ -285,8 +285,9 @@ async def test_through_asgirefs_communicator() -> None:
     client = communicator(app, http_scope())
     await client.send_input({"type": "http.request"})
     assert (await client.receive_output(60))["status"] == 200
-    assert b"event: connected\n" in (await client.receive_output(60))["body"]
-    assert b"data: 1\n\n" in (await client.receive_output(60))["body"]
+    body = (await client.receive_output(60))["body"]
+    assert b"event: connected\n" in body
+    assert b"data: 1\n\n" in body
     assert await client.receive_output(60) == {"type": "http.response.body", "body": b":\n", "more_body": True}
     assert now() == 15
     await client.send_input({"type": "http.disconnect"})
