@@ -124,8 +124,10 @@ def _check_host(settings: Settings, request: Request) -> None:
     if settings.token and not settings.hosts:
         return
     name, port = split(request.header(b"host") or "")
+    if is_loopback(name):
+        return
     named = (name, f"{name}:{port}") if port else (name, *(f"{name}:{default}" for default in DEFAULT_PORTS.values()))
-    if is_loopback(name) or not set(named).isdisjoint(settings.hosts):
+    if not set(named).isdisjoint(settings.hosts):
         return
     raise Problem(403, "This Host is not served here; SIDESTREAM_HOSTS names those that are.")
 

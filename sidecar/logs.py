@@ -11,7 +11,6 @@ A request's id is taken from X-Request-ID, or made here. It is answered in X-Req
 
 import logging
 import re
-import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from contextvars import ContextVar
 from typing import Any, Final, Protocol, TextIO
 
 from sse.http import Headers, Request, Response
+from sse.ids import new_id
 from sse.stream import Stream
 from sse.watch import EventStream
 from sse.wire.payload import dumps
@@ -50,14 +50,14 @@ class Exchange:
 
     def __init__(self, request: Request) -> None:
         given = request.header(b"x-request-id") or ""
-        self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.id = given if _REQUEST_ID.fullmatch(given) else new_id()[:16]
         self._request = request
         self._begin = time.monotonic()
         REQUEST_ID.set(self.id)  # for this task, and for those that it starts
 
     def headers(self, more: Mapping[str, str]) -> Headers:
         """The headers to add to the answer: the id, and `more`."""
-        return tuple((name.encode(), value.encode()) for name, value in {"x-request-id": self.id, **more}.items())
+        return ((b"x-request-id", self.id.encode()), *((name.encode(), value.encode()) for name, value in more.items()))
 
     def end(self, reply: Answered | None) -> None:
         """Write the line. reply: None if the client left before there was one."""

@@ -15,6 +15,7 @@ _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\\\s]*)")
 
 
+@lru_cache(maxsize=16)  # of a request's host, twice
 def split(authority: str) -> tuple[str, str]:
     """Host and port of `app.example:8090` or `[::1]`; an empty port counts as none. Another text is all host."""
     match = _AUTHORITY.fullmatch(authority.lower())

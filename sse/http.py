@@ -28,7 +28,8 @@ SEND_TIMEOUT = 30.0
 SLICE = 16 * 1024
 """Bytes of one body message at the most."""
 
-_NUMBER = r"-?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+_INTEGER = re.compile(r"-?[0-9]{1,15}")
+_NUMBER = re.compile(r"-?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 UNCHARGED = Charge(Budget())
 """Where nobody keeps account."""
@@ -46,7 +47,8 @@ class Request:
     while a large body is parsed, so that other tasks never wait for two of them.
     """
 
-    __slots__ = ("_query", "charge", "method", "params", "path", "receive", "root_path", "scope", "send_timeout", "turn")
+    __slots__ = ("_headers", "_query", "charge", "method", "params", "path", "receive", "root_path", "scope", "send_timeout",
+                 "turn")  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -58,6 +60,7 @@ class Request:
         self.send_timeout = SEND_TIMEOUT
         self.charge = UNCHARGED
         self.turn: asyncio.Lock | None = None
+        self._headers: dict[bytes, bytes] | None = None
         self._query: dict[str, str] | None = None
 
     def _strip(self, path: str) -> str:
@@ -67,10 +70,10 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """The first header of that name (lower case), decoded as UTF-8: that is what Last-Event-ID is sent as (9.2.4)."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return bytes(value).decode("utf-8", "replace")
-        return None
+        if self._headers is None:
+            self._headers = dict(reversed(self.scope["headers"]))
+        value = self._headers.get(name)
+        return None if value is None else value.decode("utf-8", "replace")
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -84,9 +87,9 @@ class Request:
             self._query = dict(reversed(pairs))
         return self._query
 
-    def forget_query(self) -> None:
-        """The answer has begun, and may take hours: nothing more is asked of the query. It is read anew if it is."""
-        self._query = None
+    def forget(self) -> None:
+        """The answer has begun, and may take hours: nothing more is asked of head and query. They are read anew if it is."""
+        self._headers = self._query = None
 
     @property
     def last_event_id(self) -> str | None:
@@ -99,19 +102,21 @@ class Request:
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """A query parameter as an integer within bounds, else a 400 that names it."""
         # int() also takes "+5", "1_0", " 5" and other scripts' digits
-        return int(self._bounded(name, default, r"-?[0-9]{1,15}", f"an integer from {minimum} to {maximum}", minimum, maximum))
+        return int(self._bounded(name, default, _INTEGER, "an integer", minimum, maximum))
 
     def number(self, name: str, default: float, *, minimum: float, maximum: float) -> float:
         """A query parameter as a number within bounds, else a 400 that names it."""
-        return self._bounded(name, default, _NUMBER, f"a number from {minimum:g} to {maximum:g}", minimum, maximum)
+        return self._bounded(name, default, _NUMBER, "a number", minimum, maximum)
 
-    def _bounded(self, name: str, default: float, pattern: str, expected: str, minimum: float, maximum: float) -> float:
+    def _bounded(
+        self, name: str, default: float, pattern: re.Pattern[str], expected: str, minimum: float, maximum: float
+    ) -> float:
         text = self.query.get(name)
         if text is None:
             return default
-        if re.fullmatch(pattern, text) is None or not minimum <= float(text) <= maximum:
-            raise Problem(400, f"{name} must be {expected}.", parameter=name)
-        return float(text)
+        if pattern.fullmatch(text) is None or not minimum <= (value := float(text)) <= maximum:
+            raise Problem(400, f"{name} must be {expected} from {minimum:.15g} to {maximum:.15g}.", parameter=name)
+        return value
 
     def accepts(self, media_type: str) -> bool:
         """Whether this is the type that the Accept header names, or prefers of those that it names (`sse.accept`)."""

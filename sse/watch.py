@@ -50,7 +50,7 @@ class EventStream:
         if "open" in connection:
             connection["open"]()
         self.begun()
-        request.forget_query()
+        request.forget()
         try:
             self.outcome = await sender.follow(
                 request.receive,
