@@ -59,7 +59,7 @@ class Format:
 
     def item(self, item: Any) -> Written:
         """The events for an item that the source yielded."""
-        return encode_json(dumps(item))
+        return b"data: %b\n\n" % dumps(item)
 
     def item_error(self, error: str) -> bytes:
         """The event for an item that could not be written; the stream goes on."""

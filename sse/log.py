@@ -52,7 +52,7 @@ class EventLog:
     written: bytes appended, ever.
     """
 
-    __slots__ = ("_base", "_ends", "_events", "_free", "_gap", "_idle", "_lead", "_producers", "budget", "closed", "first",
+    __slots__ = ("_base", "_ends", "_events", "_gap", "_idle", "_lead", "_producers", "budget", "closed", "first", "free",
                  "gaps", "last", "replay", "replica", "watchers", "written")  # fmt: skip
 
     def __init__(
@@ -75,7 +75,7 @@ class EventLog:
         self._events: list[bytes] = []  # _events[i] is number last - len + 1 + i; those before `first` are emptied
         self._ends: list[int] = []  # bytes appended up to the end of that event: gathering is one bisection
         self._base = 0  # bytes dropped, ever
-        self._free = AHEAD  # appending beyond this many bytes means waiting in room()
+        self.free = AHEAD  # appending beyond this many bytes means waiting in room()
         self._lead = -1  # the furthest position of a watcher
         self._idle: dict[Watcher, None] = {}
         self._producers: list[asyncio.Future[None]] = []
@@ -90,7 +90,7 @@ class EventLog:
     @property
     def full(self) -> bool:
         """Whether the producer should await `room` before it appends more."""
-        return self.written >= self._free
+        return self.written >= self.free
 
     @property
     def waiting(self) -> bool:
@@ -100,20 +100,20 @@ class EventLog:
     def append(self, event: bytes) -> int:
         """Add one encoded event, wake the watchers that have nothing else to do, and return its number."""
         budget = self.budget
-        self.last += 1
-        self.written += len(event)
+        self.last = number = self.last + 1
+        self.written = written = self.written + len(event)
         self._events.append(event)
-        self._ends.append(self.written)
-        if self.last - self.first >= budget.events or self.written - self._base > budget.bytes:
+        self._ends.append(written)
+        if number - self.first >= budget.events or written - self._base > budget.bytes:
             self._shrink()
-        budget.used += len(event) + EVENT
-        if budget.used > budget.mark:
+        budget.used = used = budget.used + len(event) + EVENT
+        if used > budget.mark:
             budget.room()
         if self._idle:
             idle, self._idle = self._idle, {}
             for watcher in idle:
                 watcher.wake()
-        return self.last
+        return number
 
     def close(self, terminal: bytes) -> None:
         """Add the terminal event. Never waits; nothing is appended after it."""
@@ -135,7 +135,7 @@ class EventLog:
                 await self._turn()
             self._pace()
         if not self.watchers:
-            self._free = self.written + AHEAD
+            self.free = self.written + AHEAD
             await asyncio.sleep(0)
         while self.full and not self.closed and self.watchers:
             await self._turn()
@@ -209,7 +209,9 @@ class EventLog:
             return self.tell(watcher, self.first - 1, self._gap(position + 1, self.first - 1))
         begin = position - self.last + len(self._events)
         body = self._events[begin]
-        end = bisect_right(self._ends, self._ends[begin] - len(body) + GATHER, begin)
+        end = len(self._events)
+        if end > begin + 1 or len(body) > GATHER:
+            end = bisect_right(self._ends, self._ends[begin] - len(body) + GATHER, begin)
         if end > begin + 1:
             body = b"".join(self._events[begin:end])
         elif end == begin:
@@ -237,10 +239,10 @@ class EventLog:
         if position > self._lead:
             self._lead = position
             if position >= self.last:  # further ahead than this copy of the log, where the stream runs elsewhere
-                self._free = AHEAD + self.written
+                self.free = AHEAD + self.written
             else:
                 index = position - self.last + len(self._events)
-                self._free = AHEAD + (self._base if position < self.first else self._ends[index - 1])
+                self.free = AHEAD + (self._base if position < self.first else self._ends[index - 1])
             if self._producers and not self.full:
                 self.wake_producers()
 
@@ -309,5 +311,5 @@ class EventLog:
         by_bytes = bisect_left(self._ends, excess, self.first - 1 + offset) + 1 - offset if excess > self._base else 0
         upto = min(max(by_bytes, self.last - budget.events + budget.events // 64), self.last - 1)
         if self.replica is not None and self.replica.position < upto and self.replica.awaited:
-            upto, self._free = self.replica.position, 0  # it is in `room` that the producer waits
+            upto, self.free = self.replica.position, 0  # it is in `room` that the producer waits
         self.drop(upto)
