@@ -8,7 +8,7 @@ was raised.
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -127,7 +127,7 @@ async def start(request: Request, propose: Propose, body: bytes = b"", conversat
     store, key, identity, stream_id = request.service.store, _key(request), identify(request, body), new_id()
     claim, holder, stream = "", Holder(stream_id, identity), None
     if conversation is not None:
-        conversation = replace(conversation, run=conversation.run or key)
+        conversation = conversation._replace(run=conversation.run or key)
         claim, holder, stream = await join(store, request, conversation, holder)
     elif key:
         claim = digest(request.header(b"authorization") or "", request.method, request.path, key)

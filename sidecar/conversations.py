@@ -13,7 +13,7 @@ same key of two users means two conversations.
 """
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sse.errors import Problem
 from sse.http import Request
@@ -24,8 +24,7 @@ MAX_KEY = 256
 """Characters of a key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(NamedTuple):
     """key: not empty. run: the caller's name for its request, if it has one. replace: whether to end the stream that runs."""
 
     key: str

@@ -36,10 +36,10 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from traceback import walk_tb
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, overload
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin, overload
 
 from sse.errors import Problem, describe
 from sse.wire.payload import dumps
@@ -59,8 +59,7 @@ _NUMBERS: Final = (int, float)
 _NAMES: Final = {types[0]: name for name, (types, _) in _TYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Between:
+class Between(NamedTuple):
     """Bounds of a number, both included: `Annotated[int, Between(1, 10)]`."""
 
     minimum: float
@@ -174,7 +173,7 @@ def _signature(call: Callable[..., Any]) -> Schema:
 def _schema(annotation: Any) -> dict[str, Any]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = [asdict(extra) for extra in arguments[1:] if isinstance(extra, Between)]
+        bounds = [extra._asdict() for extra in arguments[1:] if isinstance(extra, Between)]
         return _schema(arguments[0]) | (bounds[0] if bounds else {})
     if origin in (Union, UnionType):
         return {"anyOf": [_schema(argument) for argument in arguments]}

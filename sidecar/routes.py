@@ -5,7 +5,7 @@ itself answers OPTIONS.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sidecar.access import Right
 from sidecar.request import Reply, Request
@@ -18,8 +18,7 @@ Errors = Callable[[Problem], Response]
 """Writes a problem in the shape that errors have on a route."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One row of the table.
 
     path: `{name}` matches a segment or the rest of one, `{name*}` at the end all segments that follow. right: that a request

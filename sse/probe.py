@@ -15,7 +15,6 @@ Limit: a passage takes seconds. A proxy that cuts or holds back only after a lon
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -44,8 +43,7 @@ class ProbeFailed(SSEError):
     """No answer came at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """One stream as it arrived.
 
     arrivals: (number, sent, arrived), seconds by the server's and by the client's clock. events: how many were to come.
@@ -99,8 +97,7 @@ class Passages(NamedTuple):
     silent: Passage
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """level: good, note or bad. says: a sentence or two. mend: lines of nginx's configuration, or another advice."""
 
     name: str

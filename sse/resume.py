@@ -20,9 +20,8 @@ or, if it names none, this ID. Out: a `Resumption`, which the caller turns into 
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 _GRAMMAR: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.(?:([0-9]{1,15})|end)")
 
@@ -39,16 +38,14 @@ class Verdict(Enum):
     CONFLICT = "conflict"
 
 
-@dataclass(frozen=True, slots=True)
-class LastEventID:
+class LastEventID(NamedTuple):
     """stream: a stream's id. number: of the last event received; None: that was the terminal event."""
 
     stream: str
     number: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Facts of the stream that a request names. last: number of its newest event.
 
     same: whether this request's route and query are those that opened it.
@@ -60,8 +57,7 @@ class Held:
     same: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Resumption:
+class Resumption(NamedTuple):
     """after: with WATCH, the number of the last event that the client has."""
 
     verdict: Verdict

@@ -17,9 +17,8 @@ caught up. One wait at a time serves it while it is by itself: for the heartbeat
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sse.asgi import Attendance, Message, Receive, Send
 from sse.crowd import Crowd
@@ -82,8 +81,7 @@ class Outcome(Enum):
     DROPPED = "dropped"  # the server cancelled the request, or was asked to let the client go
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """heartbeat, send_timeout: seconds. retry: the reconnection time told to clients, in milliseconds; None: not told."""
 
     heartbeat: float = 15.0

@@ -124,8 +124,7 @@ class Memory(Backend):
         return self._keys.get(key)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Streams that run at once, connections that watch, bytes of all logs together; events and bytes of each log."""
 
     streams: int = 1000

@@ -88,7 +88,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6342, "sse": 2391, "sse without its client": 1845}
+FIGURES = {"all of it": 6336, "sse": 2391, "sse without its client": 1845}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -106,8 +106,8 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.formats.usage": 17,
     "handlers.chat.formats.ui_messages": 228,
     "sidecar.connection": 204,
-    "sidecar.conversations": 35,
-    "sidecar.origins": 51,
+    "sidecar.conversations": 34,
+    "sidecar.origins": 52,
     "sse.accept": 13,
     "sse.budget": 44,
     "sse.crowd": 90,
@@ -115,11 +115,11 @@ OWN_FIGURES: dict[str, int] = {
     "sse.wire.document": 68,
     "handlers.chat.samples": 47,
     "handlers.page.front": 39,
-    "handlers.page.lab": 66,
-    "handlers.page.lessons": 22,
+    "handlers.page.lab": 65,
+    "handlers.page.lessons": 20,
     "handlers.page.state": 33,
     "sse.chunks": 20,
-    "sse.probe": 149,
+    "sse.probe": 146,
     "sse.redis": 307,
     "sse.entries": 138,
     "sse.mirror": 118,

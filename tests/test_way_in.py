@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -101,7 +100,7 @@ class Followed(Sidestream):
         self._way = way
 
     def routes(self, features: Features) -> tuple[Route, ...]:
-        return tuple(replace(route, handler=self._ending(route.handler)) for route in super().routes(features))
+        return tuple(route._replace(handler=self._ending(route.handler)) for route in super().routes(features))
 
     def _ending(self, handler: Handler) -> Handler:
         async def handle(request: Request) -> Reply:
@@ -263,7 +262,7 @@ async def test_a_module_that_is_entered_twice_would_be_seen(way: Way) -> None:
 
     class Winding(Followed):
         def routes(self, features: Features) -> tuple[Route, ...]:
-            return tuple(replace(route, handler=twice) for route in super().routes(features))
+            return tuple(route._replace(handler=twice) for route in super().routes(features))
 
     await follow(Winding(Settings(), way), way, "/healthz")
     assert way.entered["sidecar.answers"] == 2

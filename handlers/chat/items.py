@@ -18,6 +18,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from handlers.chat.texts import joined
@@ -100,8 +101,7 @@ class CallEnded(NamedTuple):
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(NamedTuple):
     """One tool of the sidecar's has finished. head: `id`, `created` and `model` of the stage's chunks."""
 
     head: Mapping[str, Any]
@@ -122,8 +122,7 @@ class ToolsDone(NamedTuple):
     results: tuple[ToolResult, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StageDone:
+class StageDone(NamedTuple):
     """final: no stage follows. pending: calls of the client's tools, which it has to run before it asks again."""
 
     finish_reason: str
@@ -135,13 +134,12 @@ class StageDone:
 Item = StageBegun | Chunk | Reasoning | Refusal | CallBegun | CallDelta | CallEnded | ToolResult | ToolsDone | StageDone
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(NamedTuple):
     """An upstream's HTTP answer in one piece. headers: those that mean something to a client, lower-case. body: as it came."""
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class UpstreamFailed(SourceFailed):

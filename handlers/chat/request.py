@@ -7,7 +7,7 @@ and the outline of messages and tools. Everything else is passed on as it is, pa
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sidecar.conversations import MAX_KEY, Conversation
 from sse.errors import Problem
@@ -21,8 +21,7 @@ MAX_LINGER = 86400
 ASK_FOR_USAGE: Final = {"stream_options": {"include_usage": True}}
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """What the sidecar adds to a request. tools: names of its own. system: the text before a prompt. max_stages: the limit.
 
     limit: the upstream's name for the parameter that bounds an answer's tokens.

@@ -10,8 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from handlers.chat.texts import joined
 from sidecar.functions import Function
@@ -26,8 +25,7 @@ TIMEOUT = 30.0
 """Seconds that a call may take, unless its function has a timeout."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A call's result. arguments: an object, or the model's text. value: what the tool returned. error: None if it returned."""
 
     arguments: dict[str, Any] | str

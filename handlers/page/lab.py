@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import Final
 
 from handlers.page.lessons import Play, lessons
@@ -60,7 +59,7 @@ class Lab:
             passages = Passages(*(Passage.read((body or {}).get(name)) for name in Passages._fields))
         except (ValueError, AttributeError) as error:
             raise Problem(422, f"That is no measurement: {error}.") from None
-        return json_response({"findings": [asdict(finding) for finding in judge(passages)]})
+        return json_response({"findings": [finding._asdict() for finding in judge(passages)]})
 
     def _played(self, source: AsyncGenerator[bytes, None], headers: dict[str, str]) -> Reply:
         if self.playing >= MAX_PLAYING:

@@ -5,10 +5,9 @@ In:  the file. Out: for each lesson the chunks to send, byte for byte, and the p
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FILE = Path(__file__).parent / "static" / "lessons.json"
 
@@ -16,8 +15,7 @@ Play = Sequence[tuple[float, bytes]]
 """Chunks, each with the seconds of pause before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(NamedTuple):
     """plays: the chunks to send, by the request's Last-Event-ID; "*" stands for a request without one."""
 
     status: int

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,22 +29,22 @@ def found(**other: Any) -> list[Finding]:
     ("passages", "names"),
     [
         ({}, ["clear"]),
-        ({"paced": replace(CLEAR, arrivals=TOGETHER), "plain": replace(CLEAR, arrivals=TOGETHER)}, ["buffers"]),
-        ({"plain": replace(CLEAR, arrivals=TOGETHER)}, ["buffers unless told", "clear"]),
-        ({"paced": replace(CLEAR, headers={**HEADERS, "content-encoding": "gzip"})}, ["compresses"]),
-        ({"paced": replace(CLEAR, headers={**HEADERS, "content-encoding": "gzip"}, arrivals=TOGETHER)}, ["compresses"]),
-        ({"paced": replace(CLEAR, headers={**HEADERS, "content-encoding": "identity"})}, ["clear"]),
-        ({"silent": replace(SILENT, arrivals=[(1, 0.0, 0.01)], lasted=5.01)}, ["cuts idle streams"]),
-        ({"silent": replace(SILENT, arrivals=[])}, ["breaks"]),
-        ({"paced": replace(CLEAR, arrivals=AT_ONCE[:5], comments=5)}, ["breaks"]),
-        ({"paced": replace(CLEAR, comments=0)}, ["strips"]),
-        ({"paced": replace(CLEAR, seen={"http_version": "1.1", "last_event_id": None})}, ["strips"]),
-        ({"paced": replace(CLEAR, headers={**HEADERS, "cache-control": "no-cache"})}, ["strips"]),
-        ({"paced": replace(CLEAR, seen={**SEEN, "http_version": "1.0"})}, ["speaks HTTP/1.0"]),
+        ({"paced": CLEAR._replace(arrivals=TOGETHER), "plain": CLEAR._replace(arrivals=TOGETHER)}, ["buffers"]),
+        ({"plain": CLEAR._replace(arrivals=TOGETHER)}, ["buffers unless told", "clear"]),
+        ({"paced": CLEAR._replace(headers={**HEADERS, "content-encoding": "gzip"})}, ["compresses"]),
+        ({"paced": CLEAR._replace(headers={**HEADERS, "content-encoding": "gzip"}, arrivals=TOGETHER)}, ["compresses"]),
+        ({"paced": CLEAR._replace(headers={**HEADERS, "content-encoding": "identity"})}, ["clear"]),
+        ({"silent": SILENT._replace(arrivals=[(1, 0.0, 0.01)], lasted=5.01)}, ["cuts idle streams"]),
+        ({"silent": SILENT._replace(arrivals=[])}, ["breaks"]),
+        ({"paced": CLEAR._replace(arrivals=AT_ONCE[:5], comments=5)}, ["breaks"]),
+        ({"paced": CLEAR._replace(comments=0)}, ["strips"]),
+        ({"paced": CLEAR._replace(seen={"http_version": "1.1", "last_event_id": None})}, ["strips"]),
+        ({"paced": CLEAR._replace(headers={**HEADERS, "cache-control": "no-cache"})}, ["strips"]),
+        ({"paced": CLEAR._replace(seen={**SEEN, "http_version": "1.0"})}, ["speaks HTTP/1.0"]),
         ({"paced": Passage(404, {"content-type": "text/html"})}, ["refused"]),
-        ({"silent": replace(SILENT, headers={"content-type": "text/html"})}, ["refused"]),
+        ({"silent": SILENT._replace(headers={"content-type": "text/html"})}, ["refused"]),
         (
-            {"paced": replace(CLEAR, arrivals=TOGETHER, comments=0), "silent": replace(SILENT, arrivals=[(1, 0.0, 0.01)])},
+            {"paced": CLEAR._replace(arrivals=TOGETHER, comments=0), "silent": SILENT._replace(arrivals=[(1, 0.0, 0.01)])},
             ["buffers", "cuts idle streams", "strips"],
         ),
     ],
@@ -57,9 +56,9 @@ def test_what_is_found(passages: dict[str, Passage], names: list[str]) -> None:
 
 
 def test_a_finding_says_how_long_and_after_how_much() -> None:
-    [cut] = found(silent=replace(SILENT, arrivals=[(1, 0.0, 0.01)], lasted=5.01))
+    [cut] = found(silent=SILENT._replace(arrivals=[(1, 0.0, 0.01)], lasted=5.01))
     assert "after 5.0 s" in cut.says
-    [buffers] = found(paced=replace(CLEAR, arrivals=TOGETHER), plain=replace(CLEAR, arrivals=TOGETHER))
+    [buffers] = found(paced=CLEAR._replace(arrivals=TOGETHER), plain=CLEAR._replace(arrivals=TOGETHER))
     assert "up to 1.10 s" in buffers.says
 
 

@@ -56,7 +56,7 @@ class AGUI(ChatFormat):
         own = {**props, "conversation": body["threadId"], "messages": said, "tools": [*(props.get("tools") or ()), *tools]}
         request = parse_own(own, offer)
         assert request.conversation is not None
-        self.request = replace(request, conversation=replace(request.conversation, run=body["runId"]))
+        self.request = replace(request, conversation=request.conversation._replace(run=body["runId"]))
         self.keeps = self._run = {"threadId": body["threadId"], "runId": body["runId"]}
         self._asked = time.monotonic()
         self._base = new_id()

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from handlers.chat.items import UpstreamFailed, Whole
@@ -45,8 +45,7 @@ _NO_KEY: Final = "none"  # what the SDK sends to an upstream that needs none
 _LIMITS: Final = ("retry-after", "x-ratelimit-", "openai-")  # x-request-id is ours, and told upstream
 
 
-@dataclass(frozen=True, slots=True)
-class _SDK:
+class _SDK(NamedTuple):
     """The SDK, loaded. broken: what reading a body raises when the connection breaks."""
 
     client: "AsyncOpenAI"
