@@ -57,6 +57,12 @@ def _named(garbage: Any) -> str | None:
     return None
 
 
+@pytest.fixture(autouse=True)
+def only_what_is_new() -> None:
+    """Each collection looks through what the test has made, and not through all that was there before, which takes 0.2 s."""
+    gc.freeze()
+
+
 @pytest.fixture
 async def sidestream() -> AsyncIterator[Sidestream]:
     sidestream = Sidestream(Settings(demo_interval=0, keep=0, linger=0))

@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 import struct
+import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -159,22 +160,30 @@ def one_after_the_other(*answers: Answer) -> Answer:
     return answer
 
 
-async def certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for the name ("DNS:…" or "IP:…"), and a server's context for it. Its folder can be SSL_CERT_DIR.
+def certificate(folder: Path, name: str) -> Path:
+    """A certificate for the name ("DNS:…" or "IP:…"). Its folder can be SSL_CERT_DIR.
 
     It is its own authority: whoever trusts it trusts the server.
     """
-    trusted, key = folder / "trusted" / "certificate.pem", folder / "key.pem"
+    trusted = folder / "trusted" / "certificate.pem"
     trusted.parent.mkdir()
     options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-subj", "/CN=test"]
-    await _openssl("req", "-x509", *options, "-addext", f"subjectAltName={name}", "-keyout", str(key), "-out", str(trusted))
-    await _openssl("rehash", str(trusted.parent))
+    files = ["-keyout", str(_key(trusted)), "-out", str(trusted)]
+    _openssl("req", "-x509", *options, "-addext", f"subjectAltName={name}", *files)
+    _openssl("rehash", str(trusted.parent))
+    return trusted
+
+
+def server_context(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(trusted, key)
+    context.load_cert_chain(certificate, _key(certificate))
     context.set_alpn_protocols(["h2", "http/1.1"])
-    return trusted, context
+    return context
 
 
-async def _openssl(*arguments: str) -> None:
-    process = await asyncio.create_subprocess_exec(require("openssl"), *arguments, stderr=asyncio.subprocess.DEVNULL)
-    assert await process.wait() == 0
+def _key(certificate: Path) -> Path:
+    return certificate.parents[1] / "key.pem"
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run([require("openssl"), *arguments], stderr=subprocess.DEVNULL, check=True)

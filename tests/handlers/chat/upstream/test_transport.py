@@ -16,7 +16,7 @@ import pytest
 
 from handlers.chat.upstream.connection import MAX_HEAD, READ
 from handlers.chat.upstream.transport import Transport
-from tests.support.peers import Answer, Peer, Serving, certificate, hang, one_after_the_other, peer, says
+from tests.support.peers import Answer, Peer, Serving, certificate, hang, one_after_the_other, peer, says, server_context
 from tests.support.require import missing
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -29,10 +29,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("empty")
+
+
 @pytest.fixture(autouse=True)
-def no_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_authorities(monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
     """To load those that the system trusts takes 60 ms, for each transport."""
-    trusting(monkeypatch, SSL_CERT_DIR=str(tmp_path))
+    trusting(monkeypatch, SSL_CERT_DIR=str(empty))
 
 
 @pytest.fixture
@@ -540,9 +545,14 @@ async def test_a_host_of_several_addresses_of_which_one_answers(either: httpx2.A
 # -- TLS
 
 
+@pytest.fixture(scope="module")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificate(tmp_path_factory.mktemp("tls"), "DNS:localhost")
+
+
 @pytest.fixture
-async def tls(anyio_backend: Any, tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
-    return await certificate(tmp_path, "DNS:localhost")
+def tls(trusted: Path) -> tuple[Path, ssl.SSLContext]:
+    return trusted, server_context(trusted)
 
 
 def trusting(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
