@@ -34,13 +34,14 @@ import socket
 import struct
 from collections.abc import Awaitable
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any, Final
 
 import httptools
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sse.asgi import CONNECTION, Message, Receive, Scope, Send
@@ -66,6 +67,25 @@ class Refused(httptools.HttpParserError):
     """Raised in a callback of the parser, it stops the parsing. Its argument: the status to answer, if that is possible."""
 
 
+class Pipeline(list[Any]):
+    """Requests that wait, of which there are a few at the most: an empty deque takes 600 bytes more for each connection."""
+
+    __slots__ = ()
+
+    def appendleft(self, waiting: Any) -> None:
+        self.insert(0, waiting)
+
+
+class Flow(FlowControl):
+    """uvicorn's, with an event that is made for the first client that is slow: 700 bytes less for each other one."""
+
+    _is_writable_event = cached_property(lambda _: asyncio.Event())
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.read_paused = self.write_paused = False
+
+
 class Connection(HttpToolsProtocol):
     """One client connection."""
 
@@ -83,6 +103,7 @@ class Connection(HttpToolsProtocol):
         self._pending = 0  # bytes received since the last complete head, piece of content or message
         self._rest = 0  # bytes of a request that arrived after its answer had begun
         self._held = b""  # the head of an answer whose body has not begun
+        self.pipeline = Pipeline()  # type: ignore[assignment]
 
     @property
     def busy(self) -> bool:
@@ -98,6 +119,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport)
         transport.set_write_buffer_limits(MAX_BUFFERED)
         if self.client is not None:  # RFC 4291, 2.5.5.2: how a socket for both versions shows an IPv4 address
             self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])

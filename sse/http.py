@@ -28,8 +28,8 @@ SEND_TIMEOUT = 30.0
 SLICE = 16 * 1024
 """Bytes of one body message at the most."""
 
-_INTEGER = re.compile(r"-?[0-9]{1,15}")
-_NUMBER = re.compile(r"-?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_INTEGER = re.compile(r"-?[0-9]{1,15}"), "an integer"
+_NUMBER = re.compile(r"-?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][+-]?[0-9]{1,3})?"), "a number"
 
 UNCHARGED = Charge(Budget())
 """Where nobody keeps account."""
@@ -102,20 +102,18 @@ class Request:
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """A query parameter as an integer within bounds, else a 400 that names it."""
         # int() also takes "+5", "1_0", " 5" and other scripts' digits
-        return int(self._bounded(name, default, _INTEGER, "an integer", minimum, maximum))
+        return int(self._bounded(name, default, *_INTEGER, minimum, maximum))
 
     def number(self, name: str, default: float, *, minimum: float, maximum: float) -> float:
         """A query parameter as a number within bounds, else a 400 that names it."""
-        return self._bounded(name, default, _NUMBER, "a number", minimum, maximum)
+        return self._bounded(name, default, *_NUMBER, minimum, maximum)
 
-    def _bounded(
-        self, name: str, default: float, pattern: re.Pattern[str], expected: str, minimum: float, maximum: float
-    ) -> float:
+    def _bounded(self, name: str, default: float, pattern: re.Pattern[str], kind: str, minimum: float, maximum: float) -> float:
         text = self.query.get(name)
         if text is None:
             return default
         if pattern.fullmatch(text) is None or not minimum <= (value := float(text)) <= maximum:
-            raise Problem(400, f"{name} must be {expected} from {minimum:.15g} to {maximum:.15g}.", parameter=name)
+            raise Problem(400, f"{name} must be {kind} from {minimum:.15g} to {maximum:.15g}.", parameter=name)
         return value
 
     def accepts(self, media_type: str) -> bool:

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from sse.budget import Budget, Charge
@@ -111,6 +112,12 @@ class Opening:
         return self.ascii and self.format.transliterated
 
 
+def _gap(format: Format, numbered: bytes, ascii: Callable[[bytes], bytes] | None, first: int, last: int) -> bytes:
+    """The event for a gap, as it is sent. It refers to no stream, so that no cycle has to be collected."""
+    event = format.gap(first, last) if ascii is None else ascii(format.gap(first, last))
+    return numbered % (last, event) if numbered else event
+
+
 class Stream:
     """One answer and its life. Built inside a running event loop, it runs at once.
 
@@ -152,7 +159,7 @@ class Stream:
         self.discarded = False
         ids = f"{self.id}." if opening.ids is None else opening.ids
         self._id = b"id: %b" % ids.encode() if format.ids else b""  # what an id line begins with
-        self._numbered = numbered = self._id + b"%d\n%b" if format.ids else b""
+        self._numbered = self._id + b"%d\n%b" if format.ids else b""
         self._ascii = ascii = to_ascii if opening.transliterated else None
         if ascii is not None:
             ascii(b"")
@@ -165,15 +172,11 @@ class Stream:
         self._waits: float | None = None  # how long, for the end of its linger or its keep
         self._iterating = False
 
-        def gap(first: int, last: int) -> bytes:  # refers to no stream, so that no cycle has to be collected
-            event = format.gap(first, last) if ascii is None else ascii(format.gap(first, last))
-            return numbered % (last, event) if numbered else event
-
-        self.gap = gap
-        self.log = EventLog(gap, budget, start=opening.start, replay=opening.listed)
+        self.gap = partial(_gap, format, self._numbered, ascii)  # 160 bytes less than a closure
+        self.log = EventLog(self.gap, budget, start=opening.start, replay=opening.listed)
         self.kept = opening.kept or Charge(self.log.budget)
         self.kept.add(STREAM if opening.metadata is None else STREAM + weight(dumps(opening.metadata)))
-        self._task = asyncio.Task(self._run(source), loop=self._loop) if source is not None else None
+        self._task = asyncio.Task(self._run(source), loop=self._loop, name="stream") if source is not None else None
         self._set_timer(opening.linger)
 
     @property

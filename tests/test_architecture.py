@@ -88,7 +88,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6336, "sse": 2391, "sse without its client": 1845}
+FIGURES = {"all of it": 6335, "sse": 2390, "sse without its client": 1844}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -105,7 +105,7 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.formats.spans": 43,
     "handlers.chat.formats.usage": 17,
     "handlers.chat.formats.ui_messages": 228,
-    "sidecar.connection": 204,
+    "sidecar.connection": 216,
     "sidecar.conversations": 34,
     "sidecar.origins": 52,
     "sse.accept": 13,
