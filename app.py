@@ -4,7 +4,11 @@ uvicorn app:app      under any ASGI server
 python app.py        under ours, which drains on SIGTERM and lets go of clients that stall (`sidecar.server`)
 """
 
+import gc
 import logging
+
+if __name__ == "__main__":
+    gc.disable()  # until the server has started: collections would take a tenth of the time to the first byte, and find little
 
 from handlers import basic, bench, health, index, streams
 from handlers.chat.formats.ag_ui import AGUI

@@ -94,6 +94,7 @@ class Server(uvicorn.Server):
             self._acceptor = Acceptor(sock, partial(Connection, self.config, self.server_state, self.lifespan.state))
         await super().startup(sockets)
         gc.freeze()  # what was imported stays
+        gc.enable()  # app.py has switched it off for the imports
         gc.set_threshold(COLLECT)
         if self.started and not self.should_exit:
             port = self.servers[0].sockets[0].getsockname()[1]

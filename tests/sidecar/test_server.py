@@ -1,6 +1,7 @@
 """Our server: what it refuses to start with, its signals, what it does without files, and how its connections treat streams."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -49,6 +50,15 @@ async def test_with_stderr_closed_it_serves() -> None:
     finally:
         process.terminate()
     assert await process.wait() == 0
+
+
+async def test_garbage_is_collected_once_it_serves() -> None:
+    gc.disable()  # as app.py does for its imports
+    try:
+        async with serving(Sidestream(Settings()), Settings()):
+            assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.e2e
