@@ -6,6 +6,7 @@ python app.py        under ours, which drains on SIGTERM and lets go of clients 
 
 import gc
 import logging
+from functools import cached_property
 
 if __name__ == "__main__":
     gc.disable()  # until the server has started: collections would take a tenth of the time to the first byte, and find little
@@ -126,29 +127,26 @@ class Sidestream:
         self.settings = settings
         self._backend = backend
         self.features: Features | None = None
-        self._service: Service | None = None
         self._routes = Routes(())
 
-    @property
+    @cached_property
     def service(self) -> Service:
-        """What the handlers share. It is made at the start, or by the first request if the server runs no lifespan."""
-        if self._service is None:
-            self.start()
-        assert self._service is not None
-        return self._service
+        """What the handlers share. It is made at the start, or by the first request if the server runs no lifespan.
 
-    def start(self) -> None:
-        """Read the settings and make the features, unless that is done. Raises ValueError for a wrong setting."""
-        if self._service is not None:
-            return
+        Raises ValueError for a wrong setting.
+        """
         if self.settings is None:
             warn_of_unknown()
         settings = self.settings or from_environment()
         service = Service(settings, self._backend or backend_for(settings))
-        self.features = Features(service)
-        self.features.start()
-        self._routes = Routes(self.routes(self.features))
-        self._service = service
+        features = Features(service)
+        features.start()
+        self.features, self._routes = features, Routes(self.routes(features))
+        return service
+
+    def start(self) -> None:
+        """Read the settings and make the features, unless that is done. Raises ValueError for a wrong setting."""
+        self.service  # noqa: B018
 
     def routes(self, features: Features) -> tuple[Route, ...]:
         """The route table. A subclass may add routes to it."""
@@ -160,10 +158,10 @@ class Sidestream:
 
     async def stop(self) -> None:
         """End the streams that still run. Our own server has called `drain` before; another server calls only this."""
-        if self._service is not None and self.features is not None:
-            await self._service.store.drain(0)
+        if self.features is not None:
+            await self.service.store.drain(0)
             await self.features.stop()
-            await self._service.store.backend.stop()
+            await self.service.store.backend.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -78,15 +78,20 @@ async def attended(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     try:
         gone = await attendance.until_gone()
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
+        await stopped(task)
     try:
         if gone and (task.cancelled() or task.exception() is not None):
             raise Disconnected("before the answer was complete")
         return task.result()
     finally:
         del task  # a task holds its error, which holds this function's variables
+
+
+async def stopped(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, unless it has ended, and wait for its end. Raises nothing that it raises."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 async def lifespan(receive: Receive, send: Send, start: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:

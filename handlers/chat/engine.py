@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final, Protocol
 
@@ -66,35 +66,28 @@ class Upstream(Protocol):
         """The answer, and what the server says of its limits, as headers. claim: told the bytes of what comes in its place."""
 
 
+@dataclass(eq=False, repr=False)
 class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
     format: of the client that asks. headers: sent with every request. measure: called with each request that has ended;
     provider: whose they are. limits: what the upstream says of its limits, as headers, once it has been asked. kept: the memory
-    of what `result` and the format keep, which raises Full when there is no room for more.
+    of what `result` and the format keep, which raises Full when there is no room for more, here too.
     """
 
-    def __init__(
-        self,
-        format: ChatFormat,
-        upstream: Upstream,
-        toolbox: Toolbox,
-        measure: Callable[[Operation], None] = lambda _: None,
-        headers: Mapping[str, str] | None = None,
-        kept: Charge | None = None,
-        provider: str = "",
-    ) -> None:
-        """Raises Full."""
-        self.format = format
-        self.kept = kept or Charge(Budget())
-        if format.keeps is not None:
-            self.kept.claim(weight(dumps(format.keeps)))
-        self.request = request = format.request
+    format: ChatFormat
+    upstream: Upstream
+    toolbox: Toolbox
+    measure: Callable[[Operation], None] = lambda _: None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    kept: Charge = field(default_factory=lambda: Charge(Budget()))
+    provider: str = ""
+
+    def __post_init__(self) -> None:
+        if self.format.keeps is not None:
+            self.kept.claim(weight(dumps(self.format.keeps)))
+        self.request = request = self.format.request
         self.limits: Mapping[str, str] = {}
-        self._headers = headers or {}
-        self._upstream = upstream
-        self._toolbox = toolbox
-        self._measure, self._provider = measure, provider
         self._stages: list[Stage] = []
         self._operation = Operation("", "")
         self._messages = list(request.messages)
@@ -125,10 +118,10 @@ class Answer:
     async def open(self) -> ChunkStream:
         """Ask the model for the next stage. Raises UpstreamFailed."""
         body = self._body() | {"stream": True}
-        self._operation = operation = Operation(self._provider, self.request.model)
+        self._operation = operation = Operation(self.provider, self.request.model)
         with self._measured(operation, ends=False):
-            self._chunks, self.limits = await self._upstream.open(
-                body, retry=self.format.retry, headers=self._headers, claim=self.kept.claim
+            self._chunks, self.limits = await self.upstream.open(
+                body, retry=self.format.retry, headers=self.headers, claim=self.kept.claim
             )
         return self._chunks
 
@@ -146,8 +139,8 @@ class Answer:
         Raises UpstreamFailed. Cancelling it closes the upstream's connection.
         """
         if not self.request.own_tools:
-            with self._measured(Operation(self._provider, self.request.model)):
-                return await self._upstream.complete(self._body(), headers=self._headers, claim=self.kept.claim)
+            with self._measured(Operation(self.provider, self.request.model)):
+                return await self.upstream.complete(self._body(), headers=self.headers, claim=self.kept.claim)
         async with aclosing(self):
             async for _ in self:
                 pass
@@ -163,7 +156,7 @@ class Answer:
         body: dict[str, Any] = {"model": request.model, "messages": self._messages, **request.parameters}
         if self._stages and body.get("tool_choice") not in ("auto", "none"):
             body.pop("tool_choice", None)  # a choice that forces a call would force it in every stage
-        if tools := [*(self._toolbox.schema(name) for name in request.own_tools), *request.client_tools]:
+        if tools := [*(self.toolbox.schema(name) for name in request.own_tools), *request.client_tools]:
             body["tools"] = tools
         return body
 
@@ -237,7 +230,7 @@ class Answer:
             raise
         finally:
             if ends or operation.error:
-                self._measure(operation)
+                self.measure(operation)
 
     def _claim(self, stage: Stage) -> None:
         """Charge what a stage has grown by. Raises Full."""
@@ -253,7 +246,7 @@ class Answer:
         """Run all at once; yields each as it finishes, and leaves the next stage's messages behind."""
 
         async def run(call: Call) -> ToolResult:
-            outcome = await self._toolbox.call(call.name, call.arguments, self.request.own_tools)
+            outcome = await self.toolbox.call(call.name, call.arguments, self.request.own_tools)
             return ToolResult(stage.head, call, outcome)
 
         tasks = [asyncio.create_task(run(call)) for call in calls]

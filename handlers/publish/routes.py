@@ -72,12 +72,8 @@ async def publish(request: Request) -> Reply:
             done = await publish_elsewhere(service.store, stream, work)
         if not done:
             raise ended(await service.store.find(stream.id) or stream)
-    except EventTooLong as error:
-        raise _interrupted(Problem(413, f"{error}."), appending) from None
-    except Full as full:
-        raise _interrupted(busy(full), appending) from None
-    except Problem as problem:
-        raise _interrupted(problem, appending) from None
+    except (EventTooLong, Full, Problem) as error:
+        raise _interrupted(error, appending) from None
     return json_response(appending.answer())
 
 
@@ -98,8 +94,9 @@ def _published(request: Request) -> Stream:
     return stream
 
 
-def _interrupted(problem: Problem, appending: Appending) -> Problem:
-    """The problem of a body that failed in the middle, with what was added. It closes the connection instead of the rest."""
+def _interrupted(error: EventTooLong | Full | Problem, appending: Appending) -> Problem:
+    """The answer to a body that failed in the middle, with what was added. It closes the connection instead of the rest."""
+    problem = error if isinstance(error, Problem) else busy(error) if isinstance(error, Full) else Problem(413, f"{error}.")
     problem.headers["connection"] = "close"
     problem.members |= appending.answer()
     return problem

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from handlers.publish.bodies import Reader, from_json
+from sse.asgi import stopped
 from sse.errors import Problem, SourceFailed
 from sse.formats import Format
 from sse.http import Request
@@ -81,9 +82,7 @@ class Publication:
             self._publishers.discard(task)
             if not self._publishers and not self._over.done():
                 self._timer = self._loop.call_later(self._ttl, self._lapse)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
+            await stopped(task)
         try:
             return not task.cancelled() and task.result() is None
         finally:
@@ -127,7 +126,7 @@ async def publish_elsewhere(store: Store, stream: Stream, work: Coroutine[Any, A
 
     Limit: a ttl of a second or less runs out in the middle of a body that is silent.
     """
-    task, over = asyncio.ensure_future(work), False
+    task, over = asyncio.create_task(work), False
     try:
         while not over:
             if (await asyncio.wait((task,), timeout=PRESENCE))[0]:
@@ -136,9 +135,7 @@ async def publish_elsewhere(store: Store, stream: Stream, work: Coroutine[Any, A
             over = await store.ask(stream, "append", [], None) is None
         return False
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
+        await stopped(task)
 
 
 @dataclass(slots=True)
