@@ -108,7 +108,7 @@ def routes(features: Features) -> tuple[Route, ...]:
         Route("POST", "/streams/{id}/close", publish.close, Right.KEY, "curl -X POST {url}/streams/ID/close"),
         Route("GET", "/bench", bench.load, Right.TOKEN, "curl -N '{url}/bench?events=1000&size=190&interval=0&burst=1'"),
         Route("GET", "/page/{file}", front.file, Right.OPEN),
-        Route("GET", "/lab/state", state.watch(chat.upstream_name), Right.TOKEN),
+        Route("GET", "/lab/state", state.watch(chat.upstream.name), Right.TOKEN),
         Route("GET", "/lab/probe", features.lab.probe, Right.CAPABILITY, "curl -N {url}/lab/probe"),
         Route("POST", "/lab/probe", features.lab.judge, Right.CAPABILITY),
         Route("GET", "/lab/{lesson}", features.lab.lesson, Right.CAPABILITY, "curl -N {url}/lab/reconnect"),

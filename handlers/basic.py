@@ -32,4 +32,4 @@ async def stream(request: Request) -> Reply:
     if re.fullmatch("[0-9]{1,7}", last) is None or int(last) > count:
         raise Problem(400, f"The last event ID must be a number up to {count}, or end.", parameter="last_event_id")
     source = updates(int(last) + 1, count, interval)
-    return await private(request, source, Format(), after=int(last) or None)
+    return await private(request, source, Format(), after=int(last))

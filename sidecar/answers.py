@@ -17,7 +17,6 @@ from sidecar.logs import REQUEST_ID
 from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.asgi import Send, attended
-from sse.budget import Charge
 from sse.errors import Full, Problem
 from sse.formats import Format
 from sse.http import Headers, Response, json_response
@@ -184,27 +183,21 @@ async def opened(request: Request, status: int, *proposal: Any) -> Response:
 
 
 async def private(
-    request: Request,
-    source: AsyncIterator[Any],
-    format: Format,
-    *,
-    after: int | None = None,
-    ready: Ready | None = None,
-    kept: Charge | None = None,
+    request: Request, source: AsyncIterator[Any], format: Format, *, after: int = 0, ready: Ready | None = None, **more: Any
 ) -> Reply:
     """A stream for this one connection, whose ids are bare numbers.
 
-    after: the number that the client has, if any. ready: as of `begin`. kept: the memory of the source's result.
+    after: the number that the client has, 0 for a newcomer. ready: as of `begin`. more: members of the opening.
     """
     if request.method == "HEAD":
         return Head()
 
     def propose(**facts: Any) -> Opening:
-        return Opening(source, format, linger=0, keep=0, ids="", start=after or 0, listed=False, kept=kept, **facts)
+        return Opening(source, format, linger=0, keep=0, ids="", start=after, listed=False, **more, **facts)
 
     with seat(request.service):
         stream = await begin(request, propose, new_id(), ready=ready)
-    return follow(request, stream, after)
+    return follow(request, stream, after or None)
 
 
 # -- resuming and watching

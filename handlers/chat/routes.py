@@ -55,11 +55,6 @@ class Chat:
         self.offer = Offer(self.toolbox.tools, settings.system, settings.max_stages, self.upstream.limit)
         self.samples = Samples(self.offer, self.toolbox)
 
-    @property
-    def upstream_name(self) -> str:
-        """Who answers, for people."""
-        return "demo" if isinstance(self.upstream, DemoUpstream) else "openai"
-
     def answering(self, first: type[ChatFormat], *others: type[ChatFormat]) -> Handler:
         """A handler that answers in a format; of several, in the one that the body's `format` names, or else in the first."""
         self.samples.formats |= {kind.name: kind for kind in (first, *others)}
@@ -115,7 +110,7 @@ class Chat:
         request.charge.claim(size)  # the upstream's client keeps what it has sent until the answer has ended
         service = request.service
         kept = Charge(service.store.budget)
-        return Answer(format, self.upstream, self.toolbox, service.counts.asked, trace(request), kept, self.upstream_name)
+        return Answer(format, self.upstream, self.toolbox, service.counts.asked, trace(request), kept, self.upstream.name)
 
     async def _after_status(self, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""

@@ -28,7 +28,7 @@ LONGEST = 20_000
 class DemoUpstream:
     """Stands where `upstream.OpenAIUpstream` would. interval: seconds a word."""
 
-    limit = "max_tokens"
+    name, limit = MODEL, "max_tokens"
 
     def __init__(self, interval: float = 0.1) -> None:
         self._interval = interval

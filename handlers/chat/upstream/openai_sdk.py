@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from handlers.chat.items import UpstreamFailed, Whole
@@ -56,6 +56,8 @@ class _SDK(NamedTuple):
 @dataclass
 class OpenAIUpstream:
     """A server. key: "" if it needs none. model: the default one, "" if the server is to be asked. Timeouts in seconds."""
+
+    name: ClassVar = "openai"
 
     base_url: str = environment.OPENAI
     key: str = field(default="", repr=False)
