@@ -20,20 +20,10 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Final, Protocol
 
+from handlers.chat import items
 from handlers.chat.fields import Fields, Numbered
 from handlers.chat.formats.base import ChatFormat
-from handlers.chat.items import (
-    Call,
-    Chunk,
-    Item,
-    StageBegun,
-    StageDone,
-    ToolResult,
-    ToolsDone,
-    UpstreamFailed,
-    Whole,
-    add_usage,
-)
+from handlers.chat.items import Call, Chunk, Item, UpstreamFailed, Whole
 from handlers.chat.stage import Stage, completion, message
 from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
@@ -175,13 +165,13 @@ class Answer:
         return [text for stage in self._stages for text in stage.texts]
 
     def _usage(self) -> Any:
-        return reduce(add_usage, (stage.usage for stage in self._stages), None)
+        return reduce(items.add_usage, (stage.usage for stage in self._stages), None)
 
     async def _run(self) -> AsyncGenerator[Item, None]:
         final = False
         while not final:
             stage = Stage(len(self._stages) + 1, {*self.request.client_names, *self.request.own_tools}, self._call_ids)
-            yield StageBegun(stage.number)
+            yield items.StageBegun(stage.number)
             stream = self._chunks or await self.open()
             self._stages.append(stage)
             operation = self._operation
@@ -207,13 +197,13 @@ class Answer:
                 async with aclosing(self._run_tools(stage, run)) as results:
                     async for result in results:
                         yield result
-                yield ToolsDone(stage.results)
+                yield items.ToolsDone(stage.results)
             final = not run or bool(pending)
             left_over = own and not run and not pending and not stage.broken_off
             stage.finish_reason = "length" if left_over else stage.finish_reason or ("tool_calls" if stage.calls else "stop")
             if final:
                 self._pending, self._finish_reason = tuple(pending), stage.finish_reason
-            yield StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
+            yield items.StageDone(stage.finish_reason, stage.usage, final, tuple(pending))
 
     @contextmanager
     def _measured(self, operation: Operation, *, ends: bool = True) -> Iterator[None]:
@@ -242,12 +232,12 @@ class Answer:
             return False
         return self.format.beside_pending if pending else stage.number < self.request.max_stages
 
-    async def _run_tools(self, stage: Stage, calls: list[Call]) -> AsyncGenerator[ToolResult, None]:
+    async def _run_tools(self, stage: Stage, calls: list[Call]) -> AsyncGenerator[items.ToolResult, None]:
         """Run all at once; yields each as it finishes, and leaves the next stage's messages behind."""
 
-        async def run(call: Call) -> ToolResult:
+        async def run(call: Call) -> items.ToolResult:
             outcome = await self.toolbox.call(call.name, call.arguments, self.request.own_tools)
-            return ToolResult(stage.head, call, outcome)
+            return items.ToolResult(stage.head, call, outcome)
 
         tasks = [asyncio.create_task(run(call)) for call in calls]
         try:
