@@ -101,7 +101,7 @@ async def published(sidestream: Sidestream) -> None:
 
 
 async def lapsed(sidestream: Sidestream) -> None:
-    opened = (await ask(sidestream, "/streams", method="POST", json={"ttl": 0.01})).json
+    opened = (await ask(sidestream, "/streams", method="POST", json={"ttl": 0.5})).json
     assert b"publisher_gone" in (await ask(sidestream, opened["url"])).body
 
 
