@@ -1,13 +1,12 @@
 """The connections to a Redis that may not answer: those of requests, those of the backend's tasks, and whether it answers.
 
-In:  a URL, and work to be done with its clients. Out: the results; `Full` for a request while Redis doesn't answer; tasks that
-repeat a step after an error.
+In:  a URL. Out: its clients; `Full` for a request while Redis doesn't answer; tasks that repeat a step after an error.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import redis
@@ -29,29 +28,51 @@ REQUESTS: Final = 8
 """Connections that all requests share."""
 
 TIMEOUT: Final = 2.0
-"""Seconds that one command may take."""
+"""Seconds within which Redis answers a single command."""
+
+PIPELINE: Final = 10.0
+"""Seconds that a pipeline may take: a full one may have 20 MiB. That Redis is away is noticed sooner, by the lease."""
 
 REQUEST: Final = 5.0
 """Seconds that a request waits for its result, while Redis answers."""
 
 RETRY: Final = 0.25
-"""Seconds between two attempts."""
+"""Seconds between two attempts to reach Redis."""
+
+SOON: Final = 1.0
+"""Seconds that a request waits for a Redis that doesn't answer: it may have been one connection that broke."""
 
 TROUBLE: Final = (RedisError, OSError, TimeoutError)
 
 
 def client(url: str, connections: int) -> Client:
-    patience = {"timeout": REQUEST, "socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+    # No `socket_timeout`: with one, redis-py sends within `asyncio.wait_for`, which loses cancellations until Python 3.12.
+    patience = {"timeout": REQUEST, "socket_timeout": None, "socket_connect_timeout": TIMEOUT}
     retry = Retry(NoBackoff(), 0)  # the backend decides whether a command may be sent twice
     options = {"retry": retry, "client_name": "sidestream", "protocol": 2, **patience}
     return Client.from_pool(BlockingConnectionPool.from_url(url, max_connections=connections, **options))
 
 
-class Connections:
-    """tasks, requests: the clients of each. up: set while Redis answers. trouble: set when a command has failed.
+async def run(client: Client, commands: Sequence[tuple[Any, ...]], *, errors: bool = False) -> list[Any]:
+    """Send commands in one pipeline. Returns their replies; raises the first error among them, unless `errors` are wanted.
 
-    down: when Redis ceased to answer, by the event loop's clock.
+    Raises TimeoutError after `PIPELINE`.
     """
+    pipe: Any = client.pipeline(transaction=False)
+    for command in commands:
+        pipe.execute_command(*command)
+    async with asyncio.timeout(PIPELINE):
+        replies: list[Any] = await pipe.execute(raise_on_error=not errors)
+    return replies
+
+
+async def forever(step: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await step()
+
+
+class Connections:
+    """tasks, requests: the clients of each. up: set while Redis answers. over: Redis is needed no more."""
 
     def __init__(self, url: str) -> None:
         """Raises ValueError for a URL that can't be used; the message doesn't contain it."""
@@ -61,8 +82,8 @@ class Connections:
         except (ValueError, TypeError, RedisError):
             raise ValueError("this is no URL of a Redis") from None
         self.link = Link()
-        self.up, self.trouble = asyncio.Event(), asyncio.Event()
-        self.down = 0.0
+        self.up = asyncio.Event()
+        self.over = False
         self._url = url
 
     def check(self) -> None:
@@ -76,61 +97,48 @@ class Connections:
     async def close(self) -> None:
         for each in (self.tasks, self.requests):
             with suppress(*TROUBLE):
-                await each.aclose(close_connection_pool=True)
+                await each.connection_pool.disconnect()
 
-    async def request(self, work: Awaitable[Any]) -> Any:
-        """The result of a request's work. At the start of the process it waits until Redis answers. Raises Full."""
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[Client]:
+        """The client for a request. At the start of the process, it waits until Redis answers. Raises Full."""
         try:
-            async with asyncio.timeout(REQUEST if self.hopeful else 0):
-                if self.hopeful:
-                    await self.up.wait()
-                return await work
+            async with asyncio.timeout(REQUEST if self.link.up or not self.link.errors else SOON):
+                await self.up.wait()
+                yield self.requests
         except TROUBLE:
             self.link.errors += 1
-            self.trouble.set()
             raise Full("store") from None
-        finally:
-            if isinstance(work, Coroutine):
-                work.close()  # it may not have begun
 
-    @property
-    def hopeful(self) -> bool:
-        """Whether Redis answers, or has not been asked yet."""
-        return self.link.up or not self.link.errors
+    async def again(self, life: Callable[[], Awaitable[None]]) -> None:
+        """Live with Redis, from reaching it to the next trouble with it, again and again until it is `over`.
 
-    async def again(self, step: Callable[[], Awaitable[None]], *, away: bool = False) -> None:
-        """Repeat the step for ever. away: also while Redis doesn't answer."""
-        while True:
+        A cancellation alone doesn't end it for sure: a TaskGroup drops one that comes together with an error.
+        """
+        while not self.over:
             try:
-                if not away:
-                    await self.up.wait()
-                await step()
-                continue
-            except TROUBLE as error:
-                self._failed(error)
-                if isinstance(error, ReadOnlyError):  # it was the primary: the address leads to another one now
-                    for each in (self.tasks, self.requests):
-                        with suppress(*TROUBLE):
-                            await each.connection_pool.disconnect()
-            except Exception:
+                await life()
+            except* TROUBLE as errors:
+                self._failed(errors.exceptions[0])
+                if errors.subgroup(ReadOnlyError):  # it was the primary: the address leads to another one now
+                    await self.close()
+            except* Exception:
                 logger.exception("a defect of the backend")
             await asyncio.sleep(RETRY)
 
     def reached(self) -> None:
         """Redis answers."""
-        if not self.link.up:
-            self.link.reconnects += self.link.reached
-            self.link.up = self.link.reached = True
-            logger.info("the store answers")
-            self.up.set()
+        self.link.reconnects += self.link.reached
+        self.link.up = self.link.reached = True
+        logger.info("the store answers")
+        self.up.set()
 
     def _failed(self, error: BaseException) -> None:
         self.link.errors += 1
-        self.trouble.set()
         if self.link.up or self.link.errors == 1:
             logger.warning("the store does not answer: %s", self._shown(error))
-            self.link.up, self.down = False, asyncio.get_running_loop().time()
-            self.up.clear()
+        self.link.up = False
+        self.up.clear()
 
     def _shown(self, error: BaseException) -> str:
         """An error without the credentials, and without the command, which names a stream."""

@@ -1,6 +1,6 @@
-"""The contents of Redis (keys, entries, leases), and the copy there of a stream that runs here.
+"""The contents of Redis: its keys, and the commands that write and read them.
 
-In:  a stream and its log. Out: commands, most of them in a pipeline that `sse.redis` sends.
+In:  what a stream is opened with, its events, its end. Out: keys and commands, which others send.
 
 Keys. Those of one stream are in one slot of a cluster. Everything that is looked up by name has a key of its own.
 
@@ -8,41 +8,53 @@ Keys. Those of one stream are in one slot of a cluster. Everything that is looke
     sidestream:{<stream id>}:opening    JSON: what a Mirror is built from, and which process runs the stream; never changed.
                                         A stream that was deleted lacks it
     sidestream:claim:<digest>           JSON: the stream that holds an idempotency or conversation key
-    sidestream:{all}:processes          sorted set: processes, by when they last renewed their lease (ms, the clock of Redis)
+    sidestream:{all}:processes          sorted set: processes, by when they last renewed their lease (ms, the clock of Redis);
+                                        for a day, those whose streams others have ended, by minus when that was
     sidestream:{all}:streams            sorted set: stream ids, by when they were opened (s)
     sidestream:{all}:ended              sorted set: stream ids, by when their keys expire (ms); an expired one leaves both sets
-    sidestream:{all}:epoch              a random text; if it has changed, Redis has lost its data
 
 Order. An id is in `streams` before its keys exist, so that every key can be found and removed. Only the entry 0-1 creates a
-stream's key. All other entries need an existing key (NOMKSTREAM), so that nothing is written to a stream that has expired. The
-terminal entry has the id `END`-0, the highest there is. The first process to write it decides how the stream ended, since Redis
-refuses every entry after it. Its field `end` holds that.
+stream's key. All other entries need an existing key, so that nothing is written to a stream that has expired. The terminal
+entry has the id `END`-0, the highest there is. The first process to write it decides how the stream ended, since Redis refuses
+every entry after it. Its field `end` holds that.
+
+A write says which entry has to be there. If it isn't, nothing is written; events that are there already are left out. Either
+way the reply is the newest entry: so a write can be repeated, and what Redis has lost is noticed and written again.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
-from redis.asyncio import Redis as Client
-from redis.asyncio.client import Pipeline
-
-from sse.errors import SourceFailed
-from sse.formats import LOST
-from sse.ids import new_id
-from sse.mirror import END, record
-from sse.stream import Opening, Stream, Trigger
+from sse.mirror import record
+from sse.stream import Opening
 from sse.wire.payload import dumps
+
+Command: TypeAlias = tuple[Any, ...]
+"""A command of Redis and its arguments."""
+
+Said: TypeAlias = Mapping[str, Any]
+"""What a stream is, or how it has ended."""
 
 BATCH: Final = 500
 """Events of one stream, written or read at once."""
 
+STREAMS: Final = 200
+"""Streams that are written or read at once."""
+
+LEASE: Final = 5.0
+"""Seconds after its last renewal that a process counts as gone."""
+
+NEW, BURIED = -1, -2
+"""A process that Redis doesn't know, since it begins or Redis has lost its data; one whose streams others have ended."""
+
 SHORTEST: Final = 5.0
 """Seconds for which a stream can be read after its end, at least, so that those who read it get to the end."""
 
-APPEND, CLOSE, NEWEST, CLAIM, RENEW = Path(__file__).with_name("redis.lua").read_text().split("\n------\n")
+WRITE, CLAIM, RENEW = Path(__file__).with_name("redis.lua").read_text().split("\n------\n")
 PREFIX: Final = "sidestream:"
-PROCESSES, OPENED, ENDED, EPOCH = (f"{PREFIX}{{all}}:{name}" for name in ("processes", "streams", "ended", "epoch"))
+PROCESSES, OPENED, ENDED = (f"{PREFIX}{{all}}:{name}" for name in ("processes", "streams", "ended"))
 
 
 def key_of(stream_id: str) -> str:
@@ -62,179 +74,87 @@ def claim_of(key: str) -> str:
     return f"{PREFIX}claim:{key}"
 
 
-def held_by(stream_id: str) -> bytes:
-    """The beginning of a key's value, if this stream holds the key."""
-    return dumps([stream_id])[:-1]
-
-
 def channel_of(process: str) -> str:
     return f"{PREFIX}process:{process}"
 
 
-def hold(pipe: Pipeline, of: Mapping[str, Any], *options: Any) -> None:
-    """Let a stream take the key that it has claimed, if any, unless another stream holds it. options: of SET."""
-    if of["claim"]:
-        value, replaces = dumps([of["id"], of["digest"]]), held_by(of["id"])
-        pipe.eval(CLAIM, 1, claim_of(of["claim"]), value, replaces, *options)
-
-
 def document(opening: Opening) -> dict[str, Any]:
-    """The members that an opening's key and the end of its stream have in common."""
+    """The members of an opening that are needed until the end of its stream."""
     names = ("id", "identity", "metadata", "kind", "keep", "claim", "digest")
     return {name: getattr(opening, name) for name in names}
 
 
-def announce(pipe: Pipeline, opening: Opening, owner: str, key: str, created: float) -> None:
-    """Let the stream be found from now on; sent again when Redis has lost it."""
-    said = {**document(opening), "owner": owner, "key": key, "created": created, "format": record(opening)}
-    pipe.zadd(OPENED, {opening.id: created})
-    pipe.set(opening_of(opening.id), dumps(said))
-    pipe.xadd(key_of(opening.id), {"": ""}, id="0-1")
-    hold(pipe, said)
+def announce(opening: Opening, owner: str, created: float) -> list[Command]:
+    """Let the stream be found from now on. The same commands again do no harm, but for an error of the entry that is there."""
+    said = {**document(opening), "owner": owner, "key": opening.key, "created": created, "format": record(opening)}
+    return [
+        ("ZADD", OPENED, created, opening.id),
+        ("SET", opening_of(opening.id), dumps(said)),
+        ("XADD", key_of(opening.id), "0-1", "", ""),
+        *_hold(said),
+    ]
 
 
-def bury(pipe: Pipeline, of: Mapping[str, Any], terminal: bytes, end: Mapping[str, Any]) -> None:
-    """Write the end of a stream. Its keys expire after its keep, and not before those who read it have the end."""
-    shortest, stream_id = int(SHORTEST * 1000), of["id"]
+def write(
+    of: Said, events: Sequence[bytes], end: Said | None, newest: int = 0, first: int = 0, oldest: int = 0
+) -> list[Command]:
+    """Append events; the reply to the last command is the id of the newest entry then, None if there is no such stream.
+
+    of: the stream's `document`. end: how it ended, if it has; then the last event is the terminal one. newest: the number
+    up to which events have to be there. first: the first event's number. oldest: the oldest to be kept.
+    """
+    shortest, over = int(SHORTEST * 1000), []
     ms = max(int(of["keep"] * 1000), shortest)
-    pipe.zadd(ENDED, {stream_id: int(time.time() * 1000) + ms})
-    hold(pipe, of, "XX", "PX", ms)
-    pipe.eval(CLOSE, 2, key_of(stream_id), opening_of(stream_id), terminal, dumps(end), ms, shortest)
+    if end is not None:  # its keys expire after its keep, and not before those who read it have the end
+        over = [("ZADD", ENDED, _now() + ms, of["id"]), *_hold(of, "XX", "PX", ms)]
+    arguments = (newest, first, oldest, dumps(end) if end is not None else "", ms, shortest)
+    return [*over, ("EVAL", WRITE, 2, key_of(of["id"]), opening_of(of["id"]), *arguments, *events)]
 
 
-def erase(pipe: Pipeline, stream_id: str, claim: str) -> None:
-    """Remove a stream that was announced or has a key, and never began."""
-    pipe.delete(key_of(stream_id), opening_of(stream_id))
-    pipe.zrem(OPENED, stream_id)
-    if claim:
-        pipe.eval(CLAIM, 1, claim_of(claim), "", held_by(stream_id))
+def erase(stream_id: str, claim: str) -> list[Command]:
+    """Let nobody find a stream any more: it has ended, or never began. Those who read it get to its end."""
+    shortest = int(SHORTEST * 1000)
+    return [
+        ("DEL", opening_of(stream_id)),
+        ("PEXPIRE", key_of(stream_id), shortest),
+        ("ZREM", OPENED, stream_id),
+        ("ZADD", ENDED, "XX", _now() + shortest, stream_id),
+        *([take(claim, b"", instead_of=stream_id)] if claim else []),
+    ]
 
 
-async def delete(client: Client, stream_id: str, claim: str) -> None:
-    """Let nobody find an ended stream any more. Those who read it get to its end; soon after that nothing of it is left."""
-    pipe, ms = client.pipeline(transaction=False), int(SHORTEST * 1000)
-    pipe.delete(opening_of(stream_id))
-    pipe.pexpire(key_of(stream_id), ms)
-    pipe.zrem(OPENED, stream_id)
-    pipe.zadd(ENDED, {stream_id: int(time.time() * 1000) + ms}, xx=True)
-    if claim:
-        pipe.eval(CLAIM, 1, claim_of(claim), "", held_by(stream_id))
-    await pipe.execute()
+def take(claim: str, value: bytes, *options: Any, instead_of: str) -> Command:
+    """Set a key, unless it belongs to another stream; without a value, remove it. options: of SET."""
+    replaces = dumps([instead_of])[:-1]  # how the values of that stream begin
+    return ("EVAL", CLAIM, 1, claim_of(claim), value, replaces, *options)
 
 
-def ask(pipe: Pipeline, stream_id: str) -> None:
+def _hold(of: Said, *options: Any) -> list[Command]:
+    """Let a stream take the key that it has claimed, if any."""
+    value = dumps([of["id"], of["digest"]])
+    return [take(of["claim"], value, *options, instead_of=of["id"])] if of["claim"] else []
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def sketch(stream_id: str) -> list[Command]:
     """Read the stream's opening, its oldest event, and its two newest."""
-    pipe.get(opening_of(stream_id))
-    pipe.xrange(key_of(stream_id), "1-0", count=1)
-    pipe.xrevrange(key_of(stream_id), min="1-0", count=2)
+    key = key_of(stream_id)
+    return [("GET", opening_of(stream_id)), ("XRANGE", key, "1-0", "+", "COUNT", 1), ("XREVRANGE", key, "+", "1-0", "COUNT", 2)]
 
 
-async def renew(client: Client, process: str, lease: int) -> tuple[int, bytes, list[bytes]]:
-    """Renew a lease. Returns the ms since the last time (-1: never), the epoch, and the processes whose lease has lapsed."""
-    command: Any = client.execute_command
-    keys = (PROCESSES, OPENED, ENDED, EPOCH)
-    age, epoch, lapsed = await command("EVAL", RENEW, len(keys), *keys, process, new_id(), channel_of(process), lease)
-    return age, epoch, lapsed
+def after(stream_id: str, number: int) -> list[Command]:
+    """Read whether the stream can be found, and its events after this number."""
+    return [("EXISTS", opening_of(stream_id)), ("XRANGE", key_of(stream_id), f"{number + 1}-0", "+", "COUNT", BATCH)]
 
 
-async def leave(client: Client, process: str) -> None:
-    """Remove the lease of a process that has ended its streams."""
-    command: Any = client.execute_command
-    await command("ZREM", PROCESSES, process)
+def renew(process: str) -> Command:
+    """Renew a lease. The reply: the ms since the last time, `NEW` or `BURIED`, and the processes whose lease has lapsed."""
+    return ("EVAL", RENEW, 3, PROCESSES, OPENED, ENDED, process, channel_of(process), int(LEASE * 1000))
 
 
-async def streams(client: Client) -> list[bytes]:
-    """The ids of all streams."""
-    command: Any = client.execute_command
-    ids: list[bytes] = await command("ZRANGE", OPENED, 0, -1)
-    return ids
-
-
-class Owner(Protocol):
-    """The process that runs a stream. id: its own. patient: whether producers wait for Redis."""
-
-    id: str
-
-    @property
-    def patient(self) -> bool: ...
-
-    def write(self, replica: "Replica") -> None:
-        """The replica has something to write."""
-
-
-class Replica:
-    """The copy in Redis of a stream that runs here. position: the newest number there. done: its end is there, or can't be."""
-
-    offset = 0
-
-    def __init__(self, stream: Stream, owner: Owner, epoch: bytes) -> None:
-        self.stream = stream
-        self.position = 0
-        self.epoch = epoch  # in which it was announced; empty: not yet
-        self.done = False
-        self._owner = owner
-
-    @property
-    def awaited(self) -> bool:
-        return self._owner.patient
-
-    @property
-    def lag(self) -> int:
-        """Events that Redis doesn't have yet."""
-        return 0 if self.done else self.stream.log.last - self.position
-
-    @property
-    def _expired(self) -> bool:
-        return self.done and time.time() - (self.stream.ended or 0) > self.stream.opening.keep
-
-    def wake(self) -> None:
-        """Called by the log."""
-        self._owner.write(self)
-
-    def commands(self, pipe: Pipeline) -> int:
-        """Write what Redis lacks. Returns the number of the newest event that it has then."""
-        stream, log = self.stream, self.stream.log
-        if not self.epoch:
-            announce(pipe, stream.opening, self._owner.id, stream.key, stream.created)
-        position, events = log.after(self.position, BATCH)
-        terminal = events.pop() if log.closed and events and position + len(events) == log.last else None
-        if events:
-            pipe.eval(APPEND, 1, key_of(stream.id), position + 1, log.first, *events)
-        if terminal is not None:
-            self.close(pipe, terminal)
-        return position + len(events) + (terminal is not None)
-
-    def close(self, pipe: Pipeline, terminal: bytes) -> None:
-        stream, failure = self.stream, self.stream.failure
-        result = stream.opening.result() if stream.opening.result is not None else None
-        error = (failure.message, failure.code) if failure is not None else None
-        end = {"state": stream.state, "reason": stream.reason, "ended": stream.ended, "error": error, "result": result}
-        bury(pipe, document(stream.opening), terminal, end)
-
-    def ending(self) -> Callable[[Pipeline], None]:
-        """A function that writes the end, also after the log is gone."""
-        _, [terminal] = self.stream.log.after(self.stream.log.last - 1, 1)
-        return lambda pipe: self.close(pipe, terminal)
-
-    def written(self, number: int, epoch: bytes) -> None:
-        """Redis has all events up to `number`."""
-        log, self.position, self.epoch = self.stream.log, number, self.epoch or epoch
-        self.done = log.closed and number == log.last
-        log.wake_producers()
-        if not self.done and log.ready(self):
-            self.wake()
-
-    def found(self, newest: int | None, epoch: bytes, *, forgotten: bool) -> None:
-        """Redis was asked for the stream. newest: the number of its newest entry there; None: there is none.
-
-        forgotten: this process was away for so long that a stream that others have ended may have expired meanwhile.
-        """
-        if newest == END or (newest is None and self.epoch == epoch and (forgotten or self._expired)):
-            if not self.done:  # another process has ended it; or this one has, and was not told of its success
-                self.done = True
-                self.stream.end(Trigger.SOURCE_FAILED, SourceFailed(*LOST, retryable=True))
-        elif newest is None:
-            self.position, self.epoch, self.done = 0, b"", False
-            self.wake()
-        else:
-            self.written(min(newest, self.stream.log.last), epoch)
+def bury(processes: Sequence[bytes]) -> Command:
+    """Note that the streams of these processes were ended."""
+    return ("ZADD", PROCESSES, *(word for process in processes for word in (-_now(), process)))

@@ -81,21 +81,22 @@ class Recorded(Format):
 class Mirror(Stream):
     """A stream that runs elsewhere. document: its announcement. ask: asks the process that runs it (`Backend.ask`).
 
-    owner: the process that runs it. loaded: once its log has caught up. seen: when that was last tried.
+    owner: the process that runs it. result: what it has come to; None while it runs. loaded: once its log has caught up.
+    seen: when it was last read.
     """
 
     elsewhere = True
 
     def __init__(self, document: Mapping[str, Any], drop: Callable[[Stream], None], budget: Budget, ask: Ask) -> None:
         known = {name: document[name] for name in ("id", "identity", "metadata", "kind", "key", "claim")}
-        self._end = end = {"result": None}  # how it ended
-        opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: end["result"], **known)
+        opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: None, **known)
         super().__init__(opening, budget, on_expire=drop, on_abandon=drop)
         self.created = document["created"]
         self.document = document
         self.owner: str = document["owner"]
+        self.result: Any = None
         self.loaded = asyncio.Event()
-        self.seen = self._loop.time()
+        self.seen = time.monotonic()
         self._ask = ask
         self._gaps: dict[Watcher, asyncio.Task[tuple[int, bytes]]] = {}
 
@@ -130,25 +131,23 @@ class Mirror(Stream):
             asked.cancel()
         super().detach(watcher)
 
-    @property
-    def result(self) -> Any:
-        """What it has come to; None while it runs."""
-        return self._end["result"]
-
     def fill(self, entries: Entries) -> None:
         """Append entries that were read."""
-        self.seen = self._loop.time()
+        self.seen = time.monotonic()
         for entry_id, fields in entries:
             if self.log.closed:
                 return
             number = int(entry_id.partition(b"-")[0])
             if number == END:
-                self.over(fields[b""], orjson.loads(fields[b"end"]))
+                end = orjson.loads(fields[b"end"])
+                if self.log.last < end["last"]:
+                    self.log.skip(end["last"])
+                self.over(fields[b""], end)
                 return
             if number != self.log.last + 1:
                 self.log.skip(number - 1)
             self.log.append(fields[b""])
-            self.last_event = self.seen
+            self.last_event = self._loop.time()
 
     def sketch(self, oldest: Entries, newest: Entries) -> Self:
         """Fill it with its oldest event and its two newest ones, newest first: to be described, not to be watched."""
@@ -159,7 +158,7 @@ class Mirror(Stream):
 
     def over(self, terminal: bytes, end: Mapping[str, Any]) -> None:
         """The stream has ended in its process: end it here."""
-        self._end["result"] = end["result"]
+        self.result = end["result"]
         self.state, self.reason, self.ended = State(end["state"]), end["reason"], end["ended"]
         self.failure = SourceFailed(*end["error"]) if end["error"] else None
         if self.result is not None:
@@ -169,7 +168,7 @@ class Mirror(Stream):
         self.loaded.set()
 
 
-def loss(document: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """The end of a stream whose process is gone: the terminal event, and how it ended."""
+def loss(document: Mapping[str, Any]) -> tuple[list[bytes], dict[str, Any]]:
+    """The end of a stream whose process is gone: its terminal event, and how it ended."""
     end = {"state": State.FAILED, "reason": Trigger.SOURCE_FAILED, "ended": time.time(), "error": LOST, "result": None}
-    return document["format"]["lost"].encode(), end
+    return [document["format"]["lost"].encode()], {**end, "last": 0}

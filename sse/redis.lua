@@ -1,34 +1,26 @@
--- The scripts of redis.py. Each is atomic, and touches the keys of one slot.
+-- The scripts of sse/entries.py. Each is atomic, and touches the keys of one slot.
 -- KEYS and ARGV in order -> what it returns. They are cut apart at the lines of dashes.
 
--- stream; number of the first event, of the oldest one held, events -> how many were written; -1: there is no such stream
-local number = tonumber(ARGV[1])
-for i = 3, #ARGV do
-    local id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', string.format('%.0f-0', number), '', ARGV[i])
-    if not id then return -1 end
-    if type(id) == 'table' and id.err then return id end
-    number = number + 1
+-- stream, opening; the number up to which events have to be there, numbers of the first event and of the oldest one to keep,
+-- how it ended (empty: it runs), ms to keep it, ms if it was deleted; events, at the end the terminal one. Those that are there
+-- already are left out. -> the id of the newest entry; nil: there is no such stream
+local over, newest = '18446744073709551615-0', redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local id, ended, events = newest and newest[1], ARGV[4] ~= '', #ARGV - 6
+local there = tonumber(id and string.match(id, '%d+'))
+if not id or id == over or there < tonumber(ARGV[1]) then return id end
+for i = math.max(1, there - ARGV[2] + 2), ended and events - 1 or events do
+    id = redis.call('XADD', KEYS[1], string.format('%.0f-0', ARGV[2] + i - 1), '', ARGV[6 + i])
 end
-redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])
-redis.call('PUBLISH', KEYS[1], '')
-return #ARGV - 2
-
-------
-
--- stream, opening; terminal event, how it ended, ms to keep it, ms if it was deleted
--- -> 1: it has ended, now or before; -1: there is no such stream
-local id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', '18446744073709551615-0', '', ARGV[1], 'end', ARGV[2])
-if not id then return -1 end
-if type(id) == 'table' and not string.find(id.err, 'equal or smaller', 1, true) then return id end
-local kept = redis.call('PEXPIRE', KEYS[2], ARGV[3]) == 1
-redis.call('PEXPIRE', KEYS[1], kept and ARGV[3] or ARGV[4])
-redis.call('PUBLISH', KEYS[1], '')
-return 1
-
-------
-
--- stream -> the id of its newest entry, nil without any
-local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1) return newest[1] and newest[1][1]
+if ended then
+    id = redis.call('XADD', KEYS[1], over, '', ARGV[#ARGV], 'end', ARGV[4])
+    local kept = redis.call('PEXPIRE', KEYS[2], ARGV[5]) == 1
+    redis.call('PEXPIRE', KEYS[1], kept and ARGV[5] or ARGV[6])
+end
+if events > 0 then
+    redis.call('XTRIM', KEYS[1], 'MINID', ARGV[3])
+    redis.call('PUBLISH', KEYS[1], '')
+end
+return id
 
 ------
 
@@ -39,17 +31,16 @@ if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1],
 
 ------
 
--- processes, streams, ended, epoch; process, a new epoch, its channel, ms of a lease
--- -> ms since it renewed before or -1, the epoch, the processes whose lease has lapsed
+-- processes, streams, ended; process, its channel, ms of a lease
+-- -> ms since it renewed before, -1: never, -2: its streams were ended since then; the processes whose lease has lapsed
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local before = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or now + 1)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('SET', KEYS[4], ARGV[2], 'NX')
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 1000)) do
     redis.call('ZREM', KEYS[3], id)
     redis.call('ZREM', KEYS[2], id)
 end
-redis.call('PUBLISH', ARGV[3], '')
-local lapsed = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[4])
-return {before and now - before or -1, redis.call('GET', KEYS[4]), lapsed}
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 24 * 3600 * 1000 - now, 0)
+redis.call('PUBLISH', ARGV[2], '')
+return {before < 0 and -2 or now - before, redis.call('ZRANGEBYSCORE', KEYS[1], 0, now - ARGV[3])}
