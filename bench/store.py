@@ -24,6 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.counted import COMMAND, tasks_of
 from tests.support.redis import RedisServer, redis_server
 from tests.support.servers import Server, sidecar
 from tests.support.sockets import Client, Cut, fetch, get_json
@@ -36,7 +37,7 @@ ALONE = "Sidestream without Redis"
 
 
 @asynccontextmanager
-async def processes(number: int, url: str = "", **env: str) -> AsyncIterator[list[Server]]:
+async def processes(number: int, url: str = "", **env: Any) -> AsyncIterator[list[Server]]:
     async with AsyncExitStack() as stack:
         store = {"SIDESTREAM_STORE": url} if url else {}
         yield [await stack.enter_async_context(sidecar(**store, **env)) for _ in range(number)]
@@ -168,6 +169,11 @@ def resident(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
+async def used(server: Server) -> tuple[int, int, float]:
+    """Descriptors, tasks, and MiB."""
+    return descriptors(server.pid), await tasks_of(server), resident(server.pid)
+
+
 async def one_stream(ports: list[int], counts: dict[str, int], rng: random.Random) -> None:
     """Start a job, follow it from process to process with random cuts, cancel one in five; check what came."""
     steps = rng.randint(10, 100)
@@ -205,13 +211,16 @@ async def soak(minutes: float, rate: float = 500) -> dict[str, Any]:
     """rate: streams a minute. What was counted, and what is left when all has expired."""
     rng = random.Random(1)
     counts = dict.fromkeys(("refused", "cancelled", "whole", "broken"), 0)
-    settings = {"SIDESTREAM_KEEP": "5", "SIDESTREAM_LINGER": "5"}
+    settings: dict[str, Any] = {"SIDESTREAM_KEEP": "5", "SIDESTREAM_LINGER": "5", "command": COMMAND}
     with tempfile.TemporaryDirectory() as directory:
-        async with redis_server(Path(directory), appendonly="yes") as server, processes(2, server.url, **settings) as servers:
+        async with (
+            redis_server(Path(directory), appendonly="yes") as server,
+            processes(2, server.url, **settings) as servers,
+        ):
             ports = [each.port for each in servers]
             await asyncio.gather(*[one_stream(ports, counts, rng) for _ in range(20)])  # what is made once is made
             await asyncio.sleep(7)
-            before = [(descriptors(each.pid), resident(each.pid)) for each in servers]
+            before = [await used(each) for each in servers]
             counts = dict.fromkeys(counts, 0)
             tasks: list[asyncio.Task[None]] = []
             begin = time.monotonic()
@@ -225,7 +234,7 @@ async def soak(minutes: float, rate: float = 500) -> dict[str, Any]:
                 await asyncio.sleep(60 / rate)
             await asyncio.gather(*tasks)
             await asyncio.sleep(12)
-            after = [(descriptors(each.pid), resident(each.pid)) for each in servers]
+            after = [await used(each) for each in servers]
             async with server.client() as client:
                 keys = sorted(map(str, await client.keys()))
                 connections = len(await client.client_list()) - 1
@@ -233,7 +242,8 @@ async def soak(minutes: float, rate: float = 500) -> dict[str, Any]:
             held = [len((await get_json(port, "/streams"))["streams"]) for port in ports]
     return {
         "streams": len(tasks), **counts, "descriptors": [b[0] for b in before], "descriptors after": [a[0] for a in after],
-        "MiB": [round(b[1]) for b in before], "MiB after": [round(a[1]) for a in after],
+        "tasks": [b[1] for b in before], "tasks after": [a[1] for a in after],
+        "MiB": [round(b[2]) for b in before], "MiB after": [round(a[2]) for a in after],
         "keys": keys, "connections": connections, "channels": channels, "held": held,
     }  # fmt: skip
 
