@@ -251,7 +251,7 @@ async def test_what_is_published_through_any_process_has_one_numbering(redis: Re
         status, body = await fetch(
             servers[1].port, f"{stream['url']}/events?first=9999", method="POST", headers=JSON, body=b"{}"
         )
-        assert status == 409
+        assert status == 409, (body, [s.stderr[-12:] for s in servers])
         closed = await fetch(servers[1].port, f"{stream['url']}/close", method="POST")
         assert closed[0] == 204, (closed, [s.stderr[-12:] for s in servers])
         assert (await fetch(servers[2].port, f"{stream['url']}/close", method="POST"))[0] == 204
@@ -377,7 +377,7 @@ async def test_under_load_each_watcher_gets_every_event_whatever_happens_to_redi
         watchers = [
             EventSource([each.port], Way("GET", f"/streams/{job['job_id']}"), headers={}) for job in jobs for each in servers
         ]
-        runs = [asyncio.create_task(watcher.run(40)) for watcher in watchers]
+        runs = [asyncio.create_task(watcher.run()) for watcher in watchers]
         for _ in range(2):
             await asyncio.sleep(1.0)
             if trouble == "frozen":
@@ -418,7 +418,7 @@ async def test_or_it_waits_for_redis_and_is_not_ready_meanwhile(redis: RedisServ
             while (await fetch(server.port, "/readyz"))[0] != 200:
                 await asyncio.sleep(0.05)
         await redis.kill()
-        await asyncio.sleep(1)
+        await server.says("does not answer", times=2)
         assert (await fetch(server.port, "/readyz"))[0] == 200, "streams go on here"
         await open_job(server.port, count=1)
         unknown = "/streams/AAAAAAAAAAAAAAAAAAAAAA"
@@ -434,8 +434,7 @@ async def test_credentials_are_in_no_log(tmp_path: Path) -> None:
         async with sidecar(SIDESTREAM_STORE=url, SIDESTREAM_LOG_LEVEL="debug") as process:
             await open_job(process.port, count=1)
             await server.kill()
-            await asyncio.sleep(1)
-        assert "does not answer" in "\n".join(process.stderr)
+            await process.says("does not answer")
         assert "hush" not in "\n".join(process.stderr)
 
 
@@ -450,7 +449,7 @@ async def test_connections_do_not_grow_with_what_is_watched(redis: RedisServer) 
         for run in runs:
             events = await run
             assert [event.last_event_id.rpartition(".")[2] for event in events][1:] == [*map(str, range(1, 153)), "end"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(5):
             while len(await client.pubsub_channels()) > 2:
                 await asyncio.sleep(0.1)
 
@@ -560,7 +559,7 @@ async def test_a_conversation_is_one_for_all_processes(redis: RedisServer) -> No
             began = time.monotonic()
             assert (await fetch(two.port, "/ui/chat/c1/stop", method="POST"))[0] == 204
             await model.wait_for(running=0)
-            assert time.monotonic() - began < 10, "not the linger of 30 s"
+            assert time.monotonic() - began < 1
             (_, here), (_, there) = await asyncio.gather(*watched)
             assert here == there
             assert here.count(b'"messageId":"a1"') == 2, "the earlier parts, and the answer"

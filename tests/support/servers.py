@@ -38,6 +38,12 @@ class Server:
     def pid(self) -> int:
         return self.process.pid
 
+    async def says(self, words: str, *, times: int = 1, timeout: float = 30.0) -> None:
+        """Wait for so many lines of its log that have these words."""
+        async with asyncio.timeout(timeout):
+            while sum(words in line for line in self.stderr) < times:
+                await asyncio.sleep(0.01)
+
     async def stop(self, *, timeout: float = 30.0) -> int:
         """SIGTERM, and wait; its exit status."""
         if self.process.returncode is None:
