@@ -254,6 +254,27 @@ async def test_what_is_asked_of_work_that_runs_enters_no_module_twice(
     assert set(way.entered.values()) == {1}, way.entries
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/ui/chat/one/stream"),
+        ("POST", "/ui/chat/one/stop"),
+        ("GET", "/conversations/one"),
+        ("DELETE", "/conversations/one"),
+    ],
+)
+async def test_what_is_asked_of_a_conversation_enters_no_module_twice(
+    sidestream: Sidestream, way: Way, method: str, path: str
+) -> None:
+    headers = {**BEARER, **EVENT_STREAM}
+    said = [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]
+    await ask(sidestream, "/ui/chat", method="POST", json={"id": "one", "messages": said}, headers=headers)
+    answer = await follow(sidestream, way, path, method=method, headers=headers)
+
+    assert answer.status in (200, 204)
+    assert set(way.entered.values()) == {1}, way.entries
+
+
 async def test_a_module_that_is_entered_twice_would_be_seen(way: Way) -> None:
     async def twice(request: Request) -> Reply:
         answers.busy(Full("streams"))
