@@ -18,12 +18,13 @@ stream's key. All other entries need an existing key, so that nothing is written
 entry has the id `END`-0, the highest there is. The first process to write it decides how the stream ended, since Redis refuses
 every entry after it. Its field `end` holds that.
 
-A write says which entry has to be there. If it isn't, nothing is written; events that are there already are left out. Either
-way the reply is the newest entry: so a write can be repeated, and what Redis has lost is noticed and written again.
+After trouble, a write says which entry has to be there. If it isn't, nothing is written; events that are there already are left
+out. The reply is the newest entry: so a write can be repeated, and what Redis has lost is noticed and written again.
 """
 
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha1
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -52,7 +53,10 @@ NEW, BURIED = -1, -2
 SHORTEST: Final = 5.0
 """Seconds for which a stream can be read after its end, at least, so that those who read it get to the end."""
 
-WRITE, CLAIM, RENEW = Path(__file__).with_name("redis.lua").read_text().split("\n------\n")
+SCRIPTS: Final = Path(__file__).with_name("redis.lua").read_text().split("\n------\n")
+"""To be loaded before commands are sent that use them."""
+
+WRITE, CLAIM, RENEW = (sha1(script.encode()).hexdigest() for script in SCRIPTS)
 PREFIX: Final = "sidestream:"
 PROCESSES, OPENED, ENDED = (f"{PREFIX}{{all}}:{name}" for name in ("processes", "streams", "ended"))
 
@@ -96,19 +100,19 @@ def announce(opening: Opening, owner: str, created: float) -> list[Command]:
 
 
 def write(
-    of: Said, events: Sequence[bytes], end: Said | None, newest: int = 0, first: int = 0, oldest: int = 0
+    of: Said, events: Sequence[bytes], end: Said | None, newest: int | str = 0, first: int = 0, oldest: int = 0
 ) -> list[Command]:
     """Append events; the reply to the last command is the id of the newest entry then, None if there is no such stream.
 
     of: the stream's `document`. end: how it ended, if it has; then the last event is the terminal one. newest: the number
-    up to which events have to be there. first: the first event's number. oldest: the oldest to be kept.
+    up to which events have to be there; empty if they are. first: the first event's number. oldest: the oldest to be kept.
     """
     shortest, over = int(SHORTEST * 1000), []
     ms = max(int(of["keep"] * 1000), shortest)
     if end is not None:  # its keys expire after its keep, and not before those who read it have the end
         over = [("ZADD", ENDED, _now() + ms, of["id"]), *_hold(of, "XX", "PX", ms)]
     arguments = (newest, first, oldest, dumps(end) if end is not None else "", ms, shortest)
-    return [*over, ("EVAL", WRITE, 2, key_of(of["id"]), opening_of(of["id"]), *arguments, *events)]
+    return [*over, ("EVALSHA", WRITE, 2, key_of(of["id"]), opening_of(of["id"]), *arguments, *events)]
 
 
 def erase(stream_id: str, claim: str) -> list[Command]:
@@ -126,7 +130,7 @@ def erase(stream_id: str, claim: str) -> list[Command]:
 def take(claim: str, value: bytes, *options: Any, instead_of: str) -> Command:
     """Set a key, unless it belongs to another stream; without a value, remove it. options: of SET."""
     replaces = dumps([instead_of])[:-1]  # how the values of that stream begin
-    return ("EVAL", CLAIM, 1, claim_of(claim), value, replaces, *options)
+    return ("EVALSHA", CLAIM, 1, claim_of(claim), value, replaces, *options)
 
 
 def _hold(of: Said, *options: Any) -> list[Command]:
@@ -145,14 +149,14 @@ def sketch(stream_id: str) -> list[Command]:
     return [("GET", opening_of(stream_id)), ("XRANGE", key, "1-0", "+", "COUNT", 1), ("XREVRANGE", key, "+", "1-0", "COUNT", 2)]
 
 
-def after(stream_id: str, number: int) -> list[Command]:
-    """Read whether the stream can be found, and its events after this number."""
-    return [("EXISTS", opening_of(stream_id)), ("XRANGE", key_of(stream_id), f"{number + 1}-0", "+", "COUNT", BATCH)]
+def after(stream_id: str, number: int) -> Command:
+    """Read the stream's events after this number."""
+    return ("XRANGE", key_of(stream_id), f"{number + 1}-0", "+", "COUNT", BATCH)
 
 
 def renew(process: str) -> Command:
     """Renew a lease. The reply: the ms since the last time, `NEW` or `BURIED`, and the processes whose lease has lapsed."""
-    return ("EVAL", RENEW, 3, PROCESSES, OPENED, ENDED, process, channel_of(process), int(LEASE * 1000))
+    return ("EVALSHA", RENEW, 3, PROCESSES, OPENED, ENDED, process, channel_of(process), int(LEASE * 1000))
 
 
 def bury(processes: Sequence[bytes]) -> Command:

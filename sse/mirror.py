@@ -82,7 +82,7 @@ class Mirror(Stream):
     """A stream that runs elsewhere. document: its announcement. ask: asks the process that runs it (`Backend.ask`).
 
     owner: the process that runs it. result: what it has come to; None while it runs. loaded: once its log has caught up.
-    seen: when it was last read.
+    seen: when it was last read. gone: nobody can find it any more: if there is no end to be read, it is lost.
     """
 
     elsewhere = True
@@ -96,6 +96,7 @@ class Mirror(Stream):
         self.owner: str = document["owner"]
         self.result: Any = None
         self.loaded = asyncio.Event()
+        self.gone = False
         self.seen = time.monotonic()
         self._ask = ask
         self._gaps: dict[Watcher, asyncio.Task[tuple[int, bytes]]] = {}

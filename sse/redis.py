@@ -207,6 +207,7 @@ class Redis(Backend):
         """From reaching Redis to the first trouble with it."""
         for replica in self._writer.replicas.values():
             replica.stream.log.wake_producers()  # they don't wait for a Redis that is away
+        await run(self._redis, [("SCRIPT", "LOAD", script) for script in entries.SCRIPTS])
         await self._renew(first=True)
         self._connections.reached()
         async with asyncio.TaskGroup() as tasks:
@@ -218,7 +219,11 @@ class Redis(Backend):
         await asyncio.sleep(RENEWAL)
         await self._renew()
         running = (mirror for mirror in self._mirrors.values() if mirror.state is State.RUNNING)
-        self._wake(*(mirror for mirror in running if time.monotonic() - mirror.seen > LEASE))
+        silent = [mirror for mirror in running if time.monotonic() - mirror.seen > LEASE]
+        found = await run(self._redis, [("EXISTS", opening_of(mirror.id)) for mirror in silent])
+        for mirror, there in zip(silent, found, strict=True):
+            mirror.gone = self._settled and not there
+        self._wake(*silent)
 
     async def _renew(self, *, first: bool = False) -> None:
         """Renew the lease. If it had lapsed, or Redis was away, find out how things are; else end what others have left."""
@@ -252,20 +257,18 @@ class Redis(Backend):
         mirrors = list(islice(self._woken, STREAMS))
         for mirror in mirrors:
             del self._woken[mirror]
-        replies = await run(
-            self._redis, [command for mirror in mirrors for command in entries.after(mirror.id, mirror.log.last)]
-        )
-        for mirror, known, read in zip(mirrors, replies[::2], replies[1::2], strict=True):
+        replies = await run(self._redis, [entries.after(mirror.id, mirror.log.last) for mirror in mirrors])
+        for mirror, read in zip(mirrors, replies, strict=True):
             if self._mirrors.get(mirror.id) is not mirror or mirror.state is not State.RUNNING:
                 continue
             mirror.fill(read)
             if len(read) == BATCH:
                 self._wake(mirror)
-            elif known or mirror.log.closed or not self._settled:
-                mirror.loaded.set()
-            else:
+            elif mirror.gone and not mirror.log.closed:
                 [terminal], end = loss(mirror.document)
                 mirror.over(terminal, end)
+            else:
+                mirror.loaded.set()
         if self._woken:
             self._more.set()
 

@@ -59,6 +59,7 @@ class Writer:
         if (replica := self.replicas.pop(stream_id, None)) is not None:
             self._dirty.pop(replica, None)
             if replica.stream.log.closed and not replica.done:
+                replica.sure = False  # a write may be under way
                 if self.connections.link.up:  # otherwise its events would be kept here for as long as Redis is away
                     self.send(*replica.commands())
                 self.send(*replica.end())
@@ -78,6 +79,7 @@ class Writer:
     def compare(self, age: int) -> None:
         """Find out what Redis has of each stream. age: of the lease, or `NEW` or `BURIED`."""
         for replica in list(self.replicas.values()):
+            replica.sure = False
             replica.announced &= age != NEW
             if age == BURIED:
                 replica.lost()
@@ -115,7 +117,8 @@ class Writer:
 class Replica:
     """The copy in Redis of a stream that runs here.
 
-    announced: whether Redis knows the stream. position: the newest number there. done: its end is there.
+    announced: whether Redis knows the stream. position: the newest number there. sure: there has been no trouble since that was
+    true. done: its end is there.
     """
 
     offset = 0
@@ -124,7 +127,7 @@ class Replica:
         self.stream = stream
         self.announced = announced
         self.position = 0
-        self.done = False
+        self.sure = self.done = False
         self._of = entries.document(stream.opening)
         self._writer = writer
 
@@ -157,7 +160,8 @@ class Replica:
         before, events = log.after(self.position, BATCH)
         about = entries.announce(stream.opening, self._writer.process, stream.created) if not self.announced else []
         end = self._end() if log.closed and events and before + len(events) == log.last else None
-        return [*about, *entries.write(self._of, events, end, self.position, before + 1, log.first)]
+        newest = "" if self.sure else self.position
+        return [*about, *entries.write(self._of, events, end, newest, before + 1, log.first)]
 
     def end(self) -> list[Command]:
         """Those that write the end, whatever of the events is there."""
@@ -174,7 +178,8 @@ class Replica:
     def written(self, newest: bytes | None) -> None:
         """newest: the id of the newest entry that Redis has; None: Redis doesn't know the stream."""
         number = int(newest.partition(b"-")[0]) if newest is not None else 0
-        self.announced, self.done = newest is not None, number == END
+        self.announced = self.sure = newest is not None
+        self.done = number == END
         if self.done:
             self.position = self.stream.log.last
             self.lost()
