@@ -26,7 +26,8 @@ class Chunks:
         own = [(name.encode("ascii"), value.encode("latin-1")) for name, value in self.headers.items()]
         start = {"type": "http.response.start", "status": self.status, "headers": [*own, *ALWAYS, *headers]}
         async with aclosing(self._source):
-            await deliver(request, send, (start,))
+            # Without a message of the body a server keeps the head to itself (asgiref specs/www.rst).
+            await deliver(request, send, (start, {"type": "http.response.body", "body": b"", "more_body": True}))
             if request.method != "HEAD":
                 await attended(request.receive, self._send(request, send))
         await deliver(request, send, ({"type": "http.response.body", "body": b""},))

@@ -7,7 +7,7 @@ import re
 import socket
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from sidecar import connection
 from sidecar.connection import MAX_HEAD, MAX_PIPELINED, MAX_REST, MAX_TARGET
 from sidecar.settings import Settings
 from sse.asgi import CONNECTION, Receive, Scope, Send, lifespan
+from sse.chunks import Chunks
 from sse.errors import Disconnected
 from sse.http import Request, json_response
 from tests.support.app import serving
@@ -121,6 +122,27 @@ async def test_who_asks_first_whether_to_go_on_is_told_at_once(echo_port: int) -
         assert await client.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send(b"hi")
         assert (await (await client.answer()).json())["body"] == "hi"
+
+
+async def test_an_answer_that_is_sent_as_it_is_made_begins_before_its_first_piece_is_there() -> None:
+    proceed = asyncio.Event()
+
+    class Slow(Echo):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                await super().__call__(scope, receive, send)
+            else:
+                await Chunks(self.pieces(), {"content-type": "text/plain"})(Request(scope, receive), send)
+
+        async def pieces(self) -> AsyncGenerator[bytes, None]:
+            await proceed.wait()
+            yield b"piece"
+
+    async with serving(Slow(), SETTINGS) as (_, slow), Client(slow) as client:
+        await client.send(WHOLE)
+        answer = await client.answer()
+        proceed.set()
+        assert (answer.status, await answer.whole()) == (200, b"piece")
 
 
 async def test_the_head_of_an_answer_that_fails_before_its_body_is_sent() -> None:

@@ -30,7 +30,7 @@ async def test_a_lesson_is_played_byte_for_byte_in_its_chunks(sidestream: Sidest
     await sidestream(http_scope(f"/lab/{name}", headers=headers), connection.receive, connection.send)
     assert (connection.status, connection.complete) == (200, True)
     assert connection.headers[b"content-type"] == lessons()[name].type.encode()
-    assert connection.bodies == [*(chunk for _, chunk in play), b""]
+    assert connection.bodies == [b"", *(chunk for _, chunk in play), b""]
     assert asyncio.get_running_loop().time() - begin == pytest.approx(sum(pause for pause, _ in play))
 
 
