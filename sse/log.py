@@ -18,7 +18,7 @@ from sse.budget import EVENT, Budget
 from sse.errors import Full
 
 GATHER = 16 * 1024
-"""Bytes of one body message at the most."""
+"""Bytes of one body message at the most; before a watcher's first events its opening comes on top."""
 
 AHEAD = GATHER * 3 // 4
 """Bytes a producer may be ahead of its first watcher. Less than GATHER: all of it fits into that watcher's next message."""
