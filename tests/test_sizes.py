@@ -7,6 +7,7 @@ other work on the machine changes little. Where the cost is quadratic, eight tim
 import asyncio
 import gc
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -20,14 +21,18 @@ from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.responses import Responses
 from handlers.chat.formats.typed import Typed
 from handlers.chat.formats.ui_messages import UIMessages
-from handlers.chat.items import StageBegun
+from handlers.chat.items import StageBegun, Whole
 from handlers.chat.request import Offer
 from handlers.chat.responses import asked
 from handlers.chat.stage import Stage
 from handlers.chat.tools import Toolbox
+from handlers.chat.tools import loads as arguments_of
 from handlers.chat.upstream.body import Body
+from handlers.chat.upstream.calls import Calls
 from handlers.chat.upstream.chunks import parse
 from handlers.chat.upstream.demo import DemoUpstream
+from handlers.chat.upstream.failures import from_answer
+from handlers.chat.upstream.whole import checked
 from handlers.publish.bodies import READERS, from_json
 from sidecar.functions import Function, function
 from sse import accept, resume
@@ -191,6 +196,9 @@ CASES: dict[str, tuple[Callable[[int], Read], int]] = {
     "an upstream's blanks": (fed(Body, lambda n: b"\r\n" * n, 100), 20_000),
     "an upstream's page": (fed(Body, lambda n: b"<p>" * n, 100), 20_000),
     "an upstream's calls": (staged, 500),
+    "an upstream's finish_reason": (lambda n: lambda: _broken_off("max" * n), 1_000),
+    "the arguments of a call": (lambda n: lambda: _argued("x" * n), 200_000),
+    "arguments of quotes": (lambda n: lambda: _argued('\\"' * n), 100_000),
     "an upstream's thoughts": (lambda n: lambda: _thought(n), 2_000),
     **{f"calls in the format {kind.name}": (called(kind), 300) for kind in (Typed, OpenAI, Responses)},
     "a prompt of blanks": (answered(Typed, lambda n: {"prompt": " " * n}), 20_000),
@@ -209,6 +217,20 @@ CASES: dict[str, tuple[Callable[[int], Read], int]] = {
         240,
     ),
 }
+
+
+def _broken_off(finish_reason: str) -> bool:
+    stage = Stage()
+    stage.finish_reason = finish_reason
+    return stage.broken_off
+
+
+def _argued(text: str) -> None:
+    """A call whose name comes once more, so that its arguments have to be looked at."""
+    made = Calls("call_")
+    for arguments in ('{"a": "' + text, '"}'):
+        made.feed([{"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}}])
+    assert [call.arguments for call in made.whole()] == ['{"a": "' + text + '"}']
 
 
 def _thought(count: int) -> None:
@@ -253,6 +275,36 @@ def test_levels_are_refused_before_anything_is_made_of_them() -> None:
         return read
 
     assert grows(refused, 200_000) < 20
+
+
+@pytest.mark.parametrize("how", ["a chunk", "an answer", "no event stream", "an error", "arguments"])
+def test_what_has_too_many_values_is_not_made(how: str) -> None:
+    """16 MiB of empty lists took 9 s and 1.2 GB."""
+    lists = b"[%b[]]" % (b"[]," * 1_000_000)
+    whole = b'{"choices": [{"message": {"content": "x", "y": %b}}]}' % lists
+    begin, before = time.thread_time(), sys.getallocatedblocks()
+    match how:
+        case "a chunk":
+            body = Body()
+            assert body.feed(b'data: {"choices": [{"delta": {"y": %b}}]}\n\n' % lists) == []
+            assert body.failure is not None
+            assert body.failure.code == "bad_chunk"
+        case "an answer":
+            answer = Whole(200, whole)
+            assert checked(answer) is answer, "it is passed on, and not looked into"
+        case "no event stream":
+            body = Body()
+            body.feed(whole)
+            assert body.end() == []
+            assert body.failure is not None
+            assert body.failure.code == "not_a_stream"
+        case "an error":
+            assert "upstream answered 500: [[],[]" in from_answer(Whole(500, lists)).message
+        case _:
+            with pytest.raises(ValueError, match="more than 100000 values"):
+                arguments_of(lists.decode())
+    assert time.thread_time() - begin < 0.25
+    assert sys.getallocatedblocks() - before < 1000
 
 
 def test_a_cost_that_is_quadratic_is_seen() -> None:

@@ -76,7 +76,7 @@ class Stage:
     @property
     def broken_off(self) -> bool:
         """Whether the answer was broken off. Its calls may be incomplete then, or are not to be run."""
-        return bool(_BROKEN_OFF.search(self.finish_reason or ""))
+        return bool(_BROKEN_OFF.search((self.finish_reason or "")[:100]))
 
     @property
     def result(self) -> dict[str, Any]:

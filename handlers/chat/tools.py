@@ -16,7 +16,7 @@ from handlers.chat.texts import joined
 from sidecar.functions import Function
 from sse.errors import Full, Problem, SourceFailed, describe
 from sse.threads import Threads
-from sse.wire.document import MAX_VALUES, values
+from sse.wire.document import MAX_VALUES, too_many
 from sse.wire.payload import dumps
 
 logger = logging.getLogger("handlers.chat")
@@ -81,12 +81,20 @@ class Toolbox:
         return Outcome(parsed, value, error, time.perf_counter() - began)
 
 
+def loads(arguments: str) -> Any:
+    """The arguments of a call as a value. Raises ValueError if they are not JSON, or too much of it."""
+    if too_many(arguments.encode("utf-8", "replace")):
+        raise ValueError(f"they have more than {MAX_VALUES} values")
+    try:
+        return json.loads(arguments or "{}")
+    except RecursionError:
+        raise ValueError("they have too many levels") from None
+
+
 def _parse(arguments: str) -> dict[str, Any]:
     try:
-        if values(arguments.encode("utf-8", "replace")) > MAX_VALUES:
-            raise ValueError(f"they have more than {MAX_VALUES} values")
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError) as error:
+        value = loads(arguments)
+    except ValueError as error:
         raise Problem(422, f"the arguments are not JSON that can be used: {error}") from None
     if not isinstance(value, dict):
         raise Problem(422, "the arguments must be a JSON object")

@@ -93,6 +93,11 @@ def values(document: bytes) -> int:
     return count if count <= MAX_VALUES else _values(document)
 
 
+def too_many(document: bytes) -> bool:
+    """Whether it has more than `MAX_VALUES`."""
+    return len(document) > MAX_VALUES and values(document) > MAX_VALUES
+
+
 def _marks(document: bytes) -> int:
     """`values`, with what stands in texts."""
     return 1 + _count(document, b",:[{")

@@ -31,7 +31,6 @@ has, which then stand there twice. A `fetch` that reconnects below it prevents t
 Limit: if an answer has ended in another process, its open parts do not begin once more after a gap.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -42,7 +41,8 @@ from handlers.chat.formats.spans import Spans
 from handlers.chat.formats.usage import counted
 from handlers.chat.request import Offer, check, parse_own, wrong
 from handlers.chat.texts import write
-from sse.errors import Problem, SourceFailed
+from handlers.chat.tools import loads
+from sse.errors import Problem, SourceFailed, Unwritable
 from sse.formats import DONE, Written
 from sse.http import Response
 from sse.ids import new_id
@@ -183,9 +183,10 @@ class UIMessages(ChatFormat):
         if call.fields:
             fields["providerMetadata"] = {_OWN: call.fields}
         try:
-            return _part("tool-input-available", input=json.loads(call.arguments or "{}"), **fields)
-        except ValueError as error:
-            return _part("tool-input-error", input=call.arguments, errorText=f"The arguments are not JSON: {error}.", **fields)
+            return _part("tool-input-available", input=loads(call.arguments), **fields)
+        except (ValueError, Unwritable) as error:
+            why = f"The arguments are not JSON that can be used: {error}."
+            return _part("tool-input-error", input=call.arguments, errorText=why, **fields)
 
     def _whose(self, name: str) -> dict[str, bool]:
         """The members that mark a call as one that the sidecar answers."""

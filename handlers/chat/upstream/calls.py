@@ -85,7 +85,7 @@ class _Growing:
     _looked_at: int = 0
     _depth: int = 0
     _quoted: bool = False
-    _escaped: bool = False
+    _rest: str = ""  # a backslash, if what was looked at ends with one whose character has not come
 
     def add(self, arguments: str) -> None:
         if self.pieces == ["{}"] and self.begun is None and arguments.lstrip().startswith("{"):
@@ -96,16 +96,13 @@ class _Growing:
 
     def complete(self) -> bool:
         """Whether the arguments are a whole object. Each character is looked at once, however often this is asked."""
-        for character in "".join(self.pieces[self._looked_at :]):
-            if self._escaped:
-                self._escaped = False
-            elif character == "\\":
-                self._escaped = self._quoted
-            elif character == '"':
-                self._quoted = not self._quoted
-            elif not self._quoted:
-                self._depth += (character in "{[") - (character in "}]")
+        text = (self._rest + "".join(self.pieces[self._looked_at :])).replace("\\\\", "").replace('\\"', "")
         self._looked_at = len(self.pieces)
+        self._rest = "\\" if text.endswith("\\") else ""
+        parts = text.split('"')
+        outside = "".join(parts[self._quoted :: 2])
+        self._quoted ^= len(parts) % 2 == 0
+        self._depth += sum(map(outside.count, "{[")) - sum(map(outside.count, "}]"))
         return not self.empty and not self._quoted and self._depth <= 0
 
     def begins_another(self, fragment: _Fragment, tools: Collection[str], *, known: bool) -> bool:

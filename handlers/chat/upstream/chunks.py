@@ -7,7 +7,7 @@
     a choice with a message instead of a delta   written anew as a chunk, unless others have come before it
     an object without choices; null              None: a ping, or another way to keep the connection alive
     an object, a list or a choice says error     upstream_error
-    anything else; over MAX_LEVELS               bad_chunk
+    anything else; over MAX_LEVELS, MAX_VALUES   bad_chunk
 
 Members of a choice whose type is not the expected one are ignored.
 
@@ -24,6 +24,7 @@ import orjson
 from handlers.chat.items import Chunk
 from handlers.chat.texts import write
 from handlers.chat.upstream.failures import failed, reported, says_error
+from sse.wire.document import MAX_VALUES, too_many
 
 MAX_LEVELS: Final = 100
 """Of lists and objects in each other."""
@@ -135,6 +136,8 @@ def loads(data: bytes) -> tuple[Any, bytes]:
     """The value, and the bytes to pass on: the same JSON in one line. Raises UpstreamFailed."""
     # JSON allows LF between its tokens (RFC 8259, 2) and nowhere else, so a space can stand for it.
     raw = data.replace(b"\n", b" ")
+    if too_many(raw):
+        raise _no_chunk(f"JSON of more than {MAX_VALUES} values")
     try:
         value = orjson.loads(raw)
     except ValueError:
@@ -165,11 +168,13 @@ def _finite(digits: str) -> float | None:
 
 
 def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_LEVELS):
-        nodes = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
-        level = [child for node in nodes for child in node]
-    return any(isinstance(node, dict | list) for node in level)
+    level: list[Any] = [[value]]
+    for _ in range(MAX_LEVELS + 1):
+        nodes = [node.values() if type(node) is dict else node for node in level]
+        level = [child for node in nodes for child in node if type(child) in (list, dict)]
+        if not level:
+            return False
+    return True
 
 
 def _no_chunk(what: str) -> Exception:

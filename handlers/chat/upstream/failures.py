@@ -27,6 +27,7 @@ import orjson
 
 from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.texts import write
+from sse.wire.document import too_many
 
 CODES: Final[Mapping[str, tuple[bool, int]]] = {
     "refused": (False, 502),
@@ -93,9 +94,9 @@ def reported(value: Any) -> UpstreamFailed:
 
 
 def read(body: bytes) -> Any:
-    """What an upstream has said, whatever it is: the value if it is JSON, otherwise the text."""
+    """What an upstream has said, whatever it is: the value if it is JSON of no more than `MAX_VALUES`, otherwise the text."""
     try:
-        return orjson.loads(body)
+        return one_line(body) if too_many(body) else orjson.loads(body)
     except ValueError:
         return one_line(body)
 

@@ -2,12 +2,18 @@
 
 from handlers.chat.items import Whole
 from handlers.chat.stage import in_one_piece
-from handlers.chat.upstream.body import Body
+from handlers.chat.upstream.body import BEFORE, Body
 from handlers.chat.upstream.failures import failed, read
+from sse.wire.document import too_many
 
 
 def checked(answer: Whole, *, several: bool = False) -> Whole:
-    """The answer, if it is one. Any other object that reports no error is passed on as well. Raises UpstreamFailed."""
+    """The answer, if it is one. Any other object that reports no error is passed on as well. Raises UpstreamFailed.
+
+    Limit: an object of more than `MAX_VALUES` is passed on unseen: to look into 16 MiB of it would hold up the event loop.
+    """
+    if answer.body[:100].lstrip(BEFORE + b" \t").startswith(b"{") and too_many(answer.body):
+        return answer
     body = Body(several=several)
     chunks = [*body.feed(answer.body), *body.end()]
     odd = body.failure is not None and body.failure.code in ("not_a_stream", "bad_chunk")

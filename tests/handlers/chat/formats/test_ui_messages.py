@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from handlers.chat import items
 from handlers.chat.formats.ui_messages import UIMessages
 from handlers.chat.request import Offer
 from sse.errors import Problem
@@ -397,3 +398,13 @@ async def test_errors_are_texts_which_the_client_shows() -> None:
         refused = parts(await post(s, asked()))
     assert kinds(refused) == "start start-step message-metadata error"
     assert "busy" in refused[-1]["errorText"]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["[" * 5000 + "]" * 5000, '{"a": ' + "[" * 300 + "]" * 300 + "}", "[" + "[]," * 60_000 + "[]]"]
+)
+def test_arguments_that_are_too_much_are_an_error_of_the_call(arguments: str) -> None:
+    format = UIMessages({"messages": [{"role": "user", "parts": [{"type": "text", "text": "x"}]}]}, Offer({}))
+    format.item(items.CallBegun(0, "c", "f"))
+    (event,) = format.item(items.CallEnded(items.Call(0, "c", "f", arguments)))
+    assert b'"type":"tool-input-error"' in bytes(event)

@@ -227,6 +227,18 @@ def test_a_call_in_its_own_shape() -> None:
     assert Call(0, "a", "f", "{}").message() == {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
+@pytest.mark.parametrize(
+    "pieces", [['{"a": "\\\\"}'], ['{"a": "\\', '""}'], ['{"a": "}\\"', '"}'], ['{"a": "\\\\\\', '""}'], ['{"a', '": {}', "}"]]
+)
+def test_a_call_is_complete_when_its_arguments_are_wherever_they_are_cut(pieces: list[str]) -> None:
+    made = Calls("call_")
+    for piece in pieces:
+        made.feed([{"index": 0, "id": "a", "function": {"name": "f", "arguments": piece}}])
+        assert len(made.whole()) == 1
+    made.feed([{"index": 0, "id": "b", "function": {"name": "f", "arguments": "[1]"}}])
+    assert [call.arguments for call in made.whole()] == ["".join(pieces), "[1]"]
+
+
 KINDS = {
     "one call in many pieces": lambda n: [fragment(0, "a", "f", "{")] + [fragment(0, "a", "f", "x")] * n,
     "many calls": lambda n: [fragment(i, f"a{i}", "f", X) for i in range(n)],
