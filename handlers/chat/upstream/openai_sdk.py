@@ -239,13 +239,11 @@ class OpenAIUpstream:
 
 
 async def _create(client: "AsyncOpenAI", body: Body, headers: Mapping[str, str]) -> "AsyncAPIResponse[Any]":
-    """Send the request as it stands: what the SDK has no parameter for goes the same way as what it has."""
-    rest: Any = {name: value for name, value in body.items() if name not in ("model", "messages", "stream")}
+    """Send the request as it stands, messages too: the SDK would look through its own parameters for 0.2 ms a part."""
+    rest: Any = {name: value for name, value in body.items() if name not in ("model", "stream")}
     create: Any = client.chat.completions.with_streaming_response.create
     headers = {**headers, "x-request-id": request_id} if (request_id := REQUEST_ID.get()) else headers
-    request = create(
-        model=body["model"], messages=body["messages"], stream=body.get("stream", False), extra_body=rest, extra_headers=headers
-    )
+    request = create(model=body["model"], messages=(), stream=body.get("stream", False), extra_body=rest, extra_headers=headers)
     return await request.__aenter__()  # type: ignore[no-any-return]  # closed by whoever gets the response
 
 
