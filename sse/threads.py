@@ -100,7 +100,8 @@ class Threads:
 
     def _place(self, run: "Run", work: Callable[[], Any]) -> None:
         with self._lock:
-            self._waiting = deque(entry for entry in self._waiting if not entry[0].over)
+            if len(self._waiting) >= self._queue:
+                self._waiting = deque(entry for entry in self._waiting if not entry[0].over)
             if len(self._working) < self._threads:
                 threading.Thread(target=self._thread, args=(run, work), name="sse.threads", daemon=True).start()
                 self._working.add(run)

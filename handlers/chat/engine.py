@@ -37,6 +37,10 @@ CLAIM: Final = 4096
 """Bytes that an answer grows by before they are charged."""
 
 
+AT_ONCE: Final = 16
+"""Calls of one answer that run at once. A model may make a thousand: to begin all of them holds up the event loop for 0.5 s."""
+
+
 class ChunkStream(Protocol):
     """An answer on its way: lists of chunks. One task iterates; `aclose` gives the connection up at once."""
 
@@ -233,10 +237,12 @@ class Answer:
         return self.format.beside_pending if pending else stage.number < self.request.max_stages
 
     async def _run_tools(self, stage: Stage, calls: list[Call]) -> AsyncGenerator[items.ToolResult, None]:
-        """Run all at once; yields each as it finishes, and leaves the next stage's messages behind."""
+        """Run them, `AT_ONCE` at a time; yields each as it finishes, and leaves the next stage's messages behind."""
+        places = asyncio.Semaphore(AT_ONCE)
 
         async def run(call: Call) -> items.ToolResult:
-            outcome = await self.toolbox.call(call.name, call.arguments, self.request.own_tools)
+            async with places:
+                outcome = await self.toolbox.call(call.name, call.arguments, self.request.own_tools)
             return items.ToolResult(stage.head, call, outcome)
 
         tasks = [asyncio.create_task(run(call)) for call in calls]

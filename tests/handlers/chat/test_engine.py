@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from handlers.chat.engine import AT_ONCE
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.typed import Typed
@@ -24,6 +25,7 @@ from handlers.chat.items import (
     add_usage,
 )
 from handlers.chat.request import Offer
+from handlers.chat.tools import Outcome, Toolbox
 from sidecar.functions import function
 from sse.stream import State, Trigger
 from tests.support.chat import MESSAGES, chat
@@ -136,6 +138,26 @@ async def test_surrogates_that_were_cut_apart_are_joined_before_they_go_back() -
         *_, asked, told = c.upstream.requests[1].body["messages"]
     assert asked["tool_calls"][0]["function"]["arguments"] == '{"text": "😀"}'
     assert told["content"] == "😀"
+
+
+async def test_a_thousand_calls_are_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once they held up the event loop for half a second, and above 1,016 some could be refused."""
+    running, most, run = 0, 0, Toolbox.call
+
+    async def counted(*args: Any) -> Outcome:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        outcome = await run(*args)
+        running -= 1
+        return outcome
+
+    monkeypatch.setattr(Toolbox, "call", counted)
+    calls = [call("current_time", "{}", id=f"c{number}", index=number) for number in range(1200)]
+    async with chat(reply(*calls, finish("tool_calls"), DONE), ANSWERED) as c:
+        items = await c.items({"tools": ["current_time"]})
+    assert [item.outcome.error for item in items if isinstance(item, ToolResult)] == [None] * 1200
+    assert most == AT_ONCE
 
 
 async def test_a_tool_that_was_not_offered_is_unknown() -> None:
