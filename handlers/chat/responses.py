@@ -29,7 +29,7 @@ from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.asgi import attended
 from sse.errors import Problem
-from sse.http import Response, json_response
+from sse.http import MAX_BODY, Response, json_response
 from sse.ids import ID_LENGTH, new_id
 from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.payload import dumps
@@ -72,12 +72,18 @@ _TOOL: Final = ("name", "description", "parameters", "strict")
 # -- what a request asks
 
 
-def asked(body: Any, offer: Offer, before: list[dict[str, Any]], known: Mapping[str, dict[str, Any]]) -> Responses:
+def asked(
+    body: Any, offer: Offer, before: list[dict[str, Any]], known: Mapping[str, dict[str, Any]], limit: int = MAX_BODY
+) -> Responses:
     """The response to a body that was checked. before: items of earlier responses. known: items that it may refer to, by id.
 
-    Raises Problem.
+    limit: bytes of all earlier items that it has. Raises Problem.
     """
     id = new_id()
+    for item in (*before, *(known[reference] for reference in _references(body) if reference in known)):
+        limit -= len(dumps(item))
+        if limit < 0:
+            raise Problem(413, "The items of earlier responses are larger than a body may be.", parameter="input")
     input = [*before, *_input(body.get("input") or [], id, known)]
     if not 0 < len(input) < MAX_MESSAGES:
         raise wrong("input", f"must be 1 to {MAX_MESSAGES - 1} items, with those of the responses before it")
@@ -124,6 +130,12 @@ def _reference(item: Any) -> str | None:
     """The id of the item that this one refers to, if it is a reference."""
     refers = isinstance(item, dict) and item.get("type") in ("item_reference", None) and "role" not in item
     return item["id"] if refers and isinstance(item.get("id"), str) else None
+
+
+def _references(body: Mapping[str, Any]) -> list[str]:
+    given = body.get("input")
+    found = map(_reference, given) if isinstance(given, list) else ()
+    return [reference for reference in found if reference is not None]
 
 
 def _stream_of(id: str) -> str:
@@ -226,7 +238,7 @@ class ResponsesAPI:
         body = await request.json(limit=settings.max_body)
         try:
             check(body, _FIELDS)
-            format = asked(body, chat.offer, *await _kept(request.service, body))
+            format = asked(body, chat.offer, *await _kept(request.service, body), settings.max_body)
             answer = chat.answer(request, format, len(dumps(format.input)))
             linger = body.get("linger") if format.background else 0 if format.request.stream else None
             more: Any = {"result": format.result, "kept": answer.kept, "kind": format.name, "listed": format.told["store"]}
@@ -305,7 +317,7 @@ async def _kept(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[st
             detail = f"Previous response with id {previous[:100]!r} not found, or still running."
             raise Problem(400, detail, parameter="previous_response_id", code="previous_response_not_found")
         before = [*held["input"], *held["response"]["output"]]
-    for id in {_stream_of(reference) for item in body.get("input") or () if (reference := _reference(item)) is not None}:
+    for id in {*map(_stream_of, _references(body))}:
         if (held := await _held(service, await service.store.find(id))) is not None:
             known |= {item["id"]: item for item in (*held["input"], *held["response"]["output"])}
     return before, known

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 
 from app import Sidestream
 from handlers.chat import responses
+from handlers.chat.responses import _references
 from handlers.chat.upstream.failures import CODES
 from sidecar.settings import Settings
 from sse.testing import open_stream
@@ -521,6 +523,25 @@ async def test_items_can_be_referred_to_for_as_long_as_they_are_kept() -> None:
         answer = await s.post({"input": references}, RESPONSES)
     assert (assistant["content"], len(assistant["tool_calls"]), len(tools)) == ("I look it up.", 2, 2)
     assert (answer.status, answer.json["error"]["param"]) == (400, "input[0].id")
+
+
+@pytest.mark.parametrize("times", [3, 1900])
+async def test_what_is_referred_to_is_no_larger_than_a_body_may_be(times: int) -> None:
+    """A thousand references to one item of 4 MB would be 4 GB."""
+    async with sidecar(HELLO, max_body=1 << 20) as s:
+        first = await create(s, input=[{"role": "user", "content": "x" * 400_000}])
+        item = (await s.get(f"{RESPONSES}/{first['id']}/input_items")).json["data"][0]["id"]
+        answer = await s.post({"input": [{"type": "item_reference", "id": item}] * times}, RESPONSES)
+        goes_on = {"previous_response_id": first["id"], "input": [{"type": "item_reference", "id": item}] * 2}
+        assert (await s.post(goes_on, RESPONSES)).status == 413
+        assert len(s.upstream.requests) == 1
+    assert (answer.status, answer.json["error"]["param"]) == (413, "input")
+
+
+def test_a_long_text_is_not_searched_for_references() -> None:
+    begin = time.thread_time()
+    assert _references({"input": "x" * (4 << 20)}) == []
+    assert time.thread_time() - begin < 0.05
 
 
 async def test_a_response_that_runs_is_none_to_go_on_from() -> None:
