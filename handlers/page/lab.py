@@ -9,14 +9,15 @@ hundred bytes of memory, and end after about `MAX_SILENCE` seconds. They don't c
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Final
 
 from handlers.page.lessons import Play, lessons
 from sidecar.request import Reply, Request
+from sse.asgi import Send
 from sse.chunks import Chunks
 from sse.errors import Full, Problem
-from sse.http import Response, json_response
+from sse.http import Headers, Response, json_response
+from sse.http import Request as HTTPRequest
 from sse.probe import COMMENT, Passage, Passages, judge
 from sse.wire.encoder import encode
 from sse.wire.event import Event
@@ -64,16 +65,22 @@ class Lab:
     def _played(self, source: AsyncGenerator[bytes, None], headers: dict[str, str]) -> Reply:
         if self.playing >= MAX_PLAYING:
             raise Full("lessons")
-        return Chunks(self._counted(source), headers)
-
-    async def _counted(self, source: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         self.playing += 1
+        return _Played(self, source, headers)
+
+
+class _Played(Chunks):
+    """A stream of the lab, which gives back its place at its end."""
+
+    def __init__(self, lab: Lab, source: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
+        super().__init__(source, headers)
+        self._lab = lab
+
+    async def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> None:
         try:
-            async with aclosing(source):
-                async for chunk in source:
-                    yield chunk
+            await super().__call__(request, send, headers)
         finally:
-            self.playing -= 1
+            self._lab.playing -= 1
 
 
 async def _chunks(play: Play) -> AsyncGenerator[bytes, None]:

@@ -87,6 +87,17 @@ async def test_only_so_many_lessons_are_played_at_once_and_one_that_is_left_make
     assert sidestream.features.lab.playing == 0
 
 
+async def test_of_those_who_ask_at_the_same_moment_only_so_many_are_let_in(
+    sidestream: Sidestream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "MAX_PLAYING", 2)
+    answers = await asyncio.gather(*[ask(sidestream, "/lab/probe?count=1") for _ in range(20)])
+    assert sorted(answer.status for answer in answers) == [200] * 2 + [503] * 18
+    assert (await ask(sidestream, "/lab/bom", method="HEAD")).status == 200
+    assert sidestream.features is not None
+    assert sidestream.features.lab.playing == 0
+
+
 async def test_a_page_of_another_origin_may_not_play_lessons(sidestream: Sidestream) -> None:
     assert (await ask(sidestream, "/lab/bom", headers={"origin": "https://elsewhere.example"})).status == 403
 
