@@ -54,7 +54,7 @@ def dumps(value: Any) -> bytes:
 def fragment(value: Any) -> Any:
     """The value's JSON, as a value; the reason, where it has none."""
     try:
-        return orjson.Fragment(dumps(value))
+        return orjson.Fragment(b"%b" % dumps(value))  # a copy: what orjson returns occupies 4 to 8 KiB more than its bytes
     except Unwritable as error:
         return str(error)
 

@@ -269,3 +269,21 @@ async def test_a_private_stream_is_not_listed(sidestream: Sidestream) -> None:
 async def test_a_bad_limit_is_named(sidestream: Sidestream, limit: str) -> None:
     answer = await ask(sidestream, f"/streams?limit={limit}")
     assert (answer.status, answer.json["parameter"]) == (400, "limit")
+
+
+async def test_a_list_is_charged_while_it_is_made() -> None:
+    """Twenty-five clients that asked for a list of 5,000 took 1.5 GB where 64 MiB were allowed."""
+    sidestream = Sidestream(Settings(memory=8 << 20))
+    budget = sidestream.service.store.budget
+    for _ in range(500):
+        opened(sidestream, metadata="x" * 1000)
+    before = budget.used
+    asking = [asyncio.create_task(ask(sidestream, "/streams?limit=500")) for _ in range(20)]
+    most = 0
+    while not all(task.done() for task in asking):
+        most = max(most, budget.used)
+        await asyncio.sleep(0)
+    assert most - before > 1 << 20
+    assert {task.result().status for task in asking} == {200, 503}
+    del asking
+    assert budget.used == before
