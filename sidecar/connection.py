@@ -4,6 +4,7 @@ What a client sends (sections of RFC 9112):
 
     MAX_TARGET      bytes of a request target (3.2)                                         414
     MAX_HEAD        bytes of a head (2.1)                                                   431
+    MAX_FIELDS      header fields; an empty one takes 170 bytes of memory                   431
                     bytes in a row that are neither head nor content: empty lines (2.2),
                     chunk extensions (7.1.1), zeros before a chunk's size, a trailer        closed
     MAX_REST        bytes that come of a request when its answer has begun                  closed
@@ -48,6 +49,7 @@ from sse.asgi import CONNECTION, Message, Receive, Scope, Send
 
 MAX_TARGET: Final = 8 * 1024
 MAX_HEAD: Final = 32 * 1024
+MAX_FIELDS: Final = 100
 MAX_REST: Final = 16 * 1024 * 1024
 HEAD_TIMEOUT: Final = 10.0
 MAX_PIPELINED: Final = 16
@@ -201,6 +203,8 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_open:  # otherwise the field is of a trailer
+            if len(self.headers) == MAX_FIELDS:
+                raise Refused(431)
             self._grow(len(name) + len(value) + len(b": \r\n"), MAX_HEAD, 431)
             super().on_header(name, value)
 
@@ -272,8 +276,10 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _open(self) -> None:
-        """An event stream begins."""
+        """An event stream begins, which may take hours: nothing more is asked of the head, and it may have 32 KiB."""
         self._streaming = True
+        if self._answering is not None:
+            self._answering.scope["headers"].clear()  # type: ignore[attr-defined]  # it is uvicorn's list
         if self.pipeline or self._head_open:
             self._abort()
 

@@ -14,7 +14,7 @@ import pytest
 
 from app import Sidestream
 from sidecar import connection
-from sidecar.connection import MAX_HEAD, MAX_PIPELINED, MAX_REST, MAX_TARGET
+from sidecar.connection import MAX_FIELDS, MAX_HEAD, MAX_PIPELINED, MAX_REST, MAX_TARGET
 from sidecar.settings import Settings
 from sse.asgi import CONNECTION, Receive, Scope, Send, lifespan
 from sse.chunks import Chunks
@@ -222,6 +222,8 @@ def fields(size: int) -> bytes:
         pytest.param(target(MAX_TARGET + 1), 414, id="too long a target"),
         pytest.param(fields(MAX_HEAD - 100), 200, id="many fields"),
         pytest.param(fields(MAX_HEAD + 100), 431, id="too many fields"),
+        pytest.param(PROBE + b"X:\r\n" * (MAX_FIELDS - 1) + b"\r\n", 200, id="as many fields as there may be"),
+        pytest.param(PROBE + b"X:\r\n" * MAX_FIELDS + b"\r\n", 431, id="a field more"),
         pytest.param(PROBE + b"X: " + b"y" * (2 * MAX_HEAD), 431, id="a field without an end"),
         pytest.param(PROBE + b"no field\r\n\r\n", 400, id="no field"),
         pytest.param(b"GET /healthz HTTP/1.1\r\n\r\n", 400, id="no Host"),
