@@ -26,7 +26,7 @@ Where the index is new, it is compared with the call that has its id, or else th
                            any other                   belongs to it
 
 A call has begun once its name and arguments have come; `{}` alone is no argument yet, since some begin with it. An id that is
-missing is made up, one that is there twice is made unique.
+missing or over `MAX_ID` is made up, one that is there twice is made unique.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -37,6 +37,9 @@ from handlers.chat.fields import Fields
 from handlers.chat.items import Call, CallBegun, CallDelta
 from handlers.chat.texts import write
 from handlers.chat.upstream.failures import failed
+
+MAX_ID: Final = 16 << 10
+"""Characters of an id, which some formats repeat with each piece of the arguments. Some upstreams put a signature into it."""
 
 _KNOWN: Final = ("index", "id", "type", "function", "name", "arguments")
 
@@ -63,7 +66,7 @@ class _Fragment:
         name, arguments = function.get("name"), function.get("arguments") or ""
         return cls(
             index if isinstance(index, int) else None,
-            str(id) if isinstance(id, str | int) else "",
+            str(id) if isinstance(id, str | int) and len(str(id)) <= MAX_ID else "",
             name if isinstance(name, str) else "",
             arguments if isinstance(arguments, str) else write(arguments).decode(),
             fields,

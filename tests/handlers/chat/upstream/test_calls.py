@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers.chat.items import Call, CallBegun, CallDelta, UpstreamFailed
-from handlers.chat.upstream.calls import Calls
+from handlers.chat.upstream.calls import MAX_ID, Calls
 
 
 def fragment(index: Any = 0, id: Any = None, name: Any = None, arguments: Any = None, **fields: Any) -> dict[str, Any]:
@@ -211,6 +211,15 @@ def test_ids_are_unique_in_the_answer() -> None:
 
 
 SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+
+
+@pytest.mark.parametrize(
+    ("id", "told"), [("x" * MAX_ID, "x" * MAX_ID), ("x" * (MAX_ID + 1), "made_0")], ids=["long", "too long"]
+)
+def test_an_id_has_a_limit_since_it_is_repeated_with_each_piece(id: str, told: str) -> None:
+    calls = Calls("made_")
+    calls.feed([fragment(0, id, "f", '{"a"'), fragment(0, id, "", ": 1}")])
+    assert [(call.id, call.arguments) for call in calls.whole()] == [(told, '{"a": 1}')]
 
 
 def test_a_call_goes_back_to_the_model_as_it_came() -> None:
