@@ -252,8 +252,9 @@ def _several(body: Body) -> bool:
 
 
 def _answer(response: "httpx2.Response", body: bytes) -> Whole:
-    content_type = response.headers.get("content-type", "application/json")
-    return Whole(response.status_code, body, {"content-type": content_type, **_limits(response)})
+    content_type = response.headers.get("content-type", "")
+    told = content_type if content_type and content_type.isascii() else "application/json"
+    return Whole(response.status_code, body, {"content-type": told, **_limits(response)})
 
 
 def _limits(response: "httpx2.Response") -> dict[str, str]:

@@ -659,3 +659,13 @@ async def test_a_request_of_many_parts_is_sent_without_a_look_at_each() -> None:
         await incoming.aclose()
         assert upstream.requests[-1].body["messages"] == messages
     assert took < 0.2
+
+
+async def test_a_type_that_no_header_can_say_is_not_passed_on() -> None:
+    """It ended in a 500 of uvicorn's."""
+    script = Script([b'{"error": {"message": "no"}}'], 429, "\u20acapplication/json".encode().decode("latin-1"))
+    async with serve(script) as upstream, client_of(upstream) as client:
+        with pytest.raises(UpstreamFailed) as caught:
+            await client.open(BODY, retry=False, headers={})
+    assert caught.value.said is not None
+    assert caught.value.said.headers == {"content-type": "application/json"}
