@@ -85,6 +85,8 @@ class Incoming:
                 chunks = body.feed(portion)
                 if body.held is not None:
                     self.claim(len(portion))
+                elif not chunks:
+                    await asyncio.sleep(0)  # one read may bring 25,000 comments, which are looked through in 0.2 s
             if chunks:
                 self._begun = True
                 return chunks

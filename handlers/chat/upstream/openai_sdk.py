@@ -127,7 +127,7 @@ class OpenAIUpstream:
 
         async def ask(body: Body) -> Whole:
             async with self._whole(lambda sdk: _create(sdk.client, body, headers), claim) as answer:
-                return checked(answer, several=_several(body))
+                return await checked(answer, several=_several(body))
 
         return await self._with_model(body, ask)
 
