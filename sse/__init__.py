@@ -26,7 +26,7 @@ The code: `sse.wire.lines` cuts lines, `sse.wire.parser` reads fields and dispat
 from sse.errors import EventTooLong, MissingExtra, SourceFailed, SSEError, Unwritable
 from sse.wire import HEARTBEAT, Comment, Event, MessageEvent, Parser, dumps, encode, encode_json, to_ascii
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "HEARTBEAT",

@@ -69,8 +69,20 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == set(PROJECT["project"]["optional-dependencies"])
 
 
-def test_the_version_is_the_same_wherever_it_stands() -> None:
-    assert PROJECT["project"]["version"] == sse.__version__
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("pyproject.toml", r'^version = "(.*)"$'),
+        ("Containerfile", r'image\.version="(.*?)"'),
+        ("deploy/kubernetes.yaml", r"image: sidestream:(.*)"),
+        ("deploy/kubernetes-redis.yaml", r"image: sidestream:(.*)"),
+        ("CHANGELOG.md", r"^## (.*)$"),
+    ],
+)
+def test_the_version_is_the_same_wherever_it_stands(file: str, place: str) -> None:
+    found = re.search(place, (ROOT / file).read_text(), re.MULTILINE)
+    assert found is not None
+    assert found[1] == sse.__version__
 
 
 def test_the_constraints_are_names_and_versions_and_nothing_else() -> None:
