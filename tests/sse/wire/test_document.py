@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse.wire.document import MAX_LEVELS, MAX_VALUES, loads, values
+from sse.wire.document import MAX_LEVELS, MAX_VALUES, loads, too_many, values
 
 TEXTS = st.text(st.sampled_from('a"\\,[]{}: \n\x00é€😀')) | st.text()
 JSON = st.recursive(
@@ -144,3 +144,21 @@ def test_an_integer_keeps_all_its_digits(number: int) -> None:
 @pytest.mark.parametrize("text", ["0.1234567890123456789012", "1e300", "12345678901234567890.5"])
 def test_other_numbers_are_what_they_are_to_everybody(text: str) -> None:
     assert loads(text.encode()) == float(text)
+
+
+def test_integers_keep_their_digits_among_many_values_too() -> None:
+    document = b"[" + b"1," * 2000 + b"123456789012345678901234567890,0.12345678901234567890123]"
+    assert loads(document)[-2:] == [123456789012345678901234567890, 0.12345678901234567890123]
+
+
+@pytest.mark.parametrize(
+    ("document", "more"),
+    [
+        (b"[" + b"1," * MAX_VALUES + b"1]", True),
+        (b"[" + b"1," * 1000 + b"1]", False),
+        (b'["' + b"," * MAX_VALUES + b'"]', False),
+    ],
+    ids=["more", "fewer", "commas in a text"],
+)
+def test_whether_there_are_too_many_values_is_known_without_reading_them(document: bytes, more: bool) -> None:
+    assert too_many(document) is more
