@@ -33,6 +33,9 @@ from sse.errors import Full
 from sse.wire.document import weight
 from sse.wire.payload import dumps
 
+MAX_ANSWER: Final = 16 << 20
+"""Bytes of the texts and calls of an answer: some formats write them all once more at the end. Models end far below that."""
+
 CLAIM: Final = 4096
 """Bytes that an answer grows by before they are charged."""
 
@@ -82,6 +85,7 @@ class Answer:
             self.kept.claim(weight(dumps(self.format.keeps)))
         self.request = request = self.format.request
         self.limits: Mapping[str, str] = {}
+        self._size = 0  # bytes that have been charged
         self._stages: list[Stage] = []
         self._operation = Operation("", "")
         self._messages = list(request.messages)
@@ -227,9 +231,12 @@ class Answer:
                 self.measure(operation)
 
     def _claim(self, stage: Stage) -> None:
-        """Charge what a stage has grown by. Raises Full."""
+        """Charge what a stage has grown by. Raises Full, UpstreamFailed."""
         self.kept.claim(stage.size)
+        self._size += stage.size
         stage.size = 0
+        if self._size > MAX_ANSWER:
+            raise UpstreamFailed(f"the answer has over {MAX_ANSWER} bytes", "too_long", retryable=False, status=502)
 
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
         if stage.broken_off:

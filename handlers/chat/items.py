@@ -143,7 +143,10 @@ class Whole(NamedTuple):
 
 
 class UpstreamFailed(SourceFailed):
-    """code: one of `upstream.failures.CODES`. status: where a client gets an HTTP status. said: the upstream's error answer."""
+    """code: one of `upstream.failures.CODES`, or the engine's `too_long`.
+
+    status: where a client gets an HTTP status. said: the upstream's error answer.
+    """
 
     def __init__(self, message: str, code: str, *, retryable: bool, status: int, said: Whole | None = None) -> None:
         super().__init__(message, code, retryable=retryable)

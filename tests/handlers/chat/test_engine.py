@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handlers.chat.engine import AT_ONCE
+from handlers.chat.engine import AT_ONCE, MAX_ANSWER
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.typed import Typed
@@ -27,7 +27,7 @@ from handlers.chat.items import (
 from handlers.chat.request import Offer
 from handlers.chat.tools import Outcome, Toolbox
 from sidecar.functions import function
-from sse.stream import State, Trigger
+from sse.stream import MAX_EVENT, State, Trigger
 from tests.support.chat import MESSAGES, chat
 from tests.support.streams import stream_of
 from tests.support.upstream import DONE, HANG, call, chunk, chunk_object, event, finish, reply, usage
@@ -252,6 +252,15 @@ async def test_a_failure_in_a_later_stage_is_no_answer() -> None:
         with pytest.raises(UpstreamFailed) as caught:
             await c.answer({"tools": ["calculate"]}).whole()
     assert (caught.value.code, caught.value.status) == ("cut", 502)
+
+
+async def test_an_answer_that_does_not_end_is_given_up() -> None:
+    """A format that writes the whole text once more at the end would hold it several times."""
+    async with chat(reply(*[chunk("a" * MAX_EVENT)] * (MAX_ANSWER // MAX_EVENT + 1), HANG)) as c:
+        with pytest.raises(UpstreamFailed) as caught:
+            await c.items()
+        await c.upstream.wait_for(running=0)
+    assert (caught.value.code, caught.value.retryable) == ("too_long", False)
 
 
 async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None:
