@@ -90,8 +90,8 @@ class Server(uvicorn.Server):
         except ValueError as error:
             self.refusal, self.should_exit = str(error), True
             return
-        for sock in sockets or ():
-            self._acceptor = Acceptor(sock, partial(Connection, self.config, self.server_state, self.lifespan.state))
+        if sockets and not isinstance(self._loop, asyncio.BaseEventLoop):  # asyncio's own loop accepts all that wait by itself
+            self._acceptor = Acceptor(sockets[0], partial(Connection, self.config, self.server_state, self.lifespan.state))
         await super().startup(sockets)
         gc.freeze()  # what was imported stays
         gc.enable()  # app.py has switched it off for the imports

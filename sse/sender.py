@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from sse.asgi import Attendance, Message, Receive, Send
+from sse.asgi import Attendance, Message, Receive, Send, stopped
 from sse.crowd import Crowd
 from sse.eager import begin
 from sse.errors import Full
@@ -163,8 +163,7 @@ class Sender:
             self._timers[self._pace.heartbeat].end(self)
             self._timers[self._pace.send_timeout].end(self)
             if self._sender is not None:
-                self._sender.cancel()
-                await asyncio.wait((self._sender,))
+                await stopped(self._sender)
 
     def wake(self) -> None:
         """Called by the log when there is something to take."""
