@@ -34,11 +34,11 @@ from sse.wire.document import weight
 from sse.wire.payload import dumps
 
 MAX_ANSWER: Final = 16 << 20
-"""Bytes of the texts and calls of an answer: some formats write them all once more at the end. Models end far below that."""
+"""Characters of an answer's texts, reasoning and arguments of calls: some formats write them all once more at the end. Models
+end far below that."""
 
 CLAIM: Final = 4096
 """Bytes that an answer grows by before they are charged."""
-
 
 AT_ONCE: Final = 16
 """Calls of one answer that run at once. A model may make a thousand: to begin all of them holds up the event loop for 0.5 s."""
@@ -85,7 +85,7 @@ class Answer:
             self.kept.claim(weight(dumps(self.format.keeps)))
         self.request = request = self.format.request
         self.limits: Mapping[str, str] = {}
-        self._size = 0  # bytes that have been charged
+        self._charged = 0  # bytes of the stage that runs
         self._stages: list[Stage] = []
         self._operation = Operation("", "")
         self._messages = list(request.messages)
@@ -182,6 +182,7 @@ class Answer:
             yield items.StageBegun(stage.number)
             stream = self._chunks or await self.open()
             self._stages.append(stage)
+            self._charged = 0
             operation = self._operation
             with self._measured(operation):
                 async for chunks in stream:
@@ -190,8 +191,7 @@ class Answer:
                     for chunk in chunks:
                         for item in stage.add(chunk):
                             yield item
-                    if stage.size > CLAIM:
-                        self._claim(stage)
+                    self._claim(stage, CLAIM)
                 operation.last = time.monotonic()
                 operation.usage, operation.response_model = stage.usage, stage.head.get("model", "")
             self._claim(stage)
@@ -230,13 +230,15 @@ class Answer:
             if ends or operation.error:
                 self.measure(operation)
 
-    def _claim(self, stage: Stage) -> None:
-        """Charge what a stage has grown by. Raises Full, UpstreamFailed."""
-        self.kept.claim(stage.size)
-        self._size += stage.size
-        stage.size = 0
-        if self._size > MAX_ANSWER:
-            raise UpstreamFailed(f"the answer has over {MAX_ANSWER} bytes", "too_long", retryable=False, status=502)
+    def _claim(self, stage: Stage, least: int = 0) -> None:
+        """Charge what a stage has grown by, if that is `least` bytes. Raises Full, UpstreamFailed."""
+        grown = stage.size - self._charged
+        if grown <= least:
+            return
+        self._charged += grown
+        self.kept.claim(grown)
+        if sum(stage.length for stage in self._stages) > MAX_ANSWER:
+            raise UpstreamFailed(f"the answer has over {MAX_ANSWER} characters", "too_long", retryable=False, status=502)
 
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
         if stage.broken_off:

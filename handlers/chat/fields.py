@@ -10,6 +10,7 @@ Fragments are put together when the object is asked for, so that a long text cos
 """
 
 from collections.abc import Mapping
+from sys import getsizeof
 from typing import Any, Final
 
 from handlers.chat.texts import joined
@@ -77,6 +78,14 @@ def _goes_on(last: Any, piece: Any) -> bool:
     if not isinstance(last, dict) or not isinstance(piece, dict) or last.get("type") != piece.get("type"):
         return False
     return any(name in last and name in piece for name in _TEXTS) and not last.get("signature")
+
+
+def footprint(value: Any) -> int:
+    """Bytes of memory that a value which was parsed takes, with all that it holds."""
+    size = getsizeof(value)
+    if isinstance(value, dict):
+        return size + sum(map(footprint, value)) + sum(map(footprint, value.values()))
+    return size + sum(map(footprint, value)) if isinstance(value, list) else size
 
 
 class Numbered:

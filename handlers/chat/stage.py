@@ -11,11 +11,10 @@ from dataclasses import replace
 from sys import getsizeof
 from typing import Any, Final
 
-from handlers.chat.fields import Fields, whole
+from handlers.chat.fields import Fields, footprint, whole
 from handlers.chat.items import Call, CallEnded, Chunk, Item, Reasoning, Refusal, ToolResult, head_of
 from handlers.chat.texts import joined, write
 from handlers.chat.upstream.calls import Calls
-from sse.wire.document import weight
 
 _BROKEN_OFF: Final = re.compile(
     r"length|max_?\w*tokens|limit|exceed|filter|safety|block|prohibit|recitation|spii|guardrail|refus|toxic|error|fail"
@@ -29,13 +28,11 @@ class Stage:
     """number: from 1. tools: names that the model may call. taken: ids of the calls of stages before.
 
     head: `id`, `created` and `model`, of the first chunk with a choice. fields: what the message holds besides text and calls.
-    usage: the last that came. results: of the sidecar's tools, once all have run. size: bytes of memory that were added since
-    it was last set to 0; a text counts twice, since it is put together in the end.
+    usage: the last that came. results: of the sidecar's tools, once all have run.
     """
 
     def __init__(self, number: int = 1, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
         self.number = number
-        self.size = 0
         self.head: dict[str, Any] = {}
         self.texts: list[str] = []
         self.fields = Fields()
@@ -45,12 +42,25 @@ class Stage:
         self.results: tuple[ToolResult, ...] = ()
         self._growing = Calls(f"call_{number}_", tools, taken)
         self._parts: dict[int, list[Any]] = {}  # by their place in `texts`
+        self._size = self._length = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes; a text counts twice, since it is put together in the end."""
+        return 2 * (self._size + self._growing.size) + footprint(self.usage) + getsizeof(self.finish_reason)
+
+    @property
+    def length(self) -> int:
+        """Characters of texts, reasoning, and the arguments of calls."""
+        return self._length + self._growing.length
 
     def add(self, chunk: Chunk) -> Sequence[Item]:
         """Add the chunk to the message, and make items of it."""
-        plain = not (chunk.parts or chunk.usage or chunk.fields or chunk.fragments)
-        self.size += 2 * getsizeof(chunk.text) if plain else weight(chunk.json)
+        if chunk.text:
+            self._size += getsizeof(chunk.text)
+            self._length += len(chunk.text)
         if chunk.parts:
+            self._size += footprint(chunk.parts)
             self._parts[len(self.texts)] = chunk.parts
         if chunk.text or chunk.parts:
             self.texts.append(chunk.text)
@@ -60,10 +70,13 @@ class Stage:
             self.usage = chunk.usage  # upstreams that send it with every chunk count up
         if not self.head and chunk.value.get("choices"):
             self.head = head_of(chunk.value)
+            self._size += footprint(self.head)
         if chunk.fields:
+            self._size += sum(map(footprint, (*chunk.fields, *chunk.fields.values())))
             self.fields.add(chunk.fields)
         if not (chunk.reasoning or chunk.refusal or chunk.fragments):
             return (chunk,)
+        self._length += len(chunk.reasoning) + len(chunk.refusal)
         before = [kind(text) for kind, text in ((Reasoning, chunk.reasoning), (Refusal, chunk.refusal)) if text]
         return [*before, chunk, *self._growing.feed(chunk.fragments or ())]
 

@@ -31,15 +31,19 @@ missing or over `MAX_ID` is made up, one that is there twice is made unique.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any, Final
 
-from handlers.chat.fields import Fields
+from handlers.chat.fields import Fields, footprint
 from handlers.chat.items import Call, CallBegun, CallDelta
 from handlers.chat.texts import write
 from handlers.chat.upstream.failures import failed
 
 MAX_ID: Final = 16 << 10
 """Characters of an id, which some formats repeat with each piece of the arguments. Some upstreams put a signature into it."""
+
+CALL: Final = 1024
+"""Bytes of memory that a call takes, beside what it says."""
 
 _KNOWN: Final = ("index", "id", "type", "function", "name", "arguments")
 
@@ -132,10 +136,12 @@ class _Growing:
 class Calls:
     """The calls of one stage. prefix: of the ids that have to be made up. tools: names that can be called, as far as known.
 
-    taken: ids that calls have; those of this stage are added.
+    taken: ids that calls have; those of this stage are added. size: bytes of memory that they take. length: characters of their
+    arguments.
     """
 
     def __init__(self, prefix: str, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
+        self.size = self.length = 0
         self._prefix = prefix
         self._tools = tools
         self._taken = set() if taken is None else taken
@@ -147,10 +153,14 @@ class Calls:
         deltas: list[CallBegun | CallDelta] = []
         for fragment in map(_Fragment.of, fragments):
             call = self._find(fragment)
+            self.size += getsizeof(fragment.arguments) + 4 * (len(fragment.id) + len(fragment.name))
+            self.length += len(fragment.arguments)
             if call.begun is None and fragment.name != call.name:
                 whole = call.name + fragment.name
                 call.name = fragment.name if fragment.name in self._tools and whole not in self._tools else whole
-            call.fields.add(fragment.fields)
+            if fragment.fields:
+                self.size += footprint(fragment.fields)
+                call.fields.add(fragment.fields)
             if fragment.arguments:
                 deltas += self._add(call, fragment.arguments)
         return deltas
@@ -206,6 +216,7 @@ class Calls:
         if call is None:
             call = last[index, None] = last[None, None] = _Growing(len(self._growing), name=name)
             self._growing.append(call)
+            self.size += CALL
         if id and not call.id:
             call.id = id
             last[index, id] = last[None, id] = call

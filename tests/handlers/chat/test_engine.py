@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -254,13 +256,43 @@ async def test_a_failure_in_a_later_stage_is_no_answer() -> None:
     assert (caught.value.code, caught.value.status) == ("cut", 502)
 
 
-async def test_an_answer_that_does_not_end_is_given_up() -> None:
+def thought(text: str, **fields: Any) -> bytes:
+    return event(chunk_object({"content": None, **fields, **({"reasoning_content": text} if text else {})}))
+
+
+SAID: dict[str, Callable[[str], bytes]] = {
+    "text": chunk,
+    "reasoning": thought,
+    "reasoning in parts": lambda text: thought("", reasoning_details=[{"type": "reasoning.text", "text": text, "index": 0}]),
+    "arguments": lambda text: event(chunk_object({"tool_calls": [{"index": 0, "function": {"name": "x", "arguments": text}}]})),
+}
+
+
+@pytest.mark.parametrize("piece", SAID.values(), ids=SAID)
+async def test_an_answer_that_does_not_end_is_given_up(piece: Callable[[str], bytes]) -> None:
     """A format that writes the whole text once more at the end would hold it several times."""
-    async with chat(reply(*[chunk("a" * MAX_EVENT)] * (MAX_ANSWER // MAX_EVENT + 1), HANG)) as c:
+    async with chat(reply(*[piece("a" * MAX_EVENT)] * (MAX_ANSWER // MAX_EVENT + 1), HANG)) as c:
         with pytest.raises(UpstreamFailed) as caught:
             await c.items()
         await c.upstream.wait_for(running=0)
     assert (caught.value.code, caught.value.retryable) == ("too_long", False)
+
+
+@pytest.mark.parametrize("piece", SAID.values(), ids=SAID)
+async def test_a_long_answer_in_small_pieces_is_charged_for_what_it_keeps(piece: Callable[[str], bytes]) -> None:
+    """The memory of many tokens: more than is counted at the end, and not many times as much."""
+    count = 20_000
+    async with chat(reply(piece("word") * count, finish(), DONE)) as c:
+        answer = c.answer()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            async for _item in answer:
+                pass
+            taken = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+    assert count * 50 < taken < answer.kept.size < 5 * taken
 
 
 async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None:
@@ -315,10 +347,6 @@ async def test_calls_are_run_whatever_else_the_finish_reason_says(end: tuple[byt
 
 
 # -- what goes back to the model
-
-
-def thought(text: str, **fields: Any) -> bytes:
-    return event(chunk_object({"content": None, **fields, **({"reasoning_content": text} if text else {})}))
 
 
 SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
