@@ -188,9 +188,9 @@ SCENARIOS = {
     "opening": Entry(
         "1,000 streams opened at once", turns(Scenario(each_round(streams.opening), STREAMING, 20)), "first p50 ms"
     ),
-    "paced-100": Entry("100 streams of 50 events/s", turns(Scenario(PACED_FEW, STREAMING, 40)), "p50 µs"),
+    "paced-100": Entry("100 streams of 50 events/s", turns(Scenario(PACED_FEW, STREAMING, 100)), "p50 µs"),
     "paced-1000": Entry(
-        "1,000 streams of 20 events/s", turns(Scenario(anew_each_round(streams.paced), STREAMING, 75)), "p50 µs"
+        "1,000 streams of 20 events/s", turns(Scenario(anew_each_round(streams.paced), STREAMING, 240)), "p50 µs"
     ),
     "fanout-1000": Entry(
         "One event to 1,000 watchers", turns(Scenario(watched(1000, 20), WATCHED, 25)), "deliveries/s", higher=True
