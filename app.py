@@ -33,7 +33,7 @@ from sidecar.service import Service, backend_for
 from sidecar.settings import Settings, from_environment, warn_of_unknown
 from sse import resume
 from sse.asgi import Receive, Scope, Send, lifespan
-from sse.errors import Disconnected, Full, Problem
+from sse.errors import Disconnected, Problem
 from sse.http import SLICE, UNCHARGED, Response, problem_response
 from sse.http import Request as HTTPRequest
 from sse.store import Backend
@@ -199,8 +199,6 @@ class Sidestream:
             request.stream = await access.admit(service.settings, request, route.right, lambda: self._named(request))
             reply = await route.handler(request)
             return answers.Large(service, reply) if isinstance(reply, Response) and len(reply.body) > SLICE else reply
-        except Full as full:
-            return self._refusal(request, answers.busy(full))
         except Problem as problem:
             return self._refusal(request, problem)
         except Disconnected:

@@ -17,7 +17,7 @@ from sidecar.logs import REQUEST_ID
 from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.asgi import Send, attended
-from sse.errors import Full, Problem
+from sse.errors import Problem
 from sse.formats import Format
 from sse.http import Headers, Response, json_response
 from sse.http import Request as HTTPRequest
@@ -308,10 +308,6 @@ def refusal(request: Request, problem: Problem, errors: Callable[[Problem], Resp
         if limit is not None and request.last_event_id is not None:
             return one_event(Event(retry=max(service.settings.retry, 5000)))
     return errors(problem)
-
-
-def busy(full: Full) -> Problem:
-    return Problem(503, f"No room: {full.what}.", headers={"retry-after": str(full.retry_after)}, limit=full.what)
 
 
 def one_event(event: Event) -> Response:

@@ -7,7 +7,7 @@ from sidecar import logs
 from sidecar.counts import Counts
 from sidecar.settings import Settings
 from sse.budget import Budget, Charge
-from sse.errors import Full, MissingExtra, Problem, Unwritable
+from sse.errors import Full, Problem, Unwritable
 from sse.http import SLICE
 from sse.sender import Pace
 from sse.store import Backend, Limits, Store
@@ -46,8 +46,8 @@ class Service:
         if settings.ascii:
             try:
                 to_ascii(b"")
-            except MissingExtra as error:
-                raise ValueError(f"SIDESTREAM_ASCII=on: {error}") from None
+            except ModuleNotFoundError:
+                raise ValueError("SIDESTREAM_ASCII=on needs the extra `ascii`: pip install anyascii") from None
         self.settings = settings
         self.counts = Counts()
         bounds = settings.replay_events, settings.replay_bytes

@@ -23,7 +23,7 @@ The code: `sse.wire.lines` cuts lines, `sse.wire.parser` reads fields and dispat
 `sse.wire.payload` turns Python values into data. `docs/wire-protocol.md` explains the protocol by example.
 """
 
-from sse.errors import EventTooLong, MissingExtra, SourceFailed, SSEError, Unwritable
+from sse.errors import EventTooLong, SourceFailed, SSEError, Unwritable
 from sse.wire import HEARTBEAT, Comment, Event, MessageEvent, Parser, dumps, encode, encode_json, to_ascii
 
 __version__ = "0.2.0"
@@ -34,7 +34,6 @@ __all__ = [
     "Event",
     "EventTooLong",
     "MessageEvent",
-    "MissingExtra",
     "Parser",
     "SSEError",
     "SourceFailed",

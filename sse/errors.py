@@ -3,10 +3,9 @@
     SSEError
     ├── EventTooLong       reading: one event is over the parser's limit
     ├── Unwritable         writing: a value has no JSON form
-    ├── MissingExtra       an optional package is needed and not installed
     ├── SourceFailed       a source ends its stream with a code that clients may rely on
-    ├── Full               no room for another stream or watcher; try again later
     ├── Problem            an HTTP request is answered by a problem document (RFC 9457)
+    │   └── Full           no room for another stream or watcher; try again later
     ├── Disconnected       the client went away before its answer was complete
     └── ConnectionFailed   reading: the server said no, and reconnecting would not help (HTML 9.2.3)
 
@@ -32,10 +31,6 @@ class Unwritable(SSEError):
     """`payload.dumps` was given a value that has no JSON form; the message says why, and the cause is what was raised."""
 
 
-class MissingExtra(SSEError):
-    """A function needs an extra of this package that isn't installed; the message names it."""
-
-
 class SourceFailed(SSEError):
     """Raised by a source to end its stream as failed.
 
@@ -47,15 +42,6 @@ class SourceFailed(SSEError):
         self.message = message
         self.code = code
         self.retryable = retryable
-
-
-class Full(SSEError):
-    """No room: `what` names the limit that is reached; trying again makes sense after `retry_after` seconds."""
-
-    def __init__(self, what: str, retry_after: int = 5) -> None:
-        super().__init__(what)
-        self.what = what
-        self.retry_after = retry_after
 
 
 class Problem(SSEError):
@@ -71,6 +57,14 @@ class Problem(SSEError):
         self.detail = detail
         self.headers = dict(headers or {})
         self.members = members
+
+
+class Full(Problem):
+    """No room for another stream, watcher or job: 503, with a Retry-After. what: the limit that is reached."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(503, f"No room: {what}.", headers={"retry-after": "5"}, limit=what)
+        self.what = what
 
 
 class Disconnected(SSEError):

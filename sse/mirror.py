@@ -17,11 +17,10 @@ from typing import Any, Final, Self, TypeAlias
 import orjson
 
 from sse.budget import Budget
-from sse.errors import Full, Problem, SourceFailed
+from sse.errors import Problem, SourceFailed
 from sse.formats import LOST, Format, events_of
 from sse.log import Watcher
 from sse.stream import Opening, State, Stream, Trigger
-from sse.wire.ascii import to_ascii
 from sse.wire.document import weight
 from sse.wire.payload import dumps
 
@@ -42,7 +41,7 @@ FIRST, LAST = 111111111111111, 222222222222222  # stand for the numbers in a rec
 def record(opening: Opening) -> dict[str, Any]:
     """The events that the format of a stream writes for a newcomer, for a gap, and if the process is lost; as JSON."""
     format, head = opening.format, f"id: {opening.id}.end\n" if opening.format.ids else ""
-    said = to_ascii if opening.transliterated else bytes
+    said = opening.said
     *before, terminal = map(said, events_of(format.lost()))
     return {
         "name": format.name,
@@ -90,7 +89,7 @@ class Mirror(Stream):
     def __init__(self, document: Mapping[str, Any], drop: Callable[[Stream], None], budget: Budget, ask: Ask) -> None:
         known = {name: document[name] for name in ("id", "identity", "metadata", "kind", "key", "claim")}
         opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: None, **known)
-        super().__init__(opening, budget, on_expire=drop, on_abandon=drop)
+        super().__init__(opening, budget, on_idle=drop)
         self.created = document["created"]
         self.document = document
         self.owner: str = document["owner"]
@@ -123,7 +122,7 @@ class Mirror(Stream):
     async def _gap(self, first: int, last: int) -> tuple[int, bytes]:
         """The number of the last lost event, and the event that says that they are lost."""
         said: str | None = None
-        with suppress(Full, Problem):
+        with suppress(Problem):
             said = await self._ask(self, "gap", (first, last))
         return last, said.encode() if said else self.gap(first, last)
 

@@ -54,11 +54,15 @@ class Link:
 
 
 class Backend:
-    """What holds streams beyond this process. By itself it holds none: a backend overrides what it does.
+    """What holds streams and keys beyond this process. Its defaults are those of a single process: it knows no other stream,
+    and has the keys. A backend of several processes overrides all that it does.
 
     A stream that runs elsewhere is an ordinary `Stream` without a source, whose log a reader of the backend fills. A method
     raises Full while the backend can't be reached: then it is unknown whether a stream exists.
     """
+
+    def __init__(self) -> None:
+        self._keys: dict[str, Holder] = {}
 
     @property
     def link(self) -> Link | None:
@@ -89,38 +93,23 @@ class Backend:
 
     def forget(self, stream_id: str, claim: str) -> None:
         """A stream is no longer held here, or was announced and never begun: forget it, and its key if it has one."""
+        if claim in self._keys and self._keys[claim].stream_id == stream_id:
+            del self._keys[claim]
 
     async def erase(self, stream: Stream) -> None:
         """A stream that has ended was deleted: let no process find it any more. Raises Full."""
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         """The result of `Store.answer` in the process that runs `stream`. Raises Full, and the Problem that it raised there."""
-        raise NotImplementedError
 
     async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
         """Take a key unless another stream than `instead_of` holds it. Returns the key's holder now. Raises Full."""
-        raise NotImplementedError
-
-    async def holder(self, key: str) -> Holder | None:
-        """The holder of a key, if any. Raises Full."""
-
-
-class Memory(Backend):
-    """The backend of a single process."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, Holder] = {}
-
-    def forget(self, stream_id: str, claim: str) -> None:
-        if claim in self._keys and self._keys[claim].stream_id == stream_id:
-            del self._keys[claim]
-
-    async def claim(self, key: str, holder: Holder, instead_of: str = "") -> Holder:
         if key in self._keys and self._keys[key].stream_id == instead_of:
             del self._keys[key]
         return self._keys.setdefault(key, holder)
 
     async def holder(self, key: str) -> Holder | None:
+        """The holder of a key, if any. Raises Full."""
         return self._keys.get(key)
 
 
@@ -149,7 +138,7 @@ class Store:
         on_end: Callable[[Stream], None] = lambda _: None,
     ) -> None:
         self.limits = limits = limits or Limits()
-        self.backend = backend or Memory()
+        self.backend = backend or Backend()
         self.streams: dict[str, Stream] = {}
         self.running: dict[str, Stream] = {}
         self.timers = Timers()
@@ -192,8 +181,7 @@ class Store:
 
     def open(self, opening: Opening) -> Stream:
         """Open a stream, which runs at once; within `reserve`."""
-        abandon = self.backend.abandon if opening.listed else Stream.abandon
-        stream = Stream(opening, self.budget, self.timers, on_end=self._ended, on_expire=self.forget, on_abandon=abandon)
+        stream = Stream(opening, self.budget, self.timers, on_end=self._ended, on_idle=self._idle)
         self.running[stream.id] = stream
         if opening.listed:
             self.streams[stream.id] = stream
@@ -274,6 +262,14 @@ class Store:
         self.budget.renew()
         self._rest()
         self._on_end(stream)
+
+    def _idle(self, stream: Stream) -> None:
+        if stream.log.closed:
+            self.forget(stream)
+        elif stream.opening.listed:
+            self.backend.abandon(stream)
+        else:
+            stream.abandon()
 
     def _rest(self) -> None:
         if not self.busy and self._quiet is not None and not self._quiet.done():

@@ -108,31 +108,32 @@ class Opening:
     asked: Callable[..., Awaitable[Any]] | None = None
 
     @property
-    def transliterated(self) -> bool:
-        return self.ascii and self.format.transliterated
+    def said(self) -> Callable[[bytes], bytes]:
+        """Makes of an event as the format writes it the event that is sent: the same (`bytes`), or transliterated."""
+        return to_ascii if self.ascii and self.format.transliterated else bytes
 
 
-def _gap(format: Format, numbered: bytes, ascii: Callable[[bytes], bytes] | None, first: int, last: int) -> bytes:
+def _gap(format: Format, numbered: bytes, said: Callable[[bytes], bytes], first: int, last: int) -> bytes:
     """The event for a gap, as it is sent. It refers to no stream, so that no cycle has to be collected."""
-    event = format.gap(first, last) if ascii is None else ascii(format.gap(first, last))
+    event = said(format.gap(first, last))
     return numbered % (last, event) if numbered else event
 
 
 class Stream:
     """One answer and its life. Built inside a running event loop, it runs at once.
 
-    on_end, on_expire: called once each, with the stream. discarded: its events are gone, and it can't be followed any more.
-    on_abandon: called when nobody has watched for the linger: ends it, or lets it `wait` on. elsewhere: whether another process
-    runs it. kept: what it is charged beside its log. gap: (first, last lost) -> the event that says so,
-    as it is sent. Raises MissingExtra if events are to be transliterated without the extra `ascii`.
+    on_end: called once, with the stream. on_idle: called when nobody has watched for the linger, to end it or to let it `wait`
+    on; and once more when it has ended and its keep is over. discarded: its events are gone, and it can't be followed any more.
+    elsewhere: whether another process runs it. kept: what it is charged beside its log. gap: (first, last lost) -> the event
+    that says so, as it is sent. Raises ModuleNotFoundError if events are to be transliterated without the extra `ascii`.
     """
 
     elsewhere = False
 
     # 2 KiB less for each stream: a class whose instances have more than 30 attributes shares no keys between their dicts.
-    __slots__ = ("__weakref__", "_ascii", "_crowd", "_id", "_iterating", "_loop", "_numbered", "_on_abandon", "_on_end",
-                 "_on_expire", "_task", "_waits", "created", "discarded", "ended", "failure", "format", "gap", "id", "kept",
-                 "key", "last_event", "log", "opening", "reason", "resumes", "source", "state", "timers")  # fmt: skip
+    __slots__ = ("__weakref__", "_crowd", "_id", "_iterating", "_loop", "_numbered", "_on_end", "_on_idle", "_said", "_task",
+                 "_waits", "created", "discarded", "ended", "failure", "format", "gap", "id", "kept", "key", "last_event",
+                 "log", "opening", "reason", "resumes", "state", "timers")  # fmt: skip
 
     def __init__(
         self,
@@ -141,14 +142,12 @@ class Stream:
         timers: Timers | None = None,
         *,
         on_end: Callable[["Stream"], None] = lambda _: None,
-        on_expire: Callable[["Stream"], None] = lambda _: None,
-        on_abandon: Callable[["Stream"], None] = lambda stream: stream.abandon(),
+        on_idle: Callable[["Stream"], None] = lambda stream: stream.abandon(),
     ) -> None:
         self.opening = opening
         self.id = opening.id
         self.key = opening.key
         self.format = format = opening.format
-        self.source = source = opening.source
         self.state = State.RUNNING
         self.reason: str | None = None
         self.failure: SourceFailed | None = None
@@ -160,22 +159,21 @@ class Stream:
         ids = f"{self.id}." if opening.ids is None else opening.ids
         self._id = b"id: %b" % ids.encode() if format.ids else b""  # what an id line begins with
         self._numbered = self._id + b"%d\n%b" if format.ids else b""
-        self._ascii = ascii = to_ascii if opening.transliterated else None
-        if ascii is not None:
-            ascii(b"")
+        self._said = said = opening.said
+        said(b"")  # raises now what it would raise for each event
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
-        self._on_expire = on_expire
-        self._on_abandon = on_abandon
+        self._on_idle = on_idle
         self.timers = Timers() if timers is None else timers
         self._crowd: Crowd | None = None
         self._waits: float | None = None  # how long, for the end of its linger or its keep
         self._iterating = False
 
-        self.gap = partial(_gap, format, self._numbered, ascii)  # 160 bytes less than a closure
+        self.gap = partial(_gap, format, self._numbered, said)  # 160 bytes less than a closure
         self.log = EventLog(self.gap, budget, start=opening.start, replay=opening.listed)
         self.kept = opening.kept or Charge(self.log.budget)
         self.kept.add(STREAM if opening.metadata is None else STREAM + weight(dumps(opening.metadata)))
+        source = opening.source
         self._task = asyncio.Task(self._run(source), loop=self._loop, name="stream") if source is not None else None
         self._set_timer(opening.linger)
 
@@ -223,11 +221,8 @@ class Stream:
         except Exception:
             logger.exception("the source of stream %.8s… failed to close", self.id)
 
-    def emit(self, item: Any) -> int | None:
-        """Write what the source yielded. Returns the number of the last event of it, None where nothing is written.
-
-        Raises RuntimeError after the end.
-        """
+    def emit(self, item: Any) -> None:
+        """Write what the source yielded. Raises RuntimeError after the end."""
         if self.ended is not None:  # takes a quarter of the time of looking at `state`
             raise RuntimeError("nothing follows the terminal event")
         try:
@@ -235,25 +230,20 @@ class Stream:
         except Exception as error:  # one bad item must not end the stream
             logger.warning("an item of stream %.8s… could not be written", self.id, exc_info=error)
             written = self.format.item_error(describe(error))
-        if isinstance(written, bytes):
-            return self._append(written) if written else None
-        number = None
-        for event in filter(None, written):
-            number = self._append(event)
-        return number
+        if not isinstance(written, bytes):
+            for event in filter(None, written):
+                self._append(event)
+        elif written:
+            self._append(written)
 
-    def _append(self, event: bytes) -> int:
-        if self._ascii is not None:
-            event = self._ascii(event)
+    def _append(self, event: bytes) -> None:
+        if self._said is not bytes:
+            event = self._said(event)
         if len(event) > MAX_EVENT:
             event = self._said(self.format.item_error(f"an event of {len(event)} bytes is over the limit of {MAX_EVENT}"))
         self.last_event = self._loop.time()
         log = self.log
-        return log.append(self._numbered % (log.last + 1, event) if self._numbered else event)
-
-    def _said(self, event: bytes) -> bytes:
-        """An event of the format as it is sent: transliterated, if the stream is."""
-        return event if self._ascii is None else self._ascii(event)
+        log.append(self._numbered % (log.last + 1, event) if self._numbered else event)
 
     def end(self, trigger: Trigger, failure: SourceFailed | None = None) -> bool:
         """Write the terminal event and stop the source, unless the stream has ended before. Returns whether this ended it."""
@@ -332,7 +322,7 @@ class Stream:
         if self.state is State.RUNNING:
             self._set_timer(self.opening.linger)
         elif self._waits is None:  # its keep ran out while it was watched
-            self._on_expire(self)
+            self._on_idle(self)
 
     def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
         """The bytes before a watcher's first event: they hold its position, so that it can resume if the connection breaks now.
@@ -388,7 +378,5 @@ class Stream:
 
     def time_is_up(self) -> None:
         self._waits = None
-        if self.state is State.RUNNING:
-            self._on_abandon(self)
-        elif not self.log.watchers:
-            self._on_expire(self)
+        if not self.log.watchers:
+            self._on_idle(self)

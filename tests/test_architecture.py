@@ -89,7 +89,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6345, "sse": 2392, "sse without its client": 1846}
+FIGURES = {"all of it": 6325, "sse": 2377, "sse without its client": 1831}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -124,7 +124,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.redis": 213,
     "sse.entries": 75,
     "sse.writer": 132,
-    "sse.mirror": 119,
+    "sse.mirror": 118,
     "sse.questions": 75,
     "sse.connections": 93,
     "handlers.chat.formats.responses": 212,

@@ -25,7 +25,6 @@ from sidecar import answers
 from sidecar.request import Reply, Request
 from sidecar.routes import Handler, Route
 from sidecar.settings import Settings
-from sse.errors import Full
 from sse.http import Response
 from sse.store import Backend
 from sse.stream import Trigger
@@ -277,8 +276,8 @@ async def test_what_is_asked_of_a_conversation_enters_no_module_twice(
 
 async def test_a_module_that_is_entered_twice_would_be_seen(way: Way) -> None:
     async def twice(request: Request) -> Reply:
-        answers.busy(Full("streams"))
-        answers.busy(Full("streams"))
+        answers.identify(request)
+        answers.identify(request)
         return Response()
 
     class Winding(Followed):

@@ -69,10 +69,10 @@ class Toolbox:
             returned = await run.result()
             dumps(returned)  # a value that has no JSON form is the tool's error
             value = returned
-        except Problem as problem:
-            error = problem.detail
         except Full:
             error = "too many tools are running"
+        except Problem as problem:
+            error = problem.detail
         except SourceFailed as failure:  # it ran out of time, or has chosen its own words
             error = describe(failure).removeprefix("SourceFailed: ")
         except Exception as failure:

@@ -45,8 +45,7 @@ class Jobs:
             try:
                 job = Job(kind, params, self.threads, Charge(service.store.budget))
             except Full as full:
-                detail = f"No room for another job: {full.what}."
-                raise Problem(429, detail, headers={"retry-after": str(full.retry_after)}) from None
+                raise Problem(429, f"No room for another job: {full.what}.", headers=full.headers) from None
             keep, result = service.settings.keep, lambda: progress_of(job)
             return Opening(job, Progress(), None, keep, result=result, kept=job.kept, kind=KIND, **facts)
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from handlers.publish.bodies import READERS
 from handlers.publish.source import Appending, Publication, Published, ended, publish_elsewhere
-from sidecar.answers import busy, found, opened
+from sidecar.answers import found, opened
 from sidecar.request import Reply, Request
 from sidecar.service import check_metadata
-from sse.errors import EventTooLong, Full, Problem
+from sse.errors import EventTooLong, Problem
 from sse.http import Response, json_response
 from sse.stream import Opening, State, Stream
 from sse.wire.payload import dumps
@@ -65,14 +65,14 @@ async def publish(request: Request) -> Reply:
     else:
         raise Problem(415, f"The body must be one of {ACCEPT}.", headers={"accept": ACCEPT})
     try:
-        source = stream.source
+        source = stream.opening.source
         if isinstance(source, Publication):
             done = await source.publish(work)
         else:
             done = await publish_elsewhere(service.store, stream, work)
         if not done:
             raise ended(await service.store.find(stream.id) or stream)
-    except (EventTooLong, Full, Problem) as error:
+    except (EventTooLong, Problem) as error:
         raise _interrupted(error, appending) from None
     return json_response(appending.answer())
 
@@ -94,9 +94,9 @@ def _published(request: Request) -> Stream:
     return stream
 
 
-def _interrupted(error: EventTooLong | Full | Problem, appending: Appending) -> Problem:
+def _interrupted(error: EventTooLong | Problem, appending: Appending) -> Problem:
     """The answer to a body that failed in the middle, with what was added. It closes the connection instead of the rest."""
-    problem = error if isinstance(error, Problem) else busy(error) if isinstance(error, Full) else Problem(413, f"{error}.")
+    problem = error if isinstance(error, Problem) else Problem(413, f"{error}.")
     problem.headers["connection"] = "close"
     problem.members |= appending.answer()
     return problem

@@ -9,17 +9,12 @@ an escape `\uXXXX`. Its transliteration may hold quotes and backslashes, which a
 import json
 import re
 
-from sse.errors import MissingExtra
-
 _ESCAPES_AND_OTHERS = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.|[^\x00-\x7f]+")
 
 
 def to_ascii(event: bytes) -> bytes:
-    """Raises MissingExtra if anyascii isn't installed."""
-    try:
-        from anyascii import anyascii
-    except ImportError:
-        raise MissingExtra("transliteration needs anyascii: pip install 'sidestream[ascii]'") from None
+    """Raises ModuleNotFoundError without anyascii (`pip install 'sidestream[ascii]'`)."""
+    from anyascii import anyascii
 
     def replaced(match: re.Match[str]) -> str:
         found = match[0]

@@ -17,7 +17,7 @@ from sidecar.settings import Settings
 from sse.asgi import Message
 from sse.errors import Problem
 from sse.formats import Format
-from sse.store import Holder, Memory
+from sse.store import Backend, Holder
 from sse.stream import Opening, Stream, Trigger
 from sse.testing import open_stream
 from sse.wire.event import MessageEvent
@@ -494,7 +494,7 @@ async def test_a_key_is_free_again_when_its_stream_could_not_be_opened(runs: Run
     assert (store.busy, store.watchers) == (1, 0)
 
 
-class Gate(Memory):
+class Gate(Backend):
     """A fake of a backend whose answers to claims are under way until they are let through."""
 
     def __init__(self) -> None:

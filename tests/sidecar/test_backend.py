@@ -12,7 +12,7 @@ import pytest
 
 from app import Sidestream
 from sidecar.settings import Settings
-from sse.store import Memory
+from sse.store import Backend
 from sse.stream import Stream, Trigger
 from sse.testing import open_stream
 from tests.support.app import EVENT_STREAM, HOST, JSON, Answer, Extended, Runs, ask
@@ -31,14 +31,14 @@ def runs() -> Runs:
 class Process(Extended):
     """One of the two applications."""
 
-    def __init__(self, runs: Runs, keys: Memory, settings: Settings = SETTINGS) -> None:
+    def __init__(self, runs: Runs, keys: Backend, settings: Settings = SETTINGS) -> None:
         self.neighbour = Neighbour(keys)
         super().__init__(settings, *runs.routes(), backend=self.neighbour)
 
 
 @pytest.fixture
 async def processes(runs: Runs) -> AsyncIterator[tuple[Process, Process]]:
-    keys = Memory()
+    keys = Backend()
     here, there = Process(runs, keys), Process(runs, keys)
     here.neighbour.other, there.neighbour.other = there.service.store, here.service.store
     yield here, there

@@ -8,7 +8,7 @@ import pytest
 
 from app import Sidestream
 from sidecar.settings import Settings
-from sse.store import Memory
+from sse.store import Backend
 from sse.stream import State
 from sse.testing import OpenedStream, open_stream
 from tests.sidecar.test_backend import Process
@@ -172,7 +172,7 @@ async def test_a_key_that_can_not_be_used(sidestream: Sidestream, key: Any) -> N
 
 
 async def test_one_at_a_time_holds_for_all_processes() -> None:
-    runs, keys, settings = Runs(), Memory(), Settings(token=("t",), demo_interval=HANGS)
+    runs, keys, settings = Runs(), Backend(), Settings(token=("t",), demo_interval=HANGS)
     here, there = Process(runs, keys, settings), Process(runs, keys, settings)
     here.neighbour.other, there.neighbour.other = there.service.store, here.service.store
     token = {"authorization": "Bearer t"}

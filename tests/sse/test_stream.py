@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sse.budget import Budget, Charge
-from sse.errors import LONGEST_MESSAGE, MissingExtra, SourceFailed
+from sse.errors import LONGEST_MESSAGE, SourceFailed
 from sse.formats import Format, Written
 from sse.ids import new_id
 from sse.log import AHEAD
@@ -229,7 +229,7 @@ async def test_a_source_that_hangs_in_its_cleanup_holds_nobody() -> None:
             await asyncio.sleep(60)
 
     expired: list[float] = []
-    stream = stream_of(source(), Format(), linger=None, keep=30, on_expire=lambda _: expired.append(now()))
+    stream = stream_of(source(), Format(), linger=None, keep=30, on_idle=lambda _: expired.append(now()))
     await idle()
 
     stream.end(Trigger.DELETED)
@@ -343,7 +343,8 @@ class Odd(Format):
 async def test_an_item_that_cannot_be_written_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
     stream = stream_of(None, Odd(), linger=None)
 
-    assert [stream.emit(item) for item in (1, "two", 3)] == [1, 2, 3]
+    for item in (1, "two", 3):
+        stream.emit(item)
 
     assert [(event.type, event.data) for event in written(stream)] == [
         ("message", "1"),
@@ -369,7 +370,8 @@ async def test_an_item_that_has_no_json_form_is_told_with_the_reason() -> None:
 async def test_an_item_for_which_nothing_is_written_gets_no_number() -> None:
     stream = stream_of(None, Odd(), linger=None)
 
-    assert [stream.emit(item) for item in (None, 1, None, 2)] == [None, 1, None, 2]
+    for item in (None, 1, None, 2):
+        stream.emit(item)
     assert [event.last_event_id for event in written(stream)] == [f"{stream.id}.1", f"{stream.id}.2"]
 
 
@@ -431,14 +433,14 @@ class Several(Format):
 
 
 ITEMS = [[], [1], [2, 3, 4], [None], [5, None, 6]]
-NUMBERS = [None, 1, 4, None, 6]
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "without ids"])
 async def test_every_event_that_is_written_for_an_item_is_an_entry_with_a_number_of_its_own(ids: bool) -> None:
     stream = stream_of(None, Several(ids=ids), id="s", linger=None)
 
-    assert [stream.emit(item) for item in ITEMS] == NUMBERS
+    for item in ITEMS:
+        stream.emit(item)
 
     assert [event.data for event in written(stream)] == ["1", "2", "3", "4", "5", "6"]
     expected = [f"s.{number}" if ids else "" for number in range(1, 7)]
@@ -774,7 +776,7 @@ async def test_a_format_without_an_opening_has_none_in_ascii_either() -> None:
 
 async def test_without_the_extra_no_stream_in_ascii_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anyascii", None)
-    with pytest.raises(MissingExtra):
+    with pytest.raises(ModuleNotFoundError):
         stream_of(None, ascii=True)
 
 
@@ -859,7 +861,7 @@ async def test_the_linger_begins_when_the_last_watcher_leaves() -> None:
 def kept(keep: float) -> tuple[Stream, list[float]]:
     """A stream that has ended, and when it expired."""
     expired: list[float] = []
-    stream = stream_of(None, Format(), linger=5, keep=keep, on_expire=lambda _: expired.append(now()))
+    stream = stream_of(None, Format(), linger=5, keep=keep, on_idle=lambda _: expired.append(now()))
     stream.end(Trigger.SOURCE_ENDED)
     return stream, expired
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from sse.errors import SourceFailed
 from sse.formats import Format
-from sse.store import Holder, Memory, Store
+from sse.store import Backend, Holder, Store
 from sse.stream import Stream, Trigger
 
 
-class Slow(Memory):
-    """Knows no more than `Memory`, and answers some turns of the loop later. asked: how often it was asked for a stream."""
+class Slow(Backend):
+    """Of a single process, but answers some turns of the loop later. asked: how often it was asked for a stream."""
 
     def __init__(self, turns: int = 5) -> None:
         super().__init__()
@@ -111,14 +111,14 @@ class Copy:
             self.stream.emit(event)
 
 
-class Neighbour(Memory):
+class Neighbour(Backend):
     """Finds what another store runs, which stands for another process; what would go over a network goes from hand to hand.
 
     keys: those of both. copies: the streams that run over there, as they are here. found: the ids and the keys that were asked
     for. begun: the ids of streams that have begun here.
     """
 
-    def __init__(self, keys: Memory) -> None:
+    def __init__(self, keys: Backend) -> None:
         super().__init__()
         self.keys = keys
         self.other: Store | None = None

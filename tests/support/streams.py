@@ -181,7 +181,7 @@ def data(connection: Connection) -> list[str]:
 
 def stream_of(source: AsyncIterator[Any] | None, format: Format | None = None, **options: Any) -> Stream:
     """A stream outside any store. options: of `Opening`, of its budget (or max_events, max_bytes), and `Stream`'s own."""
-    own = {name: options.pop(name) for name in ("on_end", "on_expire") if name in options}
+    own = {name: options.pop(name) for name in ("on_end", "on_idle") if name in options}
     limits = {"events": options.pop("max_events", 65536), "bytes": options.pop("max_bytes", 16 << 20)}
     budget = options.pop("budget", None) or Budget(**limits)
     return Stream(Opening(source, format or Format(), **{"linger": 0.0, "keep": 0.0, **options}), budget, **own)

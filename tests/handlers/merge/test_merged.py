@@ -40,7 +40,7 @@ class Eager:
 
 async def test_a_stream_that_ends_is_let_go_and_kept_for_as_long_as_any_other() -> None:
     expired: list[Stream] = []
-    a, b = (stream_of(None, Format(), linger=None, keep=10, on_expire=expired.append) for _ in range(2))
+    a, b = (stream_of(None, Format(), linger=None, keep=10, on_idle=expired.append) for _ in range(2))
     eager = Eager(a, b)
     a.emit(1)
     b.end(Trigger.DELETED)
