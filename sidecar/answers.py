@@ -6,13 +6,13 @@ was raised.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from sidecar.conversations import MAX_KEY, Conversation, digest, join
+from sidecar.counts import Counts
 from sidecar.logs import REQUEST_ID
 from sidecar.request import Reply, Request
 from sidecar.service import Service
@@ -24,7 +24,7 @@ from sse.http import Request as HTTPRequest
 from sse.ids import new_id
 from sse.resume import GONE_ID, Held, Verdict, decide
 from sse.sender import Followed
-from sse.store import Holder, Store
+from sse.store import Holder, Seat, Store
 from sse.stream import Opening, State, Stream
 from sse.watch import EventStream, head
 from sse.wire.encoder import encode
@@ -53,21 +53,20 @@ class Gone(Problem):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Watching(EventStream):
-    """An event stream response that counts as a watcher. It gives back at its end the place that `Store.seat` reserved."""
+    """An event stream response that counts as a watcher. seat: its place."""
 
-    service: Service
+    counts: Counts
+    seat: Seat
 
     status: ClassVar = 200
 
     def begun(self) -> None:
-        self.service.counts.watching.add(self)
+        self.counts.watching.add(self)
 
     def over(self) -> None:
-        counts = self.service.counts
-        counts.watching.discard(self)
-        self.service.store.watchers -= 1
+        self.counts.watching.discard(self)
         if self.sender is not None and self.outcome is not None:
-            counts.unwatched(self.sender, self.outcome)
+            self.counts.unwatched(self.sender, self.outcome)
 
 
 @dataclass(slots=True)
@@ -87,15 +86,8 @@ class Large(Response):
 
     def __init__(self, service: Service, response: Response) -> None:
         """Raises Full."""
-        Response.__init__(self, response.status, response.body, response.headers)
-        self._store, self._charges = service.store, service.outgoing(len(response.body))
-        self._store.seat()
-
-    async def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> None:
-        try:
-            await Response.__call__(self, request, send, headers)
-        finally:
-            self._store.watchers -= 1
+        super().__init__(response.status, response.body, response.headers)
+        self._charges, self._seat = service.outgoing(len(response.body)), service.store.seat()
 
 
 # -- opening
@@ -113,9 +105,9 @@ async def open(request: Request, propose: Propose, body: bytes = b"", conversati
         return resume(request, stream, same=stream is not None and stream.opening.identity == identify(request, body))
     if request.accepts("application/json"):
         return await opened(request, 202, propose, body, conversation)
-    with seat(request.service):
-        stream = await start(request, propose, body, conversation)
-    return follow(request, stream, None, key=stream.key, told=stream.format.tells_opener)
+    seat = request.service.store.seat()
+    stream = await start(request, propose, body, conversation)
+    return follow(request, stream, None, seat)
 
 
 async def start(request: Request, propose: Propose, body: bytes = b"", conversation: Conversation | None = None) -> Stream:
@@ -195,9 +187,9 @@ async def private(
     def propose(**facts: Any) -> Opening:
         return Opening(source, format, linger=0, keep=0, ids="", start=after, listed=False, **more, **facts)
 
-    with seat(request.service):
-        stream = await begin(request, propose, new_id(), ready=ready)
-    return follow(request, stream, after or None)
+    seat = request.service.store.seat()
+    stream = await begin(request, propose, new_id(), ready=ready)
+    return follow(request, stream, after or None, seat)
 
 
 # -- resuming and watching
@@ -215,12 +207,12 @@ def resume(request: Request, stream: Stream | None, *, same: bool = True, newest
     answer = decide(request.last_event_id, held)
     match answer.verdict:
         case Verdict.OPEN if stream is not None:
-            return watch(request, stream, None, newest=newest)
+            return follow(request, stream, None, newest=newest)
         case Verdict.WATCH if stream is not None:
             if request.method != "HEAD":
                 stream.resumes += 1
                 request.service.counts.resumes += 1
-            return watch(request, stream, answer.after)
+            return follow(request, stream, answer.after)
         case Verdict.FINISHED:
             return Response(204)
         case Verdict.MALFORMED:
@@ -230,44 +222,21 @@ def resume(request: Request, stream: Stream | None, *, same: bool = True, newest
     raise Gone
 
 
-def watch(request: Request, followed: Followed, after: int | None, *, newest: bool = False) -> Reply:
+def follow(request: Request, followed: Followed, after: int | None, seat: Seat | None = None, *, newest: bool = False) -> Reply:
     """Follow a stream, or several as one, over this connection. after: the number that the client has; None: a newcomer.
 
-    newest: a newcomer starts at the newest event. Raises Full.
-    """
-    if request.method != "HEAD":
-        request.service.store.seat()
-    return follow(request, followed, after, newest=newest)
-
-
-@contextmanager
-def seat(service: Service) -> Iterator[None]:
-    """Reserve a watcher's place for the block. If the block fails, the place is given back; else `follow` takes it over.
-
-    Raises Full.
-    """
-    service.store.seat()
-    try:
-        yield
-    except BaseException:
-        service.store.watchers -= 1
-        raise
-
-
-def follow(
-    request: Request, followed: Followed, after: int | None, *, key: str | None = None, newest: bool = False, told: bool = True
-) -> Reply:
-    """The event stream response. Except for HEAD, the caller has reserved a place, which the response gives back at its end.
-
-    key: the stream's, for the client that opened it. told: whether a newcomer gets the opening. after, newest: as in `watch`.
+    seat: reserved by the request that has opened the stream, before it did; it gets the stream's key. newest: a newcomer starts
+    at the newest event. Raises Full.
     """
     headers: Headers = ()
+    newcomer = after is None
     if isinstance(followed, Stream):
         headers = followed.format.headers
         if followed.opening.listed:
             headers = (*headers, (b"location", location(request, followed).encode()))
-    if key is not None:
-        headers = (*headers, (b"stream-key", key.encode()))
+        if followed.opening.listed and seat is not None:
+            headers = (*headers, (b"stream-key", followed.key.encode()))
+        newcomer = newcomer and (seat is None or followed.format.tells_opener)
     if request.method == "HEAD":
         return Head(headers)
     position = after
@@ -275,7 +244,9 @@ def follow(
         position = followed.position(from_now=newest or request.query.get("from") == "now")
         if newest:
             position = max(position - 1, followed.position(from_now=False))
-    return Watching(followed, position, told and after is None, request.service.pace, headers, service=request.service)
+    service = request.service
+    seat = seat or service.store.seat()
+    return Watching(followed, position, newcomer, service.pace, headers, counts=service.counts, seat=seat)
 
 
 def found(request: Request) -> Stream:

@@ -123,6 +123,19 @@ class Limits(NamedTuple):
     bytes: int = 16 << 20
 
 
+class Seat:
+    """The place of one watcher, for as long as this lives: the answer that needs it holds it, and it is freed with that."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        store.watchers += 1
+
+    def __del__(self) -> None:
+        self._store.watchers -= 1
+
+
 class Store:
     """streams: all that are held and can be found, oldest first. running: those that have not ended.
 
@@ -173,11 +186,11 @@ class Store:
             self._reserved -= 1
             self._rest()
 
-    def seat(self) -> None:
-        """Reserve room for one watcher. Whoever ends its connection counts `watchers` down. Raises Full."""
+    def seat(self) -> Seat:
+        """Reserve room for one watcher. Raises Full."""
         if self.watchers >= self.limits.watchers:
             raise Full("watchers")
-        self.watchers += 1
+        return Seat(self)
 
     def open(self, opening: Opening) -> Stream:
         """Open a stream, which runs at once; within `reserve`."""

@@ -55,7 +55,10 @@ LAYERS = [
     ("sidecar.service", {"sse", "sidecar.settings", "sidecar.counts", "sidecar.logs"}),
     ("sidecar.request", {"sse", "sidecar.service"}),
     ("sidecar.conversations", {"sse"}),
-    ("sidecar.answers", {"sse", "sidecar.request", "sidecar.service", "sidecar.logs", "sidecar.conversations"}),
+    (
+        "sidecar.answers",
+        {"sse", "sidecar.request", "sidecar.service", "sidecar.counts", "sidecar.logs", "sidecar.conversations"},
+    ),
     ("sidecar.routes", {"sse", "sidecar.access", "sidecar.request"}),
     ("sidecar.connection", {"sse"}),
     ("sidecar.listener", {"sidecar.settings", "sidecar.origins"}),

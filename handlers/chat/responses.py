@@ -15,7 +15,6 @@ Limit: `Idempotency-Key` has no effect. If a process is gone before a response h
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -244,8 +243,8 @@ class ResponsesAPI:
             more: Any = {"result": format.result, "kept": answer.kept, "kind": format.name, "listed": format.told["store"]}
             propose = partial(Opening, answer, format, linger, settings.keep if format.told["store"] else 0, **more)
             ready = None if format.background else answer.begin
-            with answers.seat(request.service) if format.request.stream else nullcontext():
-                stream = await answers.begin(request, propose, format.id, ready=ready)
+            seat = request.service.store.seat() if format.request.stream else None
+            stream = await answers.begin(request, propose, format.id, ready=ready)
         except UpstreamFailed as failure:
             return refused(request, Responses, failure)
         except Problem as problem:
@@ -253,7 +252,7 @@ class ResponsesAPI:
             raise Problem(status, problem.detail, headers=problem.headers, **problem.members) from None
         asyncio.get_running_loop().call_later(QUIET, _break_silence, stream, None)
         if format.request.stream:
-            return answers.follow(request, stream, None, key=stream.key)
+            return answers.follow(request, stream, None, seat)
         if not format.background:
             try:
                 await attended(request.receive, stream.closed())
@@ -276,7 +275,7 @@ class ResponsesAPI:
             raise Problem(400, f"The events before {log.first - 1} are held no more.", parameter="starting_after")
         if log.closed and after == log.last - 1:  # there is nothing more to say
             return Response(200, b":\n", {"content-type": "text/event-stream"})
-        return answers.watch(request, stream, after + 1)
+        return answers.follow(request, stream, after + 1)
 
     async def cancel(self, request: Request) -> Reply:
         """`POST /v1/responses/{id}/cancel`; one that has ended stays as it is."""

@@ -55,7 +55,7 @@ async def watch(request: Request) -> Reply:
     ]
     parts = [_part(*named) for named in zip(names, streams, positions, strict=True)]
     store = service.store
-    return answers.watch(request, Merged(parts, store.budget, store.timers), None if last is None else 0)
+    return answers.follow(request, Merged(parts, store.budget, store.timers), None if last is None else 0)
 
 
 def _positions(last: str | None, count: int) -> list[int | None]:

@@ -328,7 +328,7 @@ async def test_head_of_a_stream_says_what_get_would_and_watches_nothing(sidestre
 async def test_head_needs_no_room() -> None:
     sidestream = Sidestream(Settings(max_watchers=1, max_streams=1))
     stream = numbered(sidestream, 2)
-    sidestream.service.store.seat()
+    _seat = sidestream.service.store.seat()
     for path in (f"/streams/{stream.id}", "/stream", "/chat?prompt=hi"):
         assert (await ask(sidestream, path, method="HEAD", headers=EVENT_STREAM)).status == 200
 
@@ -463,8 +463,7 @@ async def test_a_stream_is_found_by_its_key_where_no_other_could_be_opened(runs:
     store = sidestream.service.store
     match full:
         case "watchers":
-            for _ in range(store.limits.watchers):
-                store.seat()
+            _seats = [store.seat() for _ in range(store.limits.watchers)]
         case "draining":
             store.draining = True
     assert (await ask(sidestream, "/numbers", headers=EVENT_STREAM)).status == 503

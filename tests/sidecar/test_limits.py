@@ -96,7 +96,7 @@ async def test_running_streams_are_limited() -> None:
 async def test_an_event_source_that_comes_back_to_a_full_server_is_told_to_try_later() -> None:
     sidestream = Sidestream(Settings(max_watchers=1))
     stream = (await ask(sidestream, "/streams", method="POST")).json["stream_id"]
-    sidestream.service.store.seat()
+    _seat = sidestream.service.store.seat()
     first = await ask(sidestream, f"/streams/{stream}")
     again = await ask(sidestream, f"/streams/{stream}", headers={**EVENT_STREAM, "last-event-id": f"{stream}.0"})
     assert (first.status, first.json["limit"]) == (503, "watchers")

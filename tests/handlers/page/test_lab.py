@@ -70,7 +70,7 @@ async def test_head_plays_nothing(sidestream: Sidestream) -> None:
 
 async def test_lessons_need_no_token_and_take_no_watchers_place() -> None:
     guarded = Sidestream(Settings(token=("secret",), hosts=(HOST,), max_watchers=1))
-    guarded.service.store.seat()
+    _seat = guarded.service.store.seat()
     assert (await ask(guarded, "/lab/id-nul")).status == 200
     assert (await ask(guarded, "/lab/state")).status == 401
 
