@@ -239,11 +239,11 @@ class Connection(HttpToolsProtocol):
         own: dict[Any, Any] = {"open": self._open, "abort": self._abort}
         cycle.scope["extensions"] = {CONNECTION: own}
         if cycle.scope["http_version"] == "1.0":
-            app = partial(self._unframed, app)
+            app = partial(_unframed, cycle, app)
         else:
             own["write"] = self._write
-            if not cycle.waiting_for_100_continue:
-                cycle.transport = self  # type: ignore[assignment]
+        if not cycle.waiting_for_100_continue:
+            cycle.transport = self  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     # The transport, as an answer sees it until its body begins. "The protocol server must not start sending the response to the
@@ -291,24 +291,6 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._watch_the_clock()
 
-    def _unframed(self, app: Any, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Run `app`. An answer without a Content-Length ends with the connection (6.3).
-
-        uvicorn sends the answer to HEAD without chunks and without content. So the method is changed to HEAD for uvicorn, and
-        the content is written here.
-        """
-        inner = dict(scope)
-
-        def send_unframed(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.body":
-                if scope["method"] != inner["method"] and not self.transport.is_closing():
-                    self.transport.write(message.get("body", b""))
-            elif not any(name == b"content-length" for name, _ in message["headers"]):
-                scope["method"] = "HEAD"
-            return send(message)
-
-        return app(inner, receive, send_unframed)  # type: ignore[no-any-return]
-
     # -- time
 
     def _watch_the_clock(self) -> None:
@@ -331,3 +313,16 @@ class Connection(HttpToolsProtocol):
         self._timer = None
         if not (self._head_open and self.busy):  # a request that waits behind a busy one has time
             self._abort()
+
+
+def _unframed(cycle: RequestResponseCycle, app: Any, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    """Run `app`. An answer without a Content-Length ends with the connection (6.3): uvicorn is told that there is one, and that
+    each message has all that is still to come.
+    """
+
+    def send_unframed(message: Message) -> Awaitable[None]:
+        cycle.chunked_encoding = False
+        cycle.expected_content_length = len(message.get("body", b""))
+        return send(message)
+
+    return app(scope, receive, send_unframed)  # type: ignore[no-any-return]

@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, TextIO
 
-from sse.http import Headers, Request, Response
+from sse.http import Headers, Reply, Request, Response
 from sse.ids import new_id
 from sse.stream import Stream
 from sse.watch import EventStream
@@ -36,13 +36,6 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being answered or, in a stream's task, of the request that opened the stream."""
 
 
-class Answered(Protocol):
-    """What a line says of every answer."""
-
-    @property
-    def status(self) -> int: ...
-
-
 class Exchange:
     """One request and its answer: makes the request's id, and writes its line."""
 
@@ -59,7 +52,7 @@ class Exchange:
         """The headers to add to the answer: the id, and `more`."""
         return ((b"x-request-id", self.id.encode()), *((name.encode(), value.encode()) for name, value in more.items()))
 
-    def end(self, reply: Answered | None) -> None:
+    def end(self, reply: Reply | None) -> None:
         """Write the line. reply: None if the client left before there was one."""
         request = self._request
         level = logging.DEBUG if request.path in REPEATED else logging.INFO

@@ -1,12 +1,9 @@
 """What a handler gets and what it returns: the request, with the service and the stream that it names; and the reply."""
 
-from collections.abc import Awaitable
-from typing import Protocol
-
 from sidecar.service import Service
-from sse.asgi import Receive, Scope, Send
+from sse.asgi import Receive, Scope
 from sse.budget import Charge
-from sse.http import Headers
+from sse.http import Reply as Reply  # so that a handler finds both here
 from sse.http import Request as HTTPRequest
 from sse.stream import Stream
 
@@ -26,12 +23,3 @@ class Request(HTTPRequest):
         self.base = self.root_path or service.settings.root_path
         self.charge = Charge(service.store.budget)
         self.send_timeout, self.turn = service.settings.send_timeout, service.turn
-
-
-class Reply(Protocol):
-    """An answer, ready to be sent. headers: added to its own."""
-
-    @property
-    def status(self) -> int: ...
-
-    def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> Awaitable[None]: ...

@@ -66,7 +66,6 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self.refusal = ""  # why the application has refused to start
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._drain: asyncio.Task[None] | None = None
         self._acceptor: Acceptor | None = None
         self._told = -REPEAT  # when it was last logged that no more files can be opened
@@ -78,19 +77,19 @@ class Server(uvicorn.Server):
         """
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
-            if self._drain is not None and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._drain.cancel)
+            if self._drain is not None:
+                self._drain.get_loop().call_soon_threadsafe(self._drain.cancel)
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(self._failed)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._failed)
         try:
             self._app.start()  # before its lifespan would: uvicorn would report a refusal in lines of its own
         except ValueError as error:
             self.refusal, self.should_exit = str(error), True
             return
-        if sockets and not isinstance(self._loop, asyncio.BaseEventLoop):  # asyncio's own loop accepts all that wait by itself
+        if sockets and not isinstance(loop, asyncio.BaseEventLoop):  # asyncio's own loop accepts all that wait by itself
             self._acceptor = Acceptor(sockets[0], partial(Connection, self.config, self.server_state, self.lifespan.state))
         await super().startup(sockets)
         gc.freeze()  # what was imported stays
