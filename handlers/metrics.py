@@ -74,7 +74,7 @@ class Metrics:
             yield _family(CounterMetricFamily, name, text, labels, values)
         for name, text, told in self._times():
             yield HistogramMetricFamily(f"sidestream_{name}", text, buckets=told.buckets(), sum_value=told.sum)
-        for name, histograms in self._service.counts.operations.histograms.items():
+        for name, histograms in self._service.counts.operations.items():
             labels = (*OPERATION_LABELS, extra) if (extra := OPERATIONS[name][1]) else OPERATION_LABELS
             measured = HistogramMetricFamily(name, "As OpenTelemetry's conventions for generative AI have it.", labels=labels)
             for key, told in histograms.items():

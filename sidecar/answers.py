@@ -145,8 +145,8 @@ async def begin(
             return store.open(opening)
     except BaseException:
         store.backend.forget(stream_id, claim)
-        if opening is not None and (aclose := getattr(opening.source, "aclose", None)):
-            await aclose()
+        if opening is not None:
+            await opening.close()
         raise
 
 

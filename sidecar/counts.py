@@ -68,29 +68,6 @@ OPERATIONS: Final = {
 OPERATION_LABELS: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
 
 
-class Operations:
-    """What is measured of requests to models: histograms, by metric and by labels.
-
-    Limit: the time per chunk is the mean of an answer's, counted once for each chunk.
-    """
-
-    def __init__(self) -> None:
-        self.histograms: dict[str, dict[tuple[str, ...], Histogram]] = {name: {} for name in OPERATIONS}
-        self._models: set[str] = set()
-
-    def observe(self, operation: Operation) -> None:
-        labels = ("chat", operation.provider, self._told(operation.model[:100]), self._told(operation.response_model[:100]))
-        for name, value, label, times in _measured(operation):
-            bounds, extra = OPERATIONS[name]
-            key = (*labels, label) if extra else labels
-            self.histograms[name].setdefault(key, Histogram(*bounds)).observe(value, times)
-
-    def _told(self, model: str) -> str:
-        if model not in self._models and len(self._models) < MODELS:
-            self._models.add(model)
-        return model if model in self._models else "other"
-
-
 def _measured(operation: Operation) -> Iterator[tuple[str, float, str, int]]:
     """The metrics that an operation adds to: name, value, the value of the label besides, how many times."""
     duration, first, between, usage = OPERATIONS
@@ -109,6 +86,8 @@ class Counts:
     """watching: the connections that watch now. sent, events, send_time: totals of the watchers that have ended.
 
     unanswered: requests whose client left, or stopped reading, before it had its answer. refused: by the limit reached.
+    operations: histograms, by metric and by labels. Limit: the time per chunk is the mean of an answer's, counted once for each
+    chunk.
     """
 
     def __init__(self) -> None:
@@ -123,15 +102,25 @@ class Counts:
         self.ended: Counter[tuple[str, str]] = Counter()  # by state and reason
         self.failures: Counter[str] = Counter()  # by code
         self.requests: Counter[int] = Counter()  # by status
-        self.operations = Operations()
+        self.operations: dict[str, dict[tuple[str, ...], Histogram]] = {name: {} for name in OPERATIONS}
         self.first_token = Histogram(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
         self.loop_lag = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+        self._models: set[str] = set()
 
     def asked(self, operation: Operation) -> None:
         """A request to a model has ended."""
-        self.operations.observe(operation)
+        labels = ("chat", operation.provider, self._told(operation.model[:100]), self._told(operation.response_model[:100]))
+        for name, value, label, times in _measured(operation):
+            bounds, extra = OPERATIONS[name]
+            key = (*labels, label) if extra else labels
+            self.operations[name].setdefault(key, Histogram(*bounds)).observe(value, times)
         if operation.first is not None:
             self.first_token.observe(operation.first - operation.began)
+
+    def _told(self, model: str) -> str:
+        if model not in self._models and len(self._models) < MODELS:
+            self._models.add(model)
+        return model if model in self._models else "other"
 
     def stream_ended(self, stream: Stream) -> None:
         self.ended[stream.state.value, stream.reason or ""] += 1

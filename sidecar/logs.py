@@ -79,7 +79,7 @@ def stream_ended(stream: Stream) -> None:
         "reason": stream.reason,
         "code": None if stream.failure is None else stream.failure.code,
         "format": stream.format.name,
-        "events": log.last - log.closed,
+        "events": stream.newest,
         "bytes": log.written,
         "duration": round((stream.ended or stream.created) - stream.created, 4),
         "watchers": len(log.watchers),

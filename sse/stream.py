@@ -107,6 +107,11 @@ class Opening:
     kind: str = ""
     asked: Callable[..., Awaitable[Any]] | None = None
 
+    async def close(self) -> None:
+        """Close the source."""
+        if aclose := getattr(self.source, "aclose", None):
+            await aclose()
+
     @property
     def said(self) -> Callable[[bytes], bytes]:
         """Makes of an event as the format writes it the event that is sent: the same (`bytes`), or transliterated."""
@@ -212,14 +217,10 @@ class Stream:
             error.__traceback__ = None
         finally:
             self.end(Trigger.SHUTTING_DOWN)  # cancelled, but not by `end`; otherwise it has ended already
-            await self._close(source)
-
-    async def _close(self, source: AsyncIterator[Any]) -> None:
-        try:
-            if aclose := getattr(source, "aclose", None):
-                await aclose()
-        except Exception:
-            logger.exception("the source of stream %.8s… failed to close", self.id)
+            try:
+                await self.opening.close()
+            except Exception:
+                logger.exception("the source of stream %.8s… failed to close", self.id)
 
     def emit(self, item: Any) -> None:
         """Write what the source yielded. Raises RuntimeError after the end."""

@@ -92,7 +92,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6309, "sse": 2388, "sse without its client": 1842}
+FIGURES = {"all of it": 6304, "sse": 2388, "sse without its client": 1842}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import Sidestream
-from sidecar.counts import MODELS, Histogram, Operation, Operations
+from sidecar.counts import MODELS, Counts, Histogram, Operation
 from sidecar.settings import Settings
 from sse.asgi import Message
 from sse.sender import Outcome
@@ -188,19 +188,19 @@ async def test_a_request_to_a_model_that_fails_has_the_code_of_its_failure() -> 
 
 
 def test_models_that_clients_make_up_are_not_told_apart_for_ever() -> None:
-    operations = Operations()
+    counts = Counts()
     for number in range(2 * MODELS):
-        operations.observe(Operation("p", str(number)))
-    (histograms,) = (found for found in operations.histograms.values() if found)
+        counts.asked(Operation("p", str(number)))
+    (histograms,) = (found for found in counts.operations.values() if found)
     assert len(histograms) == MODELS
     assert {labels[2] for labels in histograms} > {"other", "0"}
 
 
 def test_the_name_of_a_model_is_told_up_to_a_length() -> None:
-    operations = Operations()
+    counts = Counts()
     for _ in range(2):
-        operations.observe(Operation("p", "m" * 1000))
-    (histograms,) = (found for found in operations.histograms.values() if found)
+        counts.asked(Operation("p", "m" * 1000))
+    (histograms,) = (found for found in counts.operations.values() if found)
     assert {labels[2] for labels in histograms} == {"m" * 100}
 
 
