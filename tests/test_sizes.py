@@ -125,14 +125,23 @@ def answered(kind: Any, body: Callable[[int], dict[str, Any]]) -> Callable[[int]
     return case
 
 
-def called(kind: Any) -> Callable[[int], Read]:
+def one_call(pieces: int) -> Iterator[dict[str, Any]]:
+    yield from calls(1)
+    for _ in range(pieces):
+        yield {"tool_calls": [{"index": 0, "function": {"arguments": "x" * 100}}]}
+
+
+def called(kind: Any, deltas: Callable[[int], Iterator[dict[str, Any]]] = calls) -> Callable[[int], Read]:
     """What a format makes of many calls."""
 
     def case(size: int) -> Read:
-        chunks = [parse(json.dumps({"choices": [{"delta": delta}]}).encode()) for delta in calls(size)]
+        chunks = [parse(json.dumps({"choices": [{"delta": delta}]}).encode()) for delta in deltas(size)]
         tool = {"type": "function", "function": {"name": "f"}}
         said = [{"role": "user", "content": "x"}]
-        format = asked({"input": "x"}, OFFER, [], {}) if kind is Responses else kind({"messages": said, "tools": [tool]}, OFFER)
+        body = {"messages": said, "tools": [tool]}
+        if kind is UIMessages:
+            body = ui(lambda _: "x")(1)
+        format = asked({"input": "x"}, OFFER, [], {}) if kind is Responses else kind(body, OFFER)
 
         def read() -> None:
             stage = Stage()
@@ -201,6 +210,10 @@ CASES: dict[str, tuple[Callable[[int], Read], int]] = {
     "arguments of quotes": (lambda n: lambda: _argued('\\"' * n), 100_000),
     "an upstream's thoughts": (lambda n: lambda: _thought(n), 2_000),
     **{f"calls in the format {kind.name}": (called(kind), 300) for kind in (Typed, OpenAI, Responses)},
+    **{
+        f"a long call in the format {kind.name}": (called(kind, one_call), 4_000)
+        for kind in (Typed, OpenAI, Responses, UIMessages)
+    },
     "a prompt of blanks": (answered(Typed, lambda n: {"prompt": " " * n}), 20_000),
     "a prompt of tools": (answered(Typed, lambda n: {"prompt": "/tool " * n}), 5_000),
     "many messages": (answered(Typed, lambda n: {"messages": [{"role": "user", "content": "x"}] * n}), 240),

@@ -25,7 +25,6 @@ from handlers.chat.fields import Fields, Numbered
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.items import Call, Chunk, Item, UpstreamFailed, Whole
 from handlers.chat.stage import Stage, completion, message
-from handlers.chat.texts import joined
 from handlers.chat.tools import Toolbox
 from sidecar.counts import Operation
 from sse.budget import Budget, Charge
@@ -146,7 +145,7 @@ class Answer:
         for stage in self._stages:
             fields.add(numbered.fields(stage.fields.whole()))
             numbered.end()
-        said = message(joined(self._texts()), fields.whole(), self._pending)
+        said = message(self._text(), fields.whole(), self._pending)
         return Whole(200, completion(self._stages[0].head, said, self._finish_reason, self._usage()), self.limits)
 
     def _body(self) -> dict[str, Any]:
@@ -162,15 +161,15 @@ class Answer:
     def result(self) -> dict[str, Any]:
         """The answer so far, as JSON; docs/typed-events.md has its shape."""
         return {
-            "text": joined(self._texts()),
+            "text": self._text(),
             "tool_calls": [call.message() for call in self._pending],
             "finish_reason": self._finish_reason,
             "usage": self._usage(),
             "stages": [stage.result for stage in self._stages],
         }
 
-    def _texts(self) -> list[str]:
-        return [text for stage in self._stages for text in stage.texts]
+    def _text(self) -> str:
+        return "".join(stage.text.whole() for stage in self._stages)
 
     def _usage(self) -> Any:
         return reduce(items.add_usage, (stage.usage for stage in self._stages), None)
@@ -231,9 +230,9 @@ class Answer:
                 self.measure(operation)
 
     def _claim(self, stage: Stage, least: int = 0) -> None:
-        """Charge what a stage has grown by, if that is `least` bytes. Raises Full, UpstreamFailed."""
+        """Charge what a stage has grown by, if that is `least` bytes; it may have shrunk. Raises Full, UpstreamFailed."""
         grown = stage.size - self._charged
-        if grown <= least:
+        if abs(grown) < least:
             return
         self._charged += grown
         self.kept.claim(grown)

@@ -6,10 +6,11 @@
                       list goes on with the last one so far where both are pieces of a text of the same type; others are new
     anything else     the last one, null counting for nothing
 
-Fragments are put together when the object is asked for, so that a long text costs no more than its pieces.
+Fragments are put together now and then, and when the object is asked for: a fragment of four characters takes sixty bytes, and
+more where it stands in an object. What a long answer costs is its text, in memory, and time that grows as that does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from sys import getsizeof
 from typing import Any, Final
 
@@ -18,39 +19,91 @@ from handlers.chat.texts import joined
 _NAMES: Final = ("type", "id", "index", "format", "role", "object")
 _TEXTS: Final = ("text", "thinking", "summary")
 
+MANY: Final = 64
+"""Pieces that are put together, the first time. Each further time they are a sixteenth more, or twice as many if that saved
+little: so the work grows as the pieces do."""
+
+FIELD: Final = 256
+"""Bytes of memory that a field takes, beside its name and its pieces."""
+
+Join = Callable[[Iterable[str]], str]
+
+
+class Pieces:
+    """The pieces of one value, in their order. name: of the field that it stands in.
+
+    held: those that are not put together yet, behind those that are. size: bytes of memory that they take.
+    """
+
+    __slots__ = ("_most", "_name", "_together", "held", "size")
+
+    def __init__(self, name: str = "") -> None:
+        self.held: list[Any] = []
+        self.size = 0
+        self._name = name
+        self._most = MANY
+        self._together = 0  # bytes of what was put together
+
+    @property
+    def many(self) -> bool:
+        """Whether `add` will put together what is held."""
+        return len(self.held) >= self._most
+
+    def add(self, piece: Any) -> None:
+        if len(self.held) >= self._most:
+            self.held = [whole(self.held, self._name, "".join)]  # half a surrogate pair stays: the other may follow
+            size = footprint(self.held[0])
+            little = 2 * (self.size - size) < self.size - self._together
+            self._most += self._most if little else self._most // 16
+            self._together = self.size = size
+        self.held.append(piece)
+        self.size += getsizeof(piece) if type(piece) is str else footprint(piece)
+
+    def whole(self) -> Any:
+        """The value so far; a text that is empty if there are no pieces."""
+        return whole(self.held, self._name) if self.held else ""
+
 
 class Fields:
-    """The fields of one object."""
+    """The fields of one object. size: bytes of memory that they take."""
 
     def __init__(self) -> None:
-        self._pieces: dict[str, list[Any]] = {}
+        self.size = 0
+        self._pieces: dict[str, Pieces] = {}
 
     def add(self, fragment: Mapping[str, Any]) -> None:
         for name, piece in fragment.items():
             if piece is not None:
-                self._pieces.setdefault(name, []).append(piece)
+                if (pieces := self._pieces.get(name)) is None:
+                    pieces = self._pieces[name] = Pieces(name)
+                    self.size += FIELD + len(name)
+                self.size -= pieces.size
+                pieces.add(piece)
+                self.size += pieces.size
 
     def whole(self) -> dict[str, Any]:
         """The object so far."""
-        return {name: whole(pieces, name) for name, pieces in self._pieces.items()}
+        return {name: pieces.whole() for name, pieces in self._pieces.items()}
 
 
-def whole(pieces: list[Any], name: str = "") -> Any:
-    """The value that the pieces make together; there is at least one. name: of the field."""
+def whole(pieces: list[Any], name: str = "", join: Join = joined) -> Any:
+    """The value that the pieces make together; there is at least one. name: of the field. join: puts texts together."""
     last = pieces[-1]
     if name in _NAMES or name.endswith("signature") or not all(isinstance(piece, type(last)) for piece in pieces):
         return last
     if isinstance(last, str):
-        return joined(pieces)
+        return join(pieces)
     if isinstance(last, dict):
-        fields = Fields()
+        fields: dict[str, list[Any]] = {}
         for piece in pieces:
-            fields.add(piece)
-        return fields.whole()
-    return _entries(pieces) if isinstance(last, list) else last
+            for field, value in piece.items():
+                if value is not None:
+                    fields.setdefault(field, []).append(value)
+        return {field: whole(values, field, join) for field, values in fields.items()}
+    return _entries(pieces, join) if isinstance(last, list) else last
 
 
-def _entries(lists: list[list[Any]]) -> list[Any]:
+def _entries(lists: list[list[Any]], join: Join) -> list[Any]:
     entries: list[list[Any]] = []  # of each, its pieces
     by_index: dict[int, list[Any]] = {}
     for pieces in lists:
@@ -65,7 +118,7 @@ def _entries(lists: list[list[Any]]) -> list[Any]:
             entry.append(piece)
             if index is not None:
                 by_index[index] = entry
-    return [whole(entry) for entry in entries]
+    return [whole(entry, join=join) for entry in entries]
 
 
 def _index(entry: Any) -> int | None:

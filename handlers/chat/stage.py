@@ -11,9 +11,9 @@ from dataclasses import replace
 from sys import getsizeof
 from typing import Any, Final
 
-from handlers.chat.fields import Fields, footprint, whole
+from handlers.chat.fields import Fields, Pieces, footprint
 from handlers.chat.items import Call, CallEnded, Chunk, Item, Reasoning, Refusal, ToolResult, head_of
-from handlers.chat.texts import joined, write
+from handlers.chat.texts import write
 from handlers.chat.upstream.calls import Calls
 
 _BROKEN_OFF: Final = re.compile(
@@ -34,20 +34,22 @@ class Stage:
     def __init__(self, number: int = 1, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
         self.number = number
         self.head: dict[str, Any] = {}
-        self.texts: list[str] = []
+        self.text = Pieces()
         self.fields = Fields()
         self.calls: list[Call] = []
         self.finish_reason: str | None = None
         self.usage: Any = None
         self.results: tuple[ToolResult, ...] = ()
         self._growing = Calls(f"call_{number}_", tools, taken)
-        self._parts: dict[int, list[Any]] = {}  # by their place in `texts`
+        self._content: Pieces | None = None  # the same as `text`, since a list of parts has come
         self._size = self._length = 0
 
     @property
     def size(self) -> int:
         """Bytes of memory that it takes; a text counts twice, since it is put together in the end."""
-        return 2 * (self._size + self._growing.size) + footprint(self.usage) + getsizeof(self.finish_reason)
+        content = self._content.size if self._content is not None else 0
+        said = self._size + self.text.size + content + self.fields.size + self._growing.size
+        return 2 * said + footprint(self.usage) + getsizeof(self.finish_reason)
 
     @property
     def length(self) -> int:
@@ -56,23 +58,22 @@ class Stage:
 
     def add(self, chunk: Chunk) -> Sequence[Item]:
         """Add the chunk to the message, and make items of it."""
+        if chunk.parts and self._content is None:
+            self._content = Pieces()
+            self._content.add([{"type": "text", "text": self.text.whole()}] if self.text.held else [])
         if chunk.text:
-            self._size += getsizeof(chunk.text)
             self._length += len(chunk.text)
-        if chunk.parts:
-            self._size += footprint(chunk.parts)
-            self._parts[len(self.texts)] = chunk.parts
-        if chunk.text or chunk.parts:
-            self.texts.append(chunk.text)
+            self.text.add(chunk.text)
+        if self._content is not None and (chunk.text or chunk.parts):
+            self._content.add(chunk.parts or [{"type": "text", "text": chunk.text}])
         if chunk.finish_reason:
             self.finish_reason = chunk.finish_reason
         if chunk.usage:
             self.usage = chunk.usage  # upstreams that send it with every chunk count up
         if not self.head and chunk.value.get("choices"):
             self.head = head_of(chunk.value)
-            self._size += footprint(self.head)
+            self._size = footprint(self.head)
         if chunk.fields:
-            self._size += sum(map(footprint, (*chunk.fields, *chunk.fields.values())))
             self.fields.add(chunk.fields)
         if not (chunk.reasoning or chunk.refusal or chunk.fragments):
             return (chunk,)
@@ -96,7 +97,7 @@ class Stage:
         """The stage in an answer's `result`."""
         return {
             "stage_id": str(self.number),
-            "text": joined(self.texts),
+            "text": self.text.whole(),
             "calls": [result.summary() for result in self.results],
             "finish_reason": self.finish_reason,
             "usage": self.usage,
@@ -104,15 +105,13 @@ class Stage:
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages that the next stage adds: the assistant's, and one for each tool that has run."""
-        content: Any = joined(self.texts)
-        if self._parts:
-            content = whole([self._parts.get(i) or [{"type": "text", "text": text}] for i, text in enumerate(self.texts)])
+        content = (self._content or self.text).whole()
         told = [{"role": "tool", "tool_call_id": one.call.id, "content": one.outcome.content} for one in self.results]
         return [message(content, self.fields.whole(), map(_sent_back, self.results)), *told]
 
     def completion(self) -> bytes:
         """The stage as an answer in one piece, once it has ended."""
-        said = message(joined(self.texts), self.fields.whole(), self.calls)
+        said = message(self.text.whole(), self.fields.whole(), self.calls)
         return completion(self.head, said, self.finish_reason or ("tool_calls" if self.calls else "stop"), self.usage)
 
 

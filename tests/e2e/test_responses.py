@@ -240,8 +240,8 @@ async def test_a_failure_in_the_middle() -> None:
 async def test_a_client_that_lags_behind_what_is_held_is_told_so() -> None:
     """Never a hole: whoever can't be given the next event gets an error, for which the SDK raises.
 
-    The answer has 15 MB, of which the last 6 are held. What the sockets on the way take in, 5 MB, ends before those. Each event is
-    sent in one slice: a client in the middle of a larger one can be told nothing more.
+    The answer has 15 MB, of which the last 6 are held. What the sockets on the way take in, 5 MB, ends before those. Each event
+    is sent in one slice: a client in the middle of a larger one can be told nothing more.
     """
     go_on = asyncio.Event()
     long = reply(chunk("a"), go_on, *(chunk("x" * 15_000) for _ in range(1000)), finish(), DONE)

@@ -28,11 +28,12 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from handlers.chat import items
+from handlers.chat.fields import Pieces
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI, error_object
 from handlers.chat.formats.usage import counted
 from handlers.chat.request import ChatRequest
-from handlers.chat.texts import joined, write
+from handlers.chat.texts import write
 from sse.errors import SourceFailed
 from sse.formats import LOST, Written
 from sse.stream import MAX_EVENT, Trigger
@@ -82,13 +83,12 @@ class _Growing:
     kind: _Kind
     place: _JSON
     delta: bytes
-    texts: list[str] = field(default_factory=list)
+    texts: Pieces = field(default_factory=Pieces)
 
     def settle(self) -> dict[str, Any]:
         """Write the text so far to where it stands in the object; returns what holds it."""
-        self.texts = [joined(self.texts)]
         holder: dict[str, Any] = self.item if self.kind.part is None else self.item["content"][-1]
-        holder[self.kind.text] = self.texts[0]
+        holder[self.kind.text] = self.texts.whole()
         return holder
 
 
@@ -244,7 +244,7 @@ class Responses(ChatFormat):
         return _Growing(self.output[-1], kind, whole, delta)
 
     def _grow(self, growing: _Growing, text: str) -> bytes:
-        growing.texts.append(text)
+        growing.texts.add(text)
         event = b"%b%b}\n\n" % (growing.delta % self._number, write(text))
         if len(event) > MAX_EVENT:
             return self.item_error(f"a delta of {len(event)} bytes is over the limit; the whole text has it")

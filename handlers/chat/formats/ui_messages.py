@@ -36,6 +36,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from handlers.chat import items
+from handlers.chat.fields import Pieces
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.spans import Spans
 from handlers.chat.formats.usage import counted
@@ -84,7 +85,7 @@ class UIMessages(ChatFormat):
         self._block = b'""'  # the id of the text or reasoning that is open, as JSON
         self._kind = ""  # what of those is open
         self._calls: dict[int, items.CallBegun] = {}  # of this stage
-        self._due: dict[str, str | None] = {}  # ids of calls that wait: for the rest of these arguments, or for the sidecar
+        self._due: dict[str, Pieces | None] = {}  # ids of calls that wait: for the rest of these arguments, or for the sidecar
 
     @classmethod
     def problem(cls, problem: Problem) -> Response:
@@ -142,11 +143,12 @@ class UIMessages(ChatFormat):
             case items.CallBegun(index, id, name):
                 yield from self._close_block()
                 self._calls[index] = item
-                self._due[id] = ""
+                self._due[id] = Pieces()
                 yield self._spans.begin(id, _part("tool-input-start", toolCallId=id, toolName=name, **self._whose(name)))
             case items.CallDelta(index, arguments):
                 id = self._calls[index].id
-                self._due[id] = (self._due[id] or "") + arguments
+                if (due := self._due[id]) is not None:
+                    due.add(arguments)
                 yield self._spans.event(_part("tool-input-delta", toolCallId=id, inputTextDelta=arguments))
             case items.CallEnded(call):
                 self._due[call.id] = None
@@ -204,7 +206,7 @@ class UIMessages(ChatFormat):
         for id, arguments in self._due.items():
             fields: dict[str, Any] = {"toolCallId": id, "errorText": why, **self._whose(names[id])}
             if arguments is not None:
-                yield self._spans.end(id, _part("tool-input-error", toolName=names[id], input=arguments, **fields))
+                yield self._spans.end(id, _part("tool-input-error", toolName=names[id], input=arguments.whole(), **fields))
             else:
                 yield self._spans.end(id, _part("tool-output-error", **fields))
         self._due = {}

@@ -31,10 +31,9 @@ missing or over `MAX_ID` is made up, one that is there twice is made unique.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from sys import getsizeof
 from typing import Any, Final
 
-from handlers.chat.fields import Fields, footprint
+from handlers.chat.fields import Fields, Pieces
 from handlers.chat.items import Call, CallBegun, CallDelta
 from handlers.chat.texts import write
 from handlers.chat.upstream.failures import failed
@@ -84,7 +83,7 @@ class _Growing:
     index: int
     id: str = ""
     name: str = ""
-    pieces: list[str] = field(default_factory=list)
+    arguments: Pieces = field(default_factory=Pieces)
     empty: bool = True
     named_again: bool = False
     begun: CallBegun | None = None
@@ -94,17 +93,25 @@ class _Growing:
     _quoted: bool = False
     _rest: str = ""  # a backslash, if what was looked at ends with one whose character has not come
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that its arguments and fields take."""
+        return self.arguments.size + self.fields.size
+
     def add(self, arguments: str) -> None:
-        if self.pieces == ["{}"] and self.begun is None and arguments.lstrip().startswith("{"):
-            self.pieces.clear()
+        if self.arguments.held == ["{}"] and self.begun is None and arguments.lstrip().startswith("{"):
+            self.arguments = Pieces()
             self._looked_at = 0
-        self.pieces.append(arguments)
+        if self.arguments.many:
+            self.complete()
+            self._looked_at = 1  # since what it has looked at is put together
+        self.arguments.add(arguments)
         self.empty = self.empty and not arguments.strip()
 
     def complete(self) -> bool:
         """Whether the arguments are a whole object. Each character is looked at once, however often this is asked."""
-        text = (self._rest + "".join(self.pieces[self._looked_at :])).replace("\\\\", "").replace('\\"', "")
-        self._looked_at = len(self.pieces)
+        text = (self._rest + "".join(self.arguments.held[self._looked_at :])).replace("\\\\", "").replace('\\"', "")
+        self._looked_at = len(self.arguments.held)
         self._rest = "\\" if text.endswith("\\") else ""
         parts = text.split('"')
         outside = "".join(parts[self._quoted :: 2])
@@ -122,7 +129,7 @@ class _Growing:
                 return not piece or self.complete()
             return other_id or (not blank and self.complete())
         if not fragment.name:
-            return not blank and (new_id or self.named_again) and self.complete() and self.pieces != ["{}"]
+            return not blank and (new_id or self.named_again) and self.complete() and self.arguments.held != ["{}"]
         if not self.name:
             return False
         if fragment.name != self.name:
@@ -153,16 +160,16 @@ class Calls:
         deltas: list[CallBegun | CallDelta] = []
         for fragment in map(_Fragment.of, fragments):
             call = self._find(fragment)
-            self.size += getsizeof(fragment.arguments) + 4 * (len(fragment.id) + len(fragment.name))
+            self.size += 4 * (len(fragment.id) + len(fragment.name)) - call.size
             self.length += len(fragment.arguments)
             if call.begun is None and fragment.name != call.name:
                 whole = call.name + fragment.name
                 call.name = fragment.name if fragment.name in self._tools and whole not in self._tools else whole
             if fragment.fields:
-                self.size += footprint(fragment.fields)
                 call.fields.add(fragment.fields)
             if fragment.arguments:
                 deltas += self._add(call, fragment.arguments)
+            self.size += call.size
         return deltas
 
     def end(self) -> list[CallBegun | CallDelta]:
@@ -173,27 +180,28 @@ class Calls:
             if call.name:
                 before = call
             elif before is not None and not before.complete():
-                for piece in call.pieces:
+                for piece in call.arguments.held:
                     deltas += self._add(before, piece)
             elif not call.empty:
                 raise failed("the upstream called a tool without a name", "bad_chunk")
         for call in self._growing:
             if call.name and call.begun is None:
                 if call.empty:
-                    call.pieces = ["{}"]
+                    call.arguments = Pieces()
+                    call.arguments.add("{}")
                 deltas += self._begin(call)
         return deltas
 
     def whole(self) -> list[Call]:
         """The calls that have begun, as far as they have come, in the order in which the model made them."""
         begun = [(call, call.begun) for call in self._growing if call.begun]
-        return [Call(call.index, a.id, a.name, "".join(call.pieces), call.fields.whole()) for call, a in begun]
+        return [Call(call.index, a.id, a.name, "".join(call.arguments.held), call.fields.whole()) for call, a in begun]
 
     def _add(self, call: _Growing, arguments: str) -> list[CallBegun | CallDelta]:
         call.add(arguments)
         if call.begun is not None:
             return [CallDelta(call.index, arguments)]
-        return self._begin(call) if call.name and not call.empty and call.pieces != ["{}"] else []
+        return self._begin(call) if call.name and not call.empty and call.arguments.held != ["{}"] else []
 
     def _begin(self, call: _Growing) -> list[CallBegun | CallDelta]:
         id = call.id or f"{self._prefix}{call.index}"
@@ -202,7 +210,7 @@ class Calls:
             id, number = f"{call.id or self._prefix}_{number}", number + 1
         self._taken.add(id)
         call.begun = CallBegun(call.index, id, call.name)
-        return [call.begun, CallDelta(call.index, "".join(call.pieces))]
+        return [call.begun, CallDelta(call.index, "".join(call.arguments.held))]
 
     def _find(self, fragment: _Fragment) -> _Growing:
         """The call that the fragment belongs to, a new one if it begins one."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from handlers.chat.fields import Fields, Numbered
+from handlers.chat.fields import MANY, Fields, Numbered, Pieces
 
 SIGNED = {"type": "reasoning.text", "signature": "c2ln", "index": 0}
 
@@ -89,3 +89,34 @@ def test_twice_as_many_pieces_take_twice_as_long() -> None:
 
     small = min(seconds(2_000) for _ in range(3))
     assert min(seconds(16_000) for _ in range(3)) < 30 * small
+
+
+@pytest.mark.parametrize(("fragments", "whole"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_it_makes_no_difference_when_pieces_are_put_together(
+    fragments: list[dict[str, Any]], whole: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.chat.fields.MANY", most)
+    fields = Fields()
+    for fragment in fragments:
+        fields.add(fragment)
+    assert fields.whole() == whole
+
+
+def test_half_a_surrogate_pair_waits_for_the_other_half() -> None:
+    """Wherever the pieces were put together before."""
+    pieces, halves = Pieces(), ("\ud83d", "\ude00")
+    for number in range(3 * MANY):
+        pieces.add(halves[number % 2])
+    assert pieces.whole() == "\U0001f600" * (3 * MANY // 2)
+
+
+def test_many_pieces_take_little_more_than_their_text() -> None:
+    pieces = Pieces()
+    most = 0.0
+    for number in range(1, 50_001):
+        pieces.add("word")
+        if number % 1000 == 0:
+            most = max(most, pieces.size / (4 * number))
+    assert most < 3
+    assert pieces.whole() == "word" * 50_000
