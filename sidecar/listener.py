@@ -13,7 +13,7 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -50,16 +50,21 @@ def listener(settings: Settings) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options(settings).items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        configure(sock, options(settings))
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     return sock
+
+
+def configure(sock: socket.socket, options: Mapping[str, int]) -> None:
+    """Set SO_KEEPALIVE, and options of TCP by name; those that a system doesn't have are left out."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Acceptor:
@@ -94,7 +99,7 @@ class Acceptor:
 
 
 def options(settings: Settings) -> dict[str, int]:
-    """The options of TCP, by name; those that a system doesn't have are left out."""
+    """The options of TCP, by name."""
     # The send timeout notices a client that doesn't read. This one notices a peer that has vanished, also after the last event.
     # It is longer, so that a client that doesn't read is logged as stalled.
     return {

@@ -133,11 +133,11 @@ class Settings:
     keep: float = knob(300.0, seconds(0))
     drain: float = knob(20.0, seconds(0, 3600))
 
-    max_body: int = knob(4 << 20, size(1024))
+    max_body: int = knob(16 << 20, size(1024))
     max_streams: int = knob(1000, integer(1, 1_000_000))
     max_watchers: int = knob(10000, integer(1, 1_000_000))
-    replay_events: int = knob(65536, integer(16, 10_000_000))
-    replay_bytes: int = knob(16 << 20, size(65536))
+    replay_events: int = knob(1 << 18, integer(16, 10_000_000))
+    replay_bytes: int = knob(64 << 20, size(65536))
     memory: int = knob(256 << 20, size(1 << 20))
     store: str = knob("", (matching(r"(rediss?|unix)://\S+"), "redis://…, rediss://… or unix://…"), secret=True)
     store_required: bool = knob(True, flag)
@@ -148,9 +148,9 @@ class Settings:
 
     model: str = knob("", text)
     system: str = knob("You are a helpful assistant.", text)
-    max_stages: int = knob(8, integer(1, 100))
-    first_token_timeout: float = knob(300.0, seconds(0.1))
-    upstream_timeout: float = knob(120.0, seconds(0.1))
+    max_stages: int = knob(32, integer(1, 100))
+    first_token_timeout: float = knob(900.0, seconds(0.1))
+    upstream_timeout: float = knob(900.0, seconds(0.1))
     tools: tuple[str, ...] = knob((), modules)
     demo_interval: float = knob(0.1, seconds(0, 60))
 

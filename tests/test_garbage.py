@@ -17,6 +17,7 @@ from sidecar.settings import Settings
 from sse.asgi import attended
 from sse.errors import EventTooLong, SourceFailed
 from sse.formats import Format
+from sse.http import MAX_BODY
 from sse.merge import merge
 from sse.store import Store
 from sse.stream import Stream, Trigger
@@ -211,9 +212,9 @@ CASES: dict[str, Case] = {
     "a body that is no JSON": asks("/chat", 400, method="POST", body=b"[" * 1000, headers=TYPED),
     "a body with too many values": asks("/chat", 400, method="POST", body=b"[" + b"[]," * 100_000 + b"[]]", headers=TYPED),
     "a body with too many levels": asks("/chat", 400, method="POST", body=b"[" * 300 + b"]" * 300, headers=TYPED),
-    "a body that is too large": asks("/chat", 413, method="POST", body=b"x" * (4 << 20 | 1), headers=TYPED),
+    "a body that is too large": asks("/chat", 413, method="POST", body=b"x" * (MAX_BODY | 1), headers=TYPED),
     "a body that is too large, and doesn't say so": asks(
-        "/chat", 413, method="POST", body=b"x" * (4 << 20 | 1), headers={**TYPED, "content-length": ""}
+        "/chat", 413, method="POST", body=b"x" * (MAX_BODY | 1), headers={**TYPED, "content-length": ""}
     ),
     "a body of another type": asks("/chat", 415, method="POST", body=LARGE, headers={"content-type": "text/plain"}),
     "a query that is refused": asks("/stream?count=x", 400),

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sidecar.conversations import MAX_KEY, Conversation
 from sse.errors import Problem
 
-MAX_MESSAGES = 2000
+MAX_MESSAGES = 10_000
 """Of one request."""
 
 MAX_LINGER = 86400

@@ -65,6 +65,7 @@ class Chat:
             check_metadata(format.request.metadata)
             answer = self.answer(request, format, len(body))
             if format.after_status:
+                del body  # the upstream may take minutes
                 return await self._after_status(request, answer)
             return await answers.open(request, partial(opening, settings, answer), body, format.request.conversation)
 

@@ -13,7 +13,7 @@ from sidecar import connection, listener
 from sidecar.access import Right
 from sidecar.service import MAX_METADATA
 from sidecar.settings import PREFIX, Settings
-from sse.http import BODY_TIMEOUT
+from sse.http import BODY_RATE, BODY_TIMEOUT
 from sse.stream import MAX_EVENT
 from sse.threads import GRACE
 from tests.support.app import ROUTES
@@ -71,7 +71,7 @@ def test_the_limits_are_the_ones_of_the_code() -> None:
         f"has begun | {connection.MAX_REST >> 20} MiB |",
         f"after its answer | {connection.HEAD_TIMEOUT:g} s |",
         f"on a connection | {connection.MAX_PIPELINED} |",
-        f"`SIDESTREAM_MAX_BODY`, {BODY_TIMEOUT:g} s | 413, 408",
+        f"`SIDESTREAM_MAX_BODY`; {BODY_TIMEOUT:g} s, a second more for each {BODY_RATE >> 10} KiB that came | 413, 408",
         f"one line of a body | {MAX_EVENT >> 20} MiB | 413",
         f"one posted list | {MAX_LIST:,} | 413",
         f"messages of one chat | {MAX_MESSAGES:,} | 422",
@@ -84,6 +84,7 @@ def test_the_limits_are_the_ones_of_the_code() -> None:
     assert f"TCP_NOTSENT_LOWAT of {listener.UNSENT >> 10} KiB" in PAGE
     silence = listener.KEEPALIVE["TCP_KEEPIDLE"] + listener.KEEPALIVE["TCP_KEEPINTVL"] * listener.KEEPALIVE["TCP_KEEPCNT"]
     assert f"a silent connection | {silence} s |" in PAGE
+    assert f"a sign of life of its machine | {silence} s |" in PAGE
     defaults = Settings()
     files = defaults.max_watchers + defaults.max_streams + listener.RESERVE
     assert f"has to be {files:,} or more" in PAGE

@@ -1,14 +1,16 @@
 """Requests, responses, problem documents."""
 
 import asyncio
+import itertools
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
-from sse.asgi import CONNECTION, Message, Scope
+from sse.asgi import CONNECTION, Message, Receive, Scope
 from sse.budget import Budget, Charge
 from sse.errors import Disconnected, Full, Problem
 from sse.http import ALWAYS, SEND_TIMEOUT, SLICE, Request, Response, json_response, problem_response, text_response
@@ -222,16 +224,30 @@ async def test_a_body_that_does_not_come_is_a_408() -> None:
     assert (problem.value.status, now()) == (408, 3)
 
 
-async def drip() -> Message:
-    await asyncio.sleep(1)
-    return {"type": "http.request", "body": b"x", "more_body": True}
+def dripping(size: int, times: int = sys.maxsize) -> Receive:
+    """`size` bytes a second."""
+    left = itertools.count(times - 1, -1)
+
+    async def receive() -> Message:
+        await asyncio.sleep(1)
+        return {"type": "http.request", "body": bytes(size), "more_body": next(left) > 0}
+
+    return receive
 
 
 async def test_a_body_that_drips_in_is_a_408_after_the_whole_time() -> None:
     with pytest.raises(Problem) as problem:
-        await Request(http_scope(), drip).body(timeout=3.5)
+        await Request(http_scope(), dripping(100)).body(timeout=3.5)
 
-    assert (problem.value.status, now()) == (408, 3.5)
+    assert problem.value.status == 408
+    assert 3.5 < now() < 4
+
+
+async def test_a_body_that_comes_over_a_slow_link_has_time() -> None:
+    """4 MB at 100 KB a second take 40 s."""
+    body = await Request(http_scope(), dripping(100_000, 40)).body()
+
+    assert (len(body), now()) == (4_000_000, 40)
 
 
 async def test_pieces_may_take_as_long_as_they_like_in_all_but_not_each() -> None:

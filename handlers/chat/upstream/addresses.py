@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from sidecar.listener import KEEPALIVE, configure
+
 DELAY: Final = 0.25
 """Seconds after which the next address is tried, beside those before it (RFC 8305, 5)."""
 
@@ -65,7 +67,7 @@ async def _connected(family: int, type: int, protocol: int, address: Any) -> soc
     sock = socket.socket(family, type, protocol)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        configure(sock, {"TCP_NODELAY": 1, **KEEPALIVE})  # a model may think for ten minutes, a machine that is gone may not
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()

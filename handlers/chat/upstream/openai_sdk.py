@@ -62,8 +62,8 @@ class OpenAIUpstream:
     base_url: str = environment.OPENAI
     key: str = field(default="", repr=False)
     model: str = ""
-    first_token_timeout: float = 300.0
-    timeout: float = 120.0
+    first_token_timeout: float = 900.0
+    timeout: float = 900.0
     clock: Callable[[], float] = time.monotonic
     _listed: tuple[str, float] = field(default=("", 0.0), init=False)  # the first model that can chat; when that was asked
     _loading: "asyncio.Task[_SDK] | None" = field(default=None, init=False, repr=False)

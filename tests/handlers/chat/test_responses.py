@@ -209,7 +209,7 @@ NO: dict[str, tuple[dict[str, Any], str]] = {
     "no input": ({"input": None}, "input"),
     "an empty list": ({"input": []}, "input"),
     "a number": ({"input": 7}, "input"),
-    "too many": ({"input": [{"role": "user", "content": "x"}] * 2000}, "input"),
+    "too many": ({"input": [{"role": "user", "content": "x"}] * 10_000}, "input"),
     "an item that is none": ({"input": ["Hi"]}, "input[0].type"),
     "a hosted tool's call": ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type"),
     "an odd type": ({"input": [{"type": ["message"], "role": "user"}]}, "input[0].type"),
