@@ -13,11 +13,9 @@ from typing import Final
 
 from handlers.page.lessons import Play, lessons
 from sidecar.request import Reply, Request
-from sse.asgi import Send
 from sse.chunks import Chunks
 from sse.errors import Full, Problem
-from sse.http import Headers, Response, json_response
-from sse.http import Request as HTTPRequest
+from sse.http import Response, json_response
 from sse.probe import COMMENT, Passage, Passages, judge
 from sse.wire.encoder import encode
 from sse.wire.event import Event
@@ -65,22 +63,19 @@ class Lab:
     def _played(self, source: AsyncGenerator[bytes, None], headers: dict[str, str]) -> Reply:
         if self.playing >= MAX_PLAYING:
             raise Full("lessons")
-        self.playing += 1
         return _Played(self, source, headers)
 
 
 class _Played(Chunks):
-    """A stream of the lab, which gives back its place at its end."""
+    """A stream of the lab, which counts for as long as it lives."""
 
     def __init__(self, lab: Lab, source: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
         super().__init__(source, headers)
         self._lab = lab
+        lab.playing += 1
 
-    async def __call__(self, request: HTTPRequest, send: Send, headers: Headers = ()) -> None:
-        try:
-            await super().__call__(request, send, headers)
-        finally:
-            self._lab.playing -= 1
+    def __del__(self) -> None:
+        self._lab.playing -= 1
 
 
 async def _chunks(play: Play) -> AsyncGenerator[bytes, None]:
