@@ -103,7 +103,7 @@ class Metrics:
     def _sent(self) -> Iterator[Described]:
         """Totals that include the watchers of this moment."""
         counts, store = self._service.counts, self._service.store
-        live = counts.senders()
+        live = counts.watching
         events = counts.events + sum(sender.events for sender in live)
         yield "events_sent", "Events handed to the server for watchers.", (), {(): events}
         sent = counts.sent + sum(sender.sent for sender in live)

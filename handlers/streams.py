@@ -37,9 +37,9 @@ async def drop(request: Request) -> Reply:
     Limit: a connection that watches several streams as one (`/merge`) stays.
     """
     dropped = found(request)
-    for watching in list(request.service.counts.watching):
-        if watching.stream is dropped and watching.sender is not None:
-            watching.sender.drop()
+    for sender in list(request.service.counts.watching):
+        if sender.stream is dropped:
+            sender.drop()
     return Response(204)
 
 

@@ -61,10 +61,10 @@ class Watching(EventStream):
     status: ClassVar = 200
 
     def begun(self) -> None:
-        self.counts.watching.add(self)
+        assert self.sender is not None
+        self.counts.watching.add(self.sender)
 
     def over(self) -> None:
-        self.counts.watching.discard(self)
         if self.sender is not None and self.outcome is not None:
             self.counts.unwatched(self.sender, self.outcome)
 

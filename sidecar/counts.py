@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from sse.sender import Outcome, Sender
 from sse.stream import Stream
-from sse.watch import EventStream
 
 
 class Histogram:
@@ -83,7 +82,7 @@ def _measured(operation: Operation) -> Iterator[tuple[str, float, str, int]]:
 
 
 class Counts:
-    """watching: the connections that watch now. sent, events, send_time: totals of the watchers that have ended.
+    """watching: the senders of the connections that watch now. sent, events, send_time: totals of the watchers that have ended.
 
     unanswered: requests whose client left, or stopped reading, before it had its answer. refused: by the limit reached.
     operations: histograms, by metric and by labels. Limit: the time per chunk is the mean of an answer's, counted once for each
@@ -91,7 +90,7 @@ class Counts:
     """
 
     def __init__(self) -> None:
-        self.watching: set[EventStream] = set()
+        self.watching: set[Sender] = set()
         self.sent = 0
         self.events = 0
         self.send_time = 0.0
@@ -128,11 +127,8 @@ class Counts:
             self.failures[stream.failure.code] += 1
 
     def unwatched(self, sender: Sender, outcome: Outcome) -> None:
+        self.watching.discard(sender)
         self.outcomes[outcome.value] += 1
         self.sent += sender.sent
         self.events += sender.events
         self.send_time += sender.send_time
-
-    def senders(self) -> list[Sender]:
-        """The senders of the connections that watch now."""
-        return [watcher.sender for watcher in self.watching if watcher.sender is not None]

@@ -92,7 +92,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6314, "sse": 2391, "sse without its client": 1845}
+FIGURES = {"all of it": 6312, "sse": 2391, "sse without its client": 1845}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -119,7 +119,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.wire.document": 70,
     "handlers.chat.samples": 47,
     "handlers.page.front": 39,
-    "handlers.page.lab": 68,
+    "handlers.page.lab": 63,
     "handlers.page.lessons": 20,
     "handlers.page.state": 33,
     "sse.chunks": 20,
