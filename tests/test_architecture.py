@@ -92,16 +92,16 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6312, "sse": 2391, "sse without its client": 1845}
+FIGURES = {"all of it": 6301, "sse": 2391, "sse without its client": 1845}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
     "handlers.chat.fields": 105,
-    "handlers.chat.upstream.body": 111,
+    "handlers.chat.upstream.body": 123,
     "handlers.chat.upstream.environment": 36,
     "handlers.chat.upstream.models": 22,
     "handlers.chat.upstream.transport": 91,
-    "handlers.chat.upstream.whole": 27,
+    "handlers.chat.upstream.whole": 0,
     "handlers.chat.upstream.addresses": 53,
     "handlers.chat.upstream.connection": 165,
     "handlers.chat.upstream.http_client": 47,

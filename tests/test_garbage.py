@@ -265,7 +265,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
 async def test_an_upstreams_answer_leaves_nothing_to_a_garbage_collection_whatever_it_is(script: Script) -> None:
     async def answered(s: Sidecar) -> None:
-        for path, body in (("/chat", {"prompt": "x"}), (V1, {}), (V1, {"stream": True})):
+        for path, body in (("/chat", {"prompt": "x"}), (V1, {}), (V1, {"stream": True}), (V1, {"tools": ["calculate"]})):
             await s.post({"messages": MESSAGES, **body} if path == V1 else body, path)
         await settle(s.app.service.store)
 

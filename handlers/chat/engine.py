@@ -43,23 +43,34 @@ AT_ONCE: Final = 16
 """Calls of one answer that run at once. A model may make a thousand: to begin all of them holds up the event loop for 0.5 s."""
 
 
+TURN: Final = 100
+"""Items of an answer in one piece that are taken in one turn of the event loop: 6 MB of small chunks take 0.35 s."""
+
+
 class ChunkStream(Protocol):
-    """An answer on its way: lists of chunks. One task iterates; `aclose` gives the connection up at once."""
+    """An answer on its way: lists of chunks. One task iterates; `aclose` gives the connection up at once.
+
+    limits: what the server says of its limits, as headers. whole: the answer as it came, once the iteration has ended without a
+    chunk, where one piece was asked for.
+    """
+
+    limits: Mapping[str, str]
+    whole: Whole | None
 
     def __aiter__(self) -> AsyncIterator[list[Chunk]]: ...
     async def aclose(self) -> None: ...
 
 
 class Upstream(Protocol):
-    """What the engine needs of a model's server. A body's model may be "". headers: sent with it. It raises UpstreamFailed."""
-
-    async def complete(self, body: Mapping[str, Any], *, headers: Mapping[str, str], claim: Callable[[int], None]) -> Whole:
-        """The answer in one piece. claim: told the bytes as they come, and may raise Full."""
+    """What the engine needs of a model's server."""
 
     async def open(
-        self, body: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str], claim: Callable[[int], None]
-    ) -> tuple[ChunkStream, Mapping[str, str]]:
-        """The answer, and what the server says of its limits, as headers. claim: told the bytes of what comes in its place."""
+        self, asked: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str], claim: Callable[[int], None]
+    ) -> ChunkStream:
+        """The answer to a body, whose model may be "". headers: sent with it. Raises UpstreamFailed.
+
+        claim: told the bytes of an answer that is no event stream, as they come, and may raise Full.
+        """
 
 
 @dataclass(eq=False, repr=False)
@@ -112,15 +123,16 @@ class Answer:
             self._messages, self.request, self.format.request = [], request, request
             await self._close_chunks()  # opened, and never iterated
 
-    async def open(self) -> ChunkStream:
-        """Ask the model for the next stage. Raises UpstreamFailed."""
-        body = self._body() | {"stream": True}
+    async def open(self, *, stream: bool = True) -> ChunkStream:
+        """Ask the model for the next stage, as a stream or in one piece. Raises UpstreamFailed."""
+        asked = self._body() | {"stream": stream}
         self._operation = operation = Operation(self.provider, self.request.model)
         with self._measured(operation, ends=False):
-            self._chunks, self.limits = await self.upstream.open(
-                body, retry=self.format.retry, headers=self.headers, claim=self.kept.claim
+            self._chunks = chunks = await self.upstream.open(
+                asked, retry=self.format.retry, headers=self.headers, claim=self.kept.claim
             )
-        return self._chunks
+        self.limits = chunks.limits
+        return chunks
 
     async def begin(self) -> None:
         """Ask the model, and tell the format of the upstream's limits: for a caller that needs its status before it iterates.
@@ -135,12 +147,15 @@ class Answer:
 
         Raises UpstreamFailed. Cancelling it closes the upstream's connection.
         """
-        if not self.request.own_tools:
-            with self._measured(Operation(self.provider, self.request.model)):
-                return await self.upstream.complete(self._body(), headers=self.headers, claim=self.kept.claim)
         async with aclosing(self):
+            answer = await self.open(stream=bool(self.request.own_tools))
+            taken = 0
             async for _ in self:
-                pass
+                taken += 1
+                if taken % TURN == 0:
+                    await asyncio.sleep(0)
+        if answer.whole is not None:
+            return answer.whole
         fields, numbered = Fields(), Numbered()
         for stage in self._stages:
             fields.add(numbered.fields(stage.fields.whole()))

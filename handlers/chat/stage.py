@@ -109,20 +109,6 @@ class Stage:
         told = [{"role": "tool", "tool_call_id": one.call.id, "content": one.outcome.content} for one in self.results]
         return [message(content, self.fields.whole(), map(_sent_back, self.results)), *told]
 
-    def completion(self) -> bytes:
-        """The stage as an answer in one piece, once it has ended."""
-        said = message(self.text.whole(), self.fields.whole(), self.calls)
-        return completion(self.head, said, self.finish_reason or ("tool_calls" if self.calls else "stop"), self.usage)
-
-
-def in_one_piece(chunks: Iterable[Chunk]) -> bytes:
-    """What the chunks of a whole answer come to. Raises UpstreamFailed."""
-    stage = Stage()
-    for chunk in chunks:
-        stage.add(chunk)
-    stage.end()
-    return stage.completion()
-
 
 def message(content: Any, fields: Mapping[str, Any], calls: Iterable[Call]) -> dict[str, Any]:
     """An assistant message with these calls."""

@@ -13,9 +13,13 @@ What an OpenAI-compatible server streams is one `data` line for each `chat.compl
 
 A body that doesn't look like an event stream is read to its end, and is then
 
-    a whole `chat.completion`                      one chunk that says all
     JSON that says error                           upstream_error
+    where one piece was asked for: any object      no chunk; `whole` has it, untouched
+    where a stream was: a whole `chat.completion`  one chunk that says all
     anything else                                  not_a_stream
+
+Limit: an object of more than `MAX_VALUES` in one piece is passed on unseen: to look into 16 MiB of it would hold up the event
+loop.
 """
 
 from typing import Final
@@ -24,6 +28,7 @@ from handlers.chat.items import Chunk, UpstreamFailed
 from handlers.chat.upstream.chunks import from_whole, loads, parse
 from handlers.chat.upstream.failures import failed, one_line, read, reported, says_error
 from sse.errors import EventTooLong
+from sse.wire.document import too_many
 from sse.wire.lines import LineSplitter
 from sse.wire.parser import DEFAULT_LIMIT, Parser
 
@@ -40,19 +45,21 @@ MAX_WHOLE: Final = 16 << 20
 
 
 class Body:
-    """Reads one body. several: whether more than one choice was asked for.
+    """Reads one body. several: whether more than one choice was asked for. one_piece: whether no stream was.
 
     done: `[DONE]` has come; what follows is no part of the answer. complete: the answer is whole, with or without it.
     failure: what is wrong with the body; set behind the last chunk before it. held: all that has come; None: it is an event
-    stream.
+    stream. whole: the answer as it came, if one piece was asked for and has come.
     """
 
-    def __init__(self, *, several: bool = False) -> None:
+    def __init__(self, *, several: bool = False, one_piece: bool = False) -> None:
         self.done = False
         self.complete = False
         self.failure: UpstreamFailed | None = None
         self.held: bytearray | None = bytearray()
+        self.whole: bytes | None = None
         self._several = several
+        self._one_piece = one_piece
         self._lines = LineSplitter(DEFAULT_LIMIT)
         self._parser = Parser()
         self._between = True  # no event is begun
@@ -80,7 +87,7 @@ class Body:
         """The body has ended: the chunks that it comes to only now. Without an end of its own, that is a failure."""
         try:
             if self.held is not None:
-                return self._whole(bytes(self.held).lstrip(BEFORE))
+                return self._read(bytes(self.held))
             if not self.complete and self.failure is None:
                 self._unfinished()
         except UpstreamFailed as failure:
@@ -131,14 +138,23 @@ class Body:
             else:
                 self._choice = True
 
-    def _whole(self, body: bytes) -> list[Chunk]:
+    def _read(self, whole: bytes) -> list[Chunk]:
         """What a body is that is no event stream."""
+        body = whole.lstrip(BEFORE)
         if not body.strip():
             raise failed("the upstream answered 200 with an empty body", "empty")
         value = read(body)
         if says_error(value):
             raise reported(value)
-        if isinstance(value, dict) and isinstance(choices := value.get("choices"), list) and choices:
+        choices = value.get("choices") if isinstance(value, dict) else None
+        choices = choices if isinstance(choices, list) else []
+        if self._one_piece and (isinstance(value, dict) or (body.lstrip().startswith(b"{") and too_many(body))):
+            for choice in choices:
+                if isinstance(choice, dict) and choice.get("error"):
+                    raise reported(choice)
+            self.whole = whole
+            return []
+        if choices:
             self.complete = True
             return [from_whole(loads(body)[0], several=self._several)]
         raise failed(f"the upstream's answer is not an event stream: {one_line(body)}", "not_a_stream")

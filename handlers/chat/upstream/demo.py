@@ -11,11 +11,10 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from handlers.chat.items import Chunk, Whole
-from handlers.chat.stage import in_one_piece
 from handlers.chat.texts import write
 from handlers.chat.upstream.chunks import parse
 
@@ -42,14 +41,24 @@ class DemoUpstream:
         model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "sidestream"}
         return Whole(200, write({"object": "list", "data": [model]}))
 
-    async def open(self, body: Mapping[str, Any], **_: Any) -> tuple[AsyncGenerator[list[Chunk], None], Mapping[str, str]]:
-        return self._stream(body), {}
+    async def open(self, asked: Mapping[str, Any], **_: Any) -> "Speaking":
+        return Speaking(asked, self._interval)
 
-    async def complete(self, body: Mapping[str, Any], **_: Any) -> Whole:
-        stream = self._stream({**body, "stream_options": {"include_usage": True}})
-        return Whole(200, in_one_piece([chunk async for chunks in stream for chunk in chunks]))
 
-    async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Chunk], None]:
+class Speaking:
+    """An answer on its way (`engine.ChunkStream`)."""
+
+    def __init__(self, asked: Mapping[str, Any], interval: float) -> None:
+        self.limits: Mapping[str, str] = {}
+        self.whole: Whole | None = None
+        self._asked = asked
+        self._interval = interval
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def __aiter__(self) -> AsyncIterator[list[Chunk]]:
+        body = self._asked
         head: dict[str, Any] = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion.chunk"}
         head, words, call = head | {"created": int(time.time()), "model": MODEL}, _words(body), _call(body)
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
@@ -63,7 +72,7 @@ class DemoUpstream:
             reason = None if delta else "tool_calls" if call else "stop"
             yield _chunk({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
             await asyncio.sleep(self._interval if delta else 0)
-        if (body.get("stream_options") or {}).get("include_usage"):
+        if not body.get("stream") or (body.get("stream_options") or {}).get("include_usage"):
             yield _chunk({**head, "choices": [], "usage": _usage(body, words)})
 
 

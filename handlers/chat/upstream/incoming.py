@@ -1,20 +1,21 @@
-"""A streamed answer on its way in: the SDK's response -> lists of chunks, as they come, within the time that they may take.
+"""An answer on its way in: the SDK's response -> lists of chunks, as they come, within the time that they may take.
 
 One task iterates. `aclose` gives the connection up at once, unless the answer has come to its end: then it can be used again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from handlers.chat.items import Chunk, UpstreamFailed
+from handlers.chat.items import Chunk, UpstreamFailed, Whole
 from handlers.chat.upstream.body import Body
 from handlers.chat.upstream.failures import failed
 from handlers.chat.upstream.patience import Patience
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import AsyncAPIResponse
 
 BROKEN: Final = "the connection to the upstream broke in the middle of the answer"
@@ -24,25 +25,27 @@ long enough to count as old, and the garbage collector goes through all there is
 
 NOTHING_IN_TIME: Final = "the upstream sent nothing in time"
 
+_LIMITS: Final = ("retry-after", "x-ratelimit-", "openai-")  # x-request-id is ours, and told upstream
+
 
 @dataclass(eq=False, repr=False)
 class Incoming:
-    """One answer. broken: what the body raises when the connection breaks; TimeoutError is among it (an OSError).
-
-    redacted: takes the key out of a message. claim: told the bytes that are held while the answer doesn't look like an event
-    stream, and may raise Full. several: whether more than one choice was asked for.
+    """One answer. body: what reads it. broken: what the response raises when the connection breaks; TimeoutError is among it
+    (an OSError). redacted: takes the key out of a message. claim: told the bytes that are held while the answer doesn't look
+    like an event stream, and may raise Full.
     """
 
     response: "AsyncAPIResponse[Any]"
+    body: Body
     patience: Patience
     broken: tuple[type[Exception], ...]
     redacted: Callable[[str], str]
     claim: Callable[[int], None]
-    several: bool
 
     def __post_init__(self) -> None:
         self._bytes = self.response.http_response.aiter_raw()  # which is decoded: a layer less saves time with every chunk
-        self._body = Body(several=self.several)
+        self.limits: Mapping[str, str] = limits(self.response.http_response)
+        self.whole: Whole | None = None
         self._data = b""  # what has come
         self._read = 0  # so much of it is chunks
         self._first: list[Chunk] | None = None
@@ -64,7 +67,7 @@ class Incoming:
         if self._first:
             chunks, self._first = self._first, None
             return chunks
-        body = self._body
+        body = self.body
         if self._begun:
             self.patience.renew()
         while not body.done and body.failure is None and not self._ended:
@@ -76,6 +79,7 @@ class Incoming:
             except StopAsyncIteration:
                 self._ended = True
                 chunks = body.end()
+                self.whole = answered(self.response.http_response, body.whole) if body.whole is not None else None
             except self.broken as error:
                 if body.complete:
                     break
@@ -111,7 +115,7 @@ class Incoming:
     async def aclose(self) -> None:
         self.patience.close()
         try:
-            if self._body.done:
+            if self.body.done:
                 # HTTP/1.1 can use a connection again only if the body was read to its end, which follows `[DONE]` closely.
                 with suppress(*self.broken):
                     async with asyncio.timeout(0.05):
@@ -119,3 +123,15 @@ class Incoming:
                             pass
         finally:
             await self.response.close()
+
+
+def answered(response: "httpx2.Response", body: bytes) -> Whole:
+    """An HTTP answer whose body has been read."""
+    content_type = response.headers.get("content-type", "")
+    told = content_type if content_type and content_type.isascii() else "application/json"
+    return Whole(response.status_code, body, {"content-type": told, **limits(response)})
+
+
+def limits(response: "httpx2.Response") -> dict[str, str]:
+    """What an answer says of the upstream's limits."""
+    return {name: value for name, value in response.headers.items() if name.startswith(_LIMITS) and value.isascii()}

@@ -1,6 +1,6 @@
 """The model's server: any that speaks OpenAI's chat completions, reached through the openai SDK. Nothing else imports that.
 
-In:  the body of a request. Out: the answer as chunks, or whole and untouched, or an `UpstreamFailed`.
+In:  the body of a request. Out: the answer on its way (`incoming`), or an `UpstreamFailed`.
 
 The SDK gives its client: proxies and certificates from the environment, its errors and its retries. Its chunk objects cost ten
 times what reading the bytes does, so the bytes are read. Importing it takes half a second, on a thread.
@@ -10,31 +10,27 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.upstream import environment, models
-from handlers.chat.upstream.body import MAX_WHOLE
+from handlers.chat.upstream.body import MAX_WHOLE, Body
 from handlers.chat.upstream.failures import failed, from_answer
-from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming
+from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming, answered
 from handlers.chat.upstream.patience import Patience
-from handlers.chat.upstream.whole import checked
 from sidecar.logs import REQUEST_ID
 from sse.errors import Full, describe
 from sse.threads import Threads
 
 if TYPE_CHECKING:
-    import httpx2
-    from openai import AsyncAPIResponse, AsyncOpenAI
+    from openai import AsyncOpenAI
 
 logger = logging.getLogger("handlers.chat")
-
-T = TypeVar("T")
-Body: TypeAlias = Mapping[str, Any]
 
 RETRIES: Final = 2
 
@@ -42,7 +38,6 @@ ASKED_AGAIN: Final = 600.0
 """Seconds after which the upstream is asked again what models it has."""
 
 _NO_KEY: Final = "none"  # what the SDK sends to an upstream that needs none
-_LIMITS: Final = ("retry-after", "x-ratelimit-", "openai-")  # x-request-id is ours, and told upstream
 
 
 class _SDK(NamedTuple):
@@ -102,63 +97,33 @@ class OpenAIUpstream:
         return model
 
     async def open(
-        self, body: Body, *, retry: bool, headers: Mapping[str, str], claim: Callable[[int], None] = lambda _: None
-    ) -> tuple[Incoming, Mapping[str, str]]:
-        """Ask for a streamed answer; returns when its status is known, with what the upstream says of its limits.
+        self, asked: Mapping[str, Any], *, retry: bool, headers: Mapping[str, str], claim: Callable[[int], None]
+    ) -> Incoming:
+        """Ask for an answer; returns when its status is known. asked: the body of the request.
 
-        retry: the SDK's own retries, capped. headers: sent too. claim: told the bytes of what comes in a stream's place.
-        Raises UpstreamFailed.
+        Where that names no model, the default one is asked; if the upstream doesn't know it, once more the next. retry: the
+        SDK's own retries, capped. headers: sent too. claim: told the bytes of an answer that is no event stream. Raises
+        UpstreamFailed.
         """
-
-        async def ask(body: Body) -> tuple[Incoming, Mapping[str, str]]:
-            sdk, deadline = await self._sdk(), self._deadline()
-            async with self._reported(sdk, deadline):
-                response = await _create(sdk.retrying if retry else sdk.client, body, headers)
-            patience = Patience(deadline, self.timeout)
-            incoming = Incoming(response, patience, sdk.broken, self._redacted, claim, _several(body))
-            if not response.headers.get("content-type", "text/event-stream").lower().startswith("text/event-stream"):
-                await incoming.begin()  # it may be an event stream all the same, or say what is wrong
-            return incoming, _limits(response.http_response)
-
-        return await self._with_model(body, ask)
-
-    async def complete(self, body: Body, *, headers: Mapping[str, str], claim: Callable[[int], None] = lambda _: None) -> Whole:
-        """Ask for an answer in one piece. headers: sent too. claim: told the bytes as they come. Raises UpstreamFailed."""
-
-        async def ask(body: Body) -> Whole:
-            async with self._whole(lambda sdk: _create(sdk.client, body, headers), claim) as answer:
-                return await checked(answer, several=_several(body))
-
-        return await self._with_model(body, ask)
-
-    async def models(self, claim: Callable[[int], None] = lambda _: None) -> Whole:
-        """What the upstream lists. claim: as of `complete`. Raises UpstreamFailed."""
-        async with self._whole(lambda sdk: sdk.client.models.with_streaming_response.list().__aenter__(), claim) as answer:
-            return answer
-
-    async def _with_model(self, body: Body, ask: Callable[[Body], Awaitable[T]]) -> T:
-        """Ask with the default model where the body names none; if the upstream doesn't know that, once more with the next."""
-        if body["model"]:
-            return await ask(body)
+        ask = partial(self._ask, retry=retry, headers=headers, claim=claim)
+        if asked["model"]:
+            return await ask(asked)
         model = await self.default_model()
         try:
-            return await ask({**body, "model": model})
+            return await ask({**asked, "model": model})
         except UpstreamFailed as failure:
             if failure.code != "model_not_found":
                 raise
             self._listed = "", 0.0
             if (another := await self.default_model()) == model:
                 raise
-        return await ask({**body, "model": another})
+        return await ask({**asked, "model": another})
 
-    @asynccontextmanager
-    async def _whole(
-        self, ask: "Callable[[_SDK], Awaitable[AsyncAPIResponse[Any]]]", claim: Callable[[int], None] = lambda _: None
-    ) -> AsyncIterator[Whole]:
-        """An answer as it came, if it isn't longer than `MAX_WHOLE`. Raises UpstreamFailed, as what is done with it does."""
-        sdk = await self._sdk()
+    async def models(self, claim: Callable[[int], None] = lambda _: None) -> Whole:
+        """What the upstream lists. claim: told the bytes as they come. Raises UpstreamFailed."""
+        sdk, body = await self._sdk(), bytearray()
         async with self._reported(sdk, self._deadline()):
-            response, body = await ask(sdk), bytearray()
+            response = await sdk.client.models.with_streaming_response.list().__aenter__()
             try:
                 async for data in response.iter_bytes():
                     claim(len(data))
@@ -167,7 +132,25 @@ class OpenAIUpstream:
                         raise failed(f"the upstream's answer has over {MAX_WHOLE} bytes", "not_a_stream")
             finally:
                 await response.close()
-            yield _answer(response.http_response, bytes(body))
+        return answered(response.http_response, bytes(body))
+
+    async def _ask(
+        self, asked: Mapping[str, Any], retry: bool, headers: Mapping[str, str], claim: Callable[[int], None]
+    ) -> Incoming:
+        """Send the request as it stands, messages too: the SDK would look through its own parameters for 0.2 ms a part."""
+        sdk, deadline = await self._sdk(), self._deadline()
+        rest: Any = {name: value for name, value in asked.items() if name not in ("model", "stream")}
+        create: Any = (sdk.retrying if retry else sdk.client).chat.completions.with_streaming_response.create
+        headers = {**headers, "x-request-id": request_id} if (request_id := REQUEST_ID.get()) else headers
+        stream = asked.get("stream", False)
+        async with self._reported(sdk, deadline):
+            request = create(model=asked["model"], messages=(), stream=stream, extra_body=rest, extra_headers=headers)
+            response = await request.__aenter__()  # closed by the Incoming
+        body, patience = Body(several=(asked.get("n") or 1) > 1, one_piece=not stream), Patience(deadline, self.timeout)
+        incoming = Incoming(response, body, patience, sdk.broken, self._redacted, claim)
+        if not response.headers.get("content-type", "text/event-stream").lower().startswith("text/event-stream"):
+            await incoming.begin()  # it may be an event stream all the same, or say what is wrong
+        return incoming
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.first_token_timeout
@@ -225,7 +208,7 @@ class OpenAIUpstream:
                 return failed(NOTHING_IN_TIME, "first_token_timeout")
             case openai.APIStatusError():
                 body = self._redacted(error.response.content.decode("latin-1")).encode("latin-1")
-                return from_answer(_answer(error.response, body), error.response.headers.get(REDIRECT, ""))
+                return from_answer(answered(error.response, body), error.response.headers.get(REDIRECT, ""))
             case openai.APIConnectionError():
                 why = self._redacted(environment.explained(error.__cause__ or error))
                 return failed(f"the upstream can't be reached: {why}", "upstream_down")
@@ -236,27 +219,3 @@ class OpenAIUpstream:
 
     def _redacted(self, text: str) -> str:
         return environment.redacted(text, self.key)
-
-
-async def _create(client: "AsyncOpenAI", body: Body, headers: Mapping[str, str]) -> "AsyncAPIResponse[Any]":
-    """Send the request as it stands, messages too: the SDK would look through its own parameters for 0.2 ms a part."""
-    rest: Any = {name: value for name, value in body.items() if name not in ("model", "stream")}
-    create: Any = client.chat.completions.with_streaming_response.create
-    headers = {**headers, "x-request-id": request_id} if (request_id := REQUEST_ID.get()) else headers
-    request = create(model=body["model"], messages=(), stream=body.get("stream", False), extra_body=rest, extra_headers=headers)
-    return await request.__aenter__()  # type: ignore[no-any-return]  # closed by whoever gets the response
-
-
-def _several(body: Body) -> bool:
-    return (body.get("n") or 1) > 1
-
-
-def _answer(response: "httpx2.Response", body: bytes) -> Whole:
-    content_type = response.headers.get("content-type", "")
-    told = content_type if content_type and content_type.isascii() else "application/json"
-    return Whole(response.status_code, body, {"content-type": told, **_limits(response)})
-
-
-def _limits(response: "httpx2.Response") -> dict[str, str]:
-    """What an answer says of the upstream's limits."""
-    return {name: value for name, value in response.headers.items() if name.startswith(_LIMITS) and value.isascii()}

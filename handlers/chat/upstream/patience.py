@@ -34,6 +34,7 @@ class Patience:
         self._deadline = self._loop.time() + self._timeout
 
     def close(self) -> None:
+        self._task = None  # it may keep an error, whose traceback leads here
         if self._timer is not None:
             self._timer.cancel()
 

@@ -1,6 +1,7 @@
 """The tool loop, in front of a real server."""
 
 import asyncio
+import gzip
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handlers.chat.engine import AT_ONCE, MAX_ANSWER
+from handlers.chat.engine import AT_ONCE, MAX_ANSWER, TURN
 from handlers.chat.formats.base import ChatFormat
 from handlers.chat.formats.openai import OpenAI
 from handlers.chat.formats.typed import Typed
@@ -247,6 +248,59 @@ async def test_without_an_iteration_it_is_what_the_upstream_says_untouched() -> 
     body = b'{"id": "x",\n "choices": []}'
     async with chat(reply(body, content_type="application/json")) as c:
         assert (await c.answer(format=OpenAI).whole()).body == body
+
+
+async def test_of_an_event_stream_in_its_place_an_answer_is_made() -> None:
+    stream = reply(
+        event(chunk_object({"role": "assistant", "content": "", "reasoning_content": "h"})),
+        event(chunk_object({"reasoning_content": "m"})),
+        chunk("Hel"),
+        chunk("lo"),
+        call("f", '{"x":'),
+        call("", "1}"),
+        finish("tool_calls"),
+        usage(1, 2),
+        DONE,
+        headers={"openai-version": "2"},
+    )
+    async with chat(stream) as c:
+        answer = await c.answer(format=OpenAI).whole()
+    assert answer.headers == {"openai-version": "2"}
+    value = json.loads(answer.body)
+    assert (value["id"], value["object"], value["usage"]["total_tokens"]) == ("chatcmpl-1", "chat.completion", 3)
+    [choice] = value["choices"]
+    function = {"name": "f", "arguments": '{"x":1}'}
+    assert choice == {
+        "index": 0,
+        "message": {
+            "role": "assistant",
+            "content": "Hello",
+            "reasoning_content": "hm",
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        },
+        "finish_reason": "tool_calls",
+    }
+
+
+async def test_of_several_choices_in_an_event_stream_the_first_one_is_made() -> None:
+    second: Any = {"index": 1, "delta": {"content": "b"}}
+    async with chat(reply(event({"choices": [second]}) + chunk("a") + DONE)) as c:
+        answer = await c.answer({"n": 2}, OpenAI).whole()
+    assert json.loads(answer.body)["choices"][0]["message"]["content"] == "a"
+
+
+@pytest.mark.parametrize("tools", [[], ["calculate"]], ids=["one request", "with tools"])
+async def test_a_long_event_stream_leaves_turns_to_others(tools: list[str]) -> None:
+    """Compressed, all of it comes at once."""
+    body = chunk("a") * 10_000 + finish() + DONE
+    async with chat(reply(gzip.compress(body), headers={"content-encoding": "gzip"})) as c:
+        making = asyncio.create_task(c.answer({"tools": tools}, OpenAI).whole())
+        turns = 0
+        while not making.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert b'"content":"%b"' % (b"a" * 10_000) in making.result().body
+    assert turns >= 10_000 / TURN
 
 
 async def test_a_failure_in_a_later_stage_is_no_answer() -> None:

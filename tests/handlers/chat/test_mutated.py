@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from handlers.chat.items import UpstreamFailed
-from handlers.chat.stage import Stage
+from handlers.chat.stage import Stage, message
 from handlers.chat.upstream.body import Body
 from sse.stream import State
 from tests.handlers.chat.test_cases import FORMATS, ask, cases
@@ -148,7 +148,7 @@ def understood(steps: list[bytes]) -> tuple[str, Any]:
         stage.end()
     except UpstreamFailed as failure:
         end = failure.code
-    return end, json.loads(stage.completion())["choices"][0]["message"]
+    return end, message(stage.text.whole(), stage.fields.whole(), stage.calls)
 
 
 def test_it_makes_no_difference_where_a_body_is_cut() -> None:

@@ -133,6 +133,37 @@ def test_failure(body: bytes, code: str, cut: bool) -> None:
         assert "overloaded" in caught.value.message
 
 
+PIECES = [b'{ "id": "x",\n "choices": [ ] }', b'\n {"choices":[{"message":{"content":"a"},"error":null}]}', b"{}"]
+
+
+@pytest.mark.parametrize("answer", [*PIECES, b'{"choices": [{"text": "a"}]}'])
+def test_where_one_piece_was_asked_for_an_object_stays_as_it_is(answer: bytes) -> None:
+    body = Body(one_piece=True)
+    assert body.feed(answer[:5]) + body.feed(answer[5:]) + body.end() == []
+    assert (body.failure, body.whole) == (None, answer)
+
+
+NO_ANSWER: dict[str, tuple[bytes, str, str]] = {
+    "an error": (b'{"error": {"message": "Slow down."}}', "upstream_error", "Slow down."),
+    "an error in a choice": (b'{"choices": [{"error": {"message": "Slow down."}}]}', "upstream_error", "Slow down."),
+    "a list": (b'[{"error": {"message": "Slow down."}}]', "upstream_error", "Slow down."),
+    "a page": (b"<html>Slow down.</html>", "not_a_stream", "Slow down."),
+    "nothing": (b" ", "empty", ""),
+    "a stream that says error": (b'data: {"error": "Slow down."}\n\n', "upstream_error", "Slow down."),
+    "a stream that was cut": (chunk("a"), "cut", ""),
+}
+
+
+@pytest.mark.parametrize(("answer", "code", "said"), NO_ANSWER.values(), ids=NO_ANSWER.keys())
+def test_what_is_no_answer_in_one_piece(answer: bytes, code: str, said: str) -> None:
+    body = Body(one_piece=True)
+    body.feed(answer)
+    body.end()
+    assert body.failure is not None
+    assert (body.failure.code, body.whole) == (code, None)
+    assert said in body.failure.message
+
+
 @pytest.mark.parametrize("end", [b"", DONE])
 def test_without_any_choice_what_came_in_its_place_is_shown(end: bytes) -> None:
     refusal = {"choices": None, "base_resp": {"status_code": 1004, "status_msg": "login fail"}}

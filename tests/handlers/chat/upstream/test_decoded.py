@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from handlers.chat.formats.openai import OpenAI
 from handlers.chat.items import Chunk, UpstreamFailed
 from handlers.chat.upstream.decoded import PIECE, Decoded
 from handlers.chat.upstream.failures import MAX_SAID
@@ -97,7 +98,7 @@ async def test_what_would_unpack_to_64_mib_is_a_failure_and_does_not(script: Scr
                 if streamed:
                     await c.items()
                 else:
-                    await c.client.complete(BODY, headers={}, claim=lambda _: None)
+                    await c.answer(format=OpenAI).whole()
             assert tracemalloc.get_traced_memory()[1] < 48 << 20, "a whole answer may have 16 MiB, and is copied twice"
         finally:
             tracemalloc.stop()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from handlers.chat.engine import Answer
+from handlers.chat.formats.openai import OpenAI
 from handlers.chat.upstream.demo import DemoUpstream
 from tests.support.chat import Asking
 
@@ -55,15 +56,16 @@ async def test_it_calls_the_clients_tools_too() -> None:
 
 
 async def test_its_answer_in_one_piece() -> None:
-    reply = await DemoUpstream(0).complete({"messages": [{"role": "user", "content": "Hi"}]}, headers={})
-    body = json.loads(reply.body)
+    async def answered(content: str, **body: Any) -> dict[str, Any]:
+        said = {"messages": [{"role": "user", "content": content}], **body}
+        answer: dict[str, Any] = json.loads((await Asking(DemoUpstream(0)).answer(said, OpenAI).whole()).body)
+        return answer
+
+    body = await answered("Hi")
     assert body["choices"][0]["message"]["content"] == "This is a mock response to: Hi"
     assert body["object"] == "chat.completion"
-    asked = {
-        "messages": [{"role": "user", "content": "lookup it"}],
-        "tools": [{"type": "function", "function": {"name": "lookup"}}],
-    }
-    [choice] = json.loads((await DemoUpstream(0).complete(asked, headers={})).body)["choices"]
+    assert body["usage"]["prompt_tokens"] == 1
+    [choice] = (await answered("lookup it", tools=[{"type": "function", "function": {"name": "lookup"}}]))["choices"]
     assert (choice["finish_reason"], choice["message"]["tool_calls"][0]["function"]["name"]) == ("tool_calls", "lookup")
     assert json.loads((await DemoUpstream(0).models()).body)["data"][0]["id"] == "demo"
 

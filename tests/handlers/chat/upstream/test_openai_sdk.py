@@ -4,15 +4,17 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
+from handlers.chat.formats.openai import OpenAI, passed_on
 from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.upstream.body import MAX_WHOLE
 from handlers.chat.upstream.failures import CODES, MAX_SAID
+from handlers.chat.upstream.incoming import Incoming
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sse.budget import Budget, Charge
 from sse.errors import Full
@@ -89,13 +91,28 @@ async def test_the_upstreams_sentence_comes_through_and_the_key_does_not(said: s
         assert KEY[-8:] not in told
 
 
+async def opened(
+    client: OpenAIUpstream, body: dict[str, Any] = BODY, *, retry: bool = False, claim: Callable[[int], None] = lambda _: None
+) -> Incoming:
+    return await client.open(body, retry=retry, headers={}, claim=claim)
+
+
+async def in_one_piece(
+    client: OpenAIUpstream, body: dict[str, Any] = BODY, claim: Callable[[int], None] = lambda _: None
+) -> Whole | None:
+    """The answer as it came, where no stream was asked for."""
+    async with aclosing(await opened(client, body | {"stream": False}, claim=claim)) as incoming:
+        assert [chunks async for chunks in incoming] == []
+        return incoming.whole
+
+
 async def read(
     client: OpenAIUpstream, *, retry: bool = False, body: dict[str, Any] = BODY
 ) -> tuple[list[str], UpstreamFailed | None]:
     """The texts that came, and how it failed."""
     texts: list[str] = []
     try:
-        async with aclosing((await client.open(body, retry=retry, headers={}))[0]) as completion:
+        async with aclosing(await opened(client, body, retry=retry)) as completion:
             async for chunks in completion:
                 texts += [chunk.text for chunk in chunks if chunk.text]
     except UpstreamFailed as failure:
@@ -108,7 +125,7 @@ async def read(
 async def test_an_answer_that_does_not_begin(script: Script, code: str) -> None:
     async with serve(script) as upstream, client_of(upstream) as client:
         with pytest.raises(UpstreamFailed) as caught:
-            (await client.open(BODY, retry=False, headers={}))[0]
+            await opened(client)
         await upstream.wait_for(running=0)
     failure = caught.value
     assert failure.code == code
@@ -201,7 +218,7 @@ async def test_an_answer_that_is_whole(script: Script) -> None:
 async def test_a_consumer_may_be_slower_than_the_timeout() -> None:
     go = asyncio.Event()
     async with serve(reply(chunk("a"), go, finish(), DONE)) as upstream, client_of(upstream, timeout=0.02) as client:
-        completion = (await client.open(BODY, retry=False, headers={}))[0]
+        completion = await opened(client)
         await anext(completion)
         await asyncio.sleep(0.05)
         go.set()
@@ -263,7 +280,7 @@ async def test_the_request_arrives_as_it_was_given() -> None:
         "messages": [{"role": "user", "x": 1}],
     }
     async with serve(reply(DONE)) as upstream, client_of(upstream) as client:
-        async with aclosing((await client.open(body, retry=False, headers={}))[0]):
+        async with aclosing(await opened(client, body)):
             pass
         [request] = upstream.requests
     assert request.body == body
@@ -280,7 +297,7 @@ async def test_an_answer_in_one_piece_is_untouched() -> None:
     odd = b'{ "id" : "x",\n "choices": [ ] }\n'
     script = reply(odd, content_type="application/json", headers={"x-request-id": "r1", "x-other": "1", "openai-version": "2"})
     async with serve(script) as upstream, client_of(upstream) as client:
-        answer = await client.complete({"model": "test", "messages": MESSAGES, "n": 2}, headers={})
+        answer = await in_one_piece(client, {"model": "test", "messages": MESSAGES, "n": 2})
         assert upstream.requests[0].body == {"model": "test", "messages": MESSAGES, "n": 2, "stream": False}
     headers = {"content-type": "application/json", "openai-version": "2"}
     assert answer == Whole(200, odd, headers)
@@ -293,7 +310,7 @@ async def test_an_answer_in_one_piece_is_untouched() -> None:
 async def test_an_answer_in_one_piece_that_fails(script: Script, code: str) -> None:
     async with serve(script) as upstream, client_of(upstream, first_token_timeout=0.1) as client:
         with pytest.raises(UpstreamFailed) as caught:
-            await client.complete(BODY | {"stream": False}, headers={})
+            await in_one_piece(client)
         await upstream.wait_for(running=0)
     assert caught.value.code == code
 
@@ -301,7 +318,7 @@ async def test_an_answer_in_one_piece_that_fails(script: Script, code: str) -> N
 @both_ways
 async def test_cancelling_an_answer_in_one_piece_closes_the_connection() -> None:
     async with serve(reply(HANG)) as upstream, client_of(upstream) as client:
-        task = asyncio.create_task(client.complete(BODY | {"stream": False}, headers={}))
+        task = asyncio.create_task(in_one_piece(client))
         await upstream.wait_for(running=1)
         task.cancel()
         await upstream.wait_for(running=0)
@@ -321,11 +338,11 @@ async def test_what_comes_in_whole_is_read_up_to_a_limit(how: str) -> None:
         with pytest.raises(UpstreamFailed) as caught:
             match how:
                 case "an answer":
-                    await client.complete(BODY | {"stream": False}, headers={})
+                    await in_one_piece(client)
                 case "the models":
                     await client.models()
                 case _:
-                    await client.open(BODY, retry=False, headers={})
+                    await opened(client)
         await upstream.wait_for(running=0)
     assert caught.value.code == ("upstream_down" if how == "an error" else "not_a_stream")
     assert caught.value.said is None
@@ -343,11 +360,11 @@ async def test_what_comes_in_whole_is_charged_as_it_comes(how: str) -> None:
         with pytest.raises(Full):
             match how:
                 case "an answer":
-                    await client.complete(BODY | {"stream": False}, headers={}, claim=claim)
+                    await in_one_piece(client, claim=claim)
                 case "the models":
                     await client.models(claim)
                 case _:
-                    await client.open(BODY, retry=False, headers={}, claim=claim)
+                    await opened(client, claim=claim)
         await upstream.wait_for(running=0)
 
 
@@ -381,8 +398,8 @@ async def test_an_answer_in_one_piece_is_streamed_where_a_stream_was_asked_for(c
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
 async def test_a_stream_is_put_together_where_one_piece_was_asked_for(content_type: str) -> None:
-    async with serve(reply(BODY_OF_STREAM, content_type=content_type)) as upstream, client_of(upstream) as client:
-        answer = await client.complete(BODY | {"stream": False}, headers={})
+    async with chat(reply(BODY_OF_STREAM, content_type=content_type)) as c:
+        answer = passed_on(await c.answer(format=OpenAI).whole())
     assert json.loads(answer.body)["choices"][0]["message"]["content"] == "a"
     assert answer.headers["content-type"] == "application/json"
 
@@ -390,7 +407,7 @@ async def test_a_stream_is_put_together_where_one_piece_was_asked_for(content_ty
 @both_ways
 async def test_a_type_that_is_wrong_does_not_hold_the_first_chunk_back() -> None:
     async with serve(reply(chunk("a"), HANG, content_type="text/plain")) as upstream, client_of(upstream) as client:
-        incoming, _ = await client.open(BODY, retry=False, headers={})
+        incoming = await opened(client)
         assert [one.text for one in await anext(incoming)] == ["a"]
         await incoming.aclose()
         await upstream.wait_for(running=0)
@@ -443,9 +460,10 @@ async def test_what_an_upstream_says_of_its_limits_comes_with_the_answer() -> No
         "set-cookie": "a",
     }
     async with serve(reply(chunk("a"), DONE, headers=headers)) as upstream, client_of(upstream) as client:
-        incoming, limits = await client.open(BODY, retry=False, headers={"traceparent": "00-1-2-01"})
+        headers = {"traceparent": "00-1-2-01"}
+        incoming = await client.open(BODY, retry=False, headers=headers, claim=lambda _: None)
         await incoming.aclose()
-    assert limits == {"x-ratelimit-remaining-requests": "7", "retry-after": "1", "openai-version": "2"}
+    assert incoming.limits == {"x-ratelimit-remaining-requests": "7", "retry-after": "1", "openai-version": "2"}
     assert upstream.requests[0].headers["traceparent"] == "00-1-2-01"
 
 
@@ -492,7 +510,7 @@ async def test_the_default_model_is_asked_for_again_when_the_upstream_does_not_k
         if how == "streamed":
             assert await read(client, body=UNNAMED) == (["a"], None)
         else:
-            await client.complete(UNNAMED, headers={})
+            assert await in_one_piece(client, UNNAMED) is not None
         assert asked(upstream) == ["first", "second"]
         assert await client.default_model() == "second"
 
@@ -611,7 +629,7 @@ async def test_what_the_sdk_can_not_do_with_the_environment_is_named(
     client = OpenAIUpstream.from_environment()
     assert client is not None
     with pytest.raises(UpstreamFailed, match=named) as caught:
-        await client.open(BODY, retry=False, headers={})
+        await opened(client)
     assert caught.value.code == "upstream_down"
     await client.aclose()
     assert any(re.search(named, record.getMessage()) for record in caplog.records)
@@ -634,7 +652,7 @@ async def test_what_comes_together_is_made_chunks_of_in_portions() -> None:
     """Thousands that live at once count as old, and have the garbage collector go through everything there is."""
     texts = [str(number) for number in range(3000)]
     async with serve(reply(b"".join(map(chunk, texts)), DONE)) as upstream, client_of(upstream) as client:
-        incoming, _ = await client.open(BODY, retry=False, headers={})
+        incoming = await opened(client)
         portions = [chunks async for chunks in incoming]
         await incoming.aclose()
     assert [one.text for chunks in portions for one in chunks] == texts
@@ -652,9 +670,9 @@ async def test_a_request_of_many_parts_is_sent_without_a_look_at_each() -> None:
     """The SDK looks at each part of a message: 16,000 of them held up the event loop for 2.5 s."""
     messages = [{"role": "user", "content": [{"type": "text", "text": "x"}] * 8}] * 500
     async with serve(reply(chunk("Hi"), finish(), DONE)) as upstream, client_of(upstream) as client:
-        await (await client.open(BODY, retry=False, headers={}))[0].aclose()  # what is loaded at first is loaded
+        await (await opened(client)).aclose()  # what is loaded at first is loaded
         begin = time.thread_time()
-        incoming, _ = await client.open(BODY | {"messages": messages}, retry=False, headers={})
+        incoming = await opened(client, BODY | {"messages": messages})
         took = time.thread_time() - begin
         await incoming.aclose()
         assert upstream.requests[-1].body["messages"] == messages
@@ -666,6 +684,6 @@ async def test_a_type_that_no_header_can_say_is_not_passed_on() -> None:
     script = Script([b'{"error": {"message": "no"}}'], 429, "\u20acapplication/json".encode().decode("latin-1"))
     async with serve(script) as upstream, client_of(upstream) as client:
         with pytest.raises(UpstreamFailed) as caught:
-            await client.open(BODY, retry=False, headers={})
+            await opened(client)
     assert caught.value.said is not None
     assert caught.value.said.headers == {"content-type": "application/json"}
