@@ -252,7 +252,7 @@ class Answer:
         self._charged += grown
         self.kept.claim(grown)
         if sum(stage.length for stage in self._stages) > MAX_ANSWER:
-            raise UpstreamFailed(f"the answer has over {MAX_ANSWER} characters", "too_long", retryable=False, status=502)
+            raise UpstreamFailed(f"the answer has over {MAX_ANSWER} characters", "too_long")
 
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
         if stage.broken_off:

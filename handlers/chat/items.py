@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from handlers.chat.texts import joined
 from handlers.chat.tools import Outcome
@@ -142,15 +142,33 @@ class Whole(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
+CODES: Final[Mapping[str, tuple[bool, int]]] = {
+    "refused": (False, 502),
+    "rate_limited": (True, 429),
+    "model_not_found": (False, 404),
+    "bad_request": (False, 400),
+    "upstream_down": (True, 502),
+    "first_token_timeout": (True, 504),
+    "stalled": (True, 504),
+    "broken": (True, 502),
+    "upstream_error": (True, 502),
+    "cut": (True, 502),
+    "empty": (True, 502),
+    "not_a_stream": (False, 502),
+    "bad_chunk": (False, 502),
+    "too_long": (False, 502),
+}
+"""Codes of failures (`upstream.failures` says when) -> whether the same request may succeed later, and the status for a client
+where the upstream gave none."""
+
+
 class UpstreamFailed(SourceFailed):
-    """code: one of `upstream.failures.CODES`, or the engine's `too_long`.
+    """code: one of `CODES`. said: the error answer to pass on, None where there was none. status: of that."""
 
-    status: where a client gets an HTTP status. said: the upstream's error answer.
-    """
-
-    def __init__(self, message: str, code: str, *, retryable: bool, status: int, said: Whole | None = None) -> None:
+    def __init__(self, message: str, code: str, said: Whole | None = None, status: int | None = None) -> None:
+        retryable, usual = CODES[code]
         super().__init__(message, code, retryable=retryable)
-        self.status = status
+        self.status = status or usual
         self.said = said
 
 

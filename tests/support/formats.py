@@ -4,16 +4,15 @@ import json
 from typing import Any
 
 from handlers.chat.formats.base import ChatFormat
-from handlers.chat.items import Chunk
+from handlers.chat.items import Chunk, UpstreamFailed
 from handlers.chat.request import Offer
-from handlers.chat.upstream.failures import failed
 from sse.formats import Written
 from sse.wire.event import MessageEvent
 from sse.wire.parser import Parser
 from tests.support.chat import MESSAGES, encoded
 from tests.support.upstream import DONE, call, chunk, chunk_object, event, finish, reply, usage
 
-FAILURE = failed("the answer — was cut", "cut")
+FAILURE = UpstreamFailed("the answer — was cut", "cut")
 TOOL = [
     reply(
         event(chunk_object({"role": "assistant", "content": ""})),

@@ -26,7 +26,7 @@ from typing import Final
 
 from handlers.chat.items import Chunk, UpstreamFailed
 from handlers.chat.upstream.chunks import from_whole, loads, parse
-from handlers.chat.upstream.failures import failed, one_line, read, reported, says_error
+from handlers.chat.upstream.failures import one_line, read, reported, says_error
 from sse.errors import EventTooLong
 from sse.wire.document import too_many
 from sse.wire.lines import LineSplitter
@@ -78,9 +78,9 @@ class Body:
                     break
                 self._take(type, text, chunks)
         except UpstreamFailed as failure:
-            self.failure = failed(failure.message, failure.code)  # a copy: the traceback holds this
+            self.failure = UpstreamFailed(failure.message, failure.code)  # a copy: the traceback holds this
         except EventTooLong as error:
-            self.failure = failed(f"the upstream sent too much in one event: {error}", "bad_chunk")
+            self.failure = UpstreamFailed(f"the upstream sent too much in one event: {error}", "bad_chunk")
         return chunks
 
     def end(self) -> list[Chunk]:
@@ -91,9 +91,9 @@ class Body:
             if not self.complete and self.failure is None:
                 self._unfinished()
         except UpstreamFailed as failure:
-            self.failure = failed(failure.message, failure.code)  # a copy: the traceback holds this
+            self.failure = UpstreamFailed(failure.message, failure.code)  # a copy: the traceback holds this
         except EventTooLong:
-            self.failure = failed(CUT, "cut")
+            self.failure = UpstreamFailed(CUT, "cut")
         return []
 
     def _begin(self, held: bytearray, data: bytes) -> bytes:
@@ -103,7 +103,7 @@ class Body:
             self.held = None
             return bytes(held)
         if len(held) > MAX_WHOLE:
-            raise failed(f"the upstream's answer has over {MAX_WHOLE} bytes: {one_line(held)}", "not_a_stream")
+            raise UpstreamFailed(f"the upstream's answer has over {MAX_WHOLE} bytes: {one_line(held)}", "not_a_stream")
         return b""
 
     def _dispatch(self, data: bytes) -> list[tuple[str, bytes]]:
@@ -142,7 +142,7 @@ class Body:
         """What a body is that is no event stream."""
         body = whole.lstrip(BEFORE)
         if not body.strip():
-            raise failed("the upstream answered 200 with an empty body", "empty")
+            raise UpstreamFailed("the upstream answered 200 with an empty body", "empty")
         value = read(body)
         if says_error(value):
             raise reported(value)
@@ -157,7 +157,7 @@ class Body:
         if choices:
             self.complete = True
             return [from_whole(loads(body)[0], several=self._several)]
-        raise failed(f"the upstream's answer is not an event stream: {one_line(body)}", "not_a_stream")
+        raise UpstreamFailed(f"the upstream's answer is not an event stream: {one_line(body)}", "not_a_stream")
 
     def _unfinished(self) -> None:
         """Say what is wrong with an event stream that ended too early: what it says itself, if it says so without an end."""
@@ -167,12 +167,12 @@ class Body:
             if text.startswith(b"[DONE]") and self._choice:
                 return
         if not self._events:
-            raise failed("the upstream's answer is not an event stream", "not_a_stream")
+            raise UpstreamFailed("the upstream's answer is not an event stream", "not_a_stream")
         raise self._ended(CUT, "cut")
 
     def _ended(self, message: str, code: str) -> UpstreamFailed:
         """The failure; where no choice came, with what came in its place: nobody knows all the ways to say error."""
-        return failed(f"{message}: {one_line(self._aside)}" if self._aside and not self._choice else message, code)
+        return UpstreamFailed(f"{message}: {one_line(self._aside)}" if self._aside and not self._choice else message, code)
 
 
 def _lone_lines(data: bytes) -> list[tuple[str, bytes]] | None:

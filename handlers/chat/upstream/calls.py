@@ -34,9 +34,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from handlers.chat.fields import Fields, Pieces
-from handlers.chat.items import Call, CallBegun, CallDelta
+from handlers.chat.items import Call, CallBegun, CallDelta, UpstreamFailed
 from handlers.chat.texts import write
-from handlers.chat.upstream.failures import failed
 
 MAX_ID: Final = 16 << 10
 """Characters of an id, which some formats repeat with each piece of the arguments. Some upstreams put a signature into it."""
@@ -183,7 +182,7 @@ class Calls:
                 for piece in call.arguments.held:
                     deltas += self._add(before, piece)
             elif not call.empty:
-                raise failed("the upstream called a tool without a name", "bad_chunk")
+                raise UpstreamFailed("the upstream called a tool without a name", "bad_chunk")
         for call in self._growing:
             if call.name and call.begun is None:
                 if call.empty:

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import orjson
 
-from handlers.chat.items import Chunk
+from handlers.chat.items import Chunk, UpstreamFailed
 from handlers.chat.texts import write
-from handlers.chat.upstream.failures import failed, reported, says_error
+from handlers.chat.upstream.failures import reported, says_error
 from sse.wire.document import MAX_VALUES, too_many
 
 MAX_LEVELS: Final = 100
@@ -158,7 +158,7 @@ def _loads_odd(raw: bytes) -> tuple[Any, bytes]:
         value = json.loads(raw, parse_constant=constants.append, parse_float=_finite)
     except (ValueError, RecursionError):
         shown = raw[:200].decode("utf-8", "replace")
-        raise failed(f"the upstream sent a chunk that is not JSON: {shown}", "bad_chunk") from None
+        raise UpstreamFailed(f"the upstream sent a chunk that is not JSON: {shown}", "bad_chunk") from None
     return value, write(value) if constants else raw
 
 
@@ -178,4 +178,4 @@ def _too_deep(value: Any) -> bool:
 
 
 def _no_chunk(what: str) -> Exception:
-    return failed(f"the upstream sent {what} where a chat.completion.chunk is expected", "bad_chunk")
+    return UpstreamFailed(f"the upstream sent {what} where a chat.completion.chunk is expected", "bad_chunk")

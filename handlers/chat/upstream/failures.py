@@ -14,13 +14,13 @@
     empty                a 200 with an empty body, or [DONE] alone
     not_a_stream         an answer that is neither an event stream nor an error, such as a redirect
     bad_chunk            a chunk that is not JSON, or not a chunk
+    too_long             an answer with more characters than `engine.MAX_ANSWER`
 
 An answer that has its finish_reason or [DONE] is whole, and a connection that breaks after that is no failure. The message has
 what the upstream itself says of the error, whatever the shape in which it says it.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -28,23 +28,6 @@ import orjson
 from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.texts import write
 from sse.wire.document import too_many
-
-CODES: Final[Mapping[str, tuple[bool, int]]] = {
-    "refused": (False, 502),
-    "rate_limited": (True, 429),
-    "model_not_found": (False, 404),
-    "bad_request": (False, 400),
-    "upstream_down": (True, 502),
-    "first_token_timeout": (True, 504),
-    "stalled": (True, 504),
-    "broken": (True, 502),
-    "upstream_error": (True, 502),
-    "cut": (True, 502),
-    "empty": (True, 502),
-    "not_a_stream": (False, 502),
-    "bad_chunk": (False, 502),
-}
-"""code -> whether the same request may succeed later, and the status for /v1 where the upstream gave none."""
 
 _BY_STATUS: Final = {401: "refused", 403: "refused", 408: "upstream_down", 409: "upstream_down", 429: "rate_limited"}
 
@@ -65,32 +48,28 @@ _NO_MODEL: Final = re.compile(
 )
 
 
-def failed(message: str, code: str, said: Whole | None = None, status: int | None = None) -> UpstreamFailed:
-    """The failure of this code. said: the error answer to pass on, None where there was none. status: of that."""
-    retryable, usual = CODES[code]
-    return UpstreamFailed(message, code, retryable=retryable, status=status or usual, said=said)
-
-
 def from_answer(answer: Whole, redirect: str = "") -> UpstreamFailed:
     """The failure that an answer with an error status is. redirect: the host that it leads to."""
     if redirect:
-        return failed(f"the upstream redirects to {redirect}: if that is right, OPENAI_BASE_URL has to name it", "not_a_stream")
+        return UpstreamFailed(
+            f"the upstream redirects to {redirect}: if that is right, OPENAI_BASE_URL has to name it", "not_a_stream"
+        )
     status, said = answer.status, read(answer.body)
     message = f"the upstream answered {status}: {sentence(said) or one_line(answer.body) or '(no message)'}"
     if not 400 <= status < 600:
-        return failed(message, "not_a_stream" if status < 400 else "upstream_down")
+        return UpstreamFailed(message, "not_a_stream" if status < 400 else "upstream_down")
     code = _BY_STATUS.get(status) or ("upstream_down" if status >= 500 else "bad_request")
     if code == "bad_request" and not isinstance(said, str) and _NO_MODEL.search(one_line(answer.body)):
         code = "model_not_found"
     # A body as long as the limit has been cut, and no client could read it.
-    return failed(message, code, answer if len(answer.body) < MAX_SAID else None, status)
+    return UpstreamFailed(message, code, answer if len(answer.body) < MAX_SAID else None, status)
 
 
 def reported(value: Any) -> UpstreamFailed:
     """The failure that an upstream reports in an answer that began as a success."""
     message = sentence(value) or one_line(write(value))
     code = "model_not_found" if _NO_MODEL.search(message) else "upstream_error"
-    return failed(f"the upstream reported an error: {message}", code)
+    return UpstreamFailed(f"the upstream reported an error: {message}", code)
 
 
 def read(body: bytes) -> Any:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from handlers.chat.items import Chunk, UpstreamFailed, Whole
 from handlers.chat.upstream.body import Body
-from handlers.chat.upstream.failures import failed
 from handlers.chat.upstream.patience import Patience
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Incoming:
                 self._begun = True
                 return chunks
         if body.failure is not None:
-            raise failed(self.redacted(body.failure.message), body.failure.code)
+            raise UpstreamFailed(self.redacted(body.failure.message), body.failure.code)
         raise StopAsyncIteration
 
     def _portion(self) -> bytes:
@@ -107,10 +106,10 @@ class Incoming:
 
     def _failure(self, error: Exception) -> UpstreamFailed:
         if not isinstance(error, TimeoutError):
-            return failed(BROKEN, "broken")
+            return UpstreamFailed(BROKEN, "broken")
         if self._begun:
-            return failed("the upstream stopped in the middle of the answer", "stalled")
-        return failed(NOTHING_IN_TIME, "first_token_timeout")
+            return UpstreamFailed("the upstream stopped in the middle of the answer", "stalled")
+        return UpstreamFailed(NOTHING_IN_TIME, "first_token_timeout")
 
     async def aclose(self) -> None:
         self.patience.close()

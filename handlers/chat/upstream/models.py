@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from handlers.chat.upstream.failures import failed, read
+from handlers.chat.items import UpstreamFailed
+from handlers.chat.upstream.failures import read
 
 _NO_CHAT: Final = re.compile(
     r"embed|rerank|whisper|transcri|moderation|dall-e|stable-diffusion|davinci|babbage"
@@ -29,5 +30,5 @@ def first(body: bytes) -> str:
     """The first one that can chat; where none looks like that, the first. Raises UpstreamFailed if there is none."""
     ids = list(listed(body))
     if not ids:
-        raise failed("the upstream lists no model: the request has to name one", "model_not_found")
+        raise UpstreamFailed("the upstream lists no model: the request has to name one", "model_not_found")
     return next((id for id in ids if not _NO_CHAT.search(id)), ids[0])

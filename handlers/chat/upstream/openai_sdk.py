@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.upstream import environment, models
 from handlers.chat.upstream.body import MAX_WHOLE, Body
-from handlers.chat.upstream.failures import failed, from_answer
+from handlers.chat.upstream.failures import from_answer
 from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming, answered
 from handlers.chat.upstream.patience import Patience
 from sidecar.logs import REQUEST_ID
@@ -129,7 +129,7 @@ class OpenAIUpstream:
                     claim(len(data))
                     body += data
                     if len(body) > MAX_WHOLE:
-                        raise failed(f"the upstream's answer has over {MAX_WHOLE} bytes", "not_a_stream")
+                        raise UpstreamFailed(f"the upstream's answer has over {MAX_WHOLE} bytes", "not_a_stream")
             finally:
                 await response.close()
         return answered(response.http_response, bytes(body))
@@ -166,7 +166,7 @@ class OpenAIUpstream:
         except Exception as error:
             message = self._redacted(f"the openai SDK can't be used: {environment.explained(error)}")
             logger.error("%s", message)
-            raise failed(message, "upstream_down") from None
+            raise UpstreamFailed(message, "upstream_down") from None
 
     def _import(self) -> _SDK:
         import openai
@@ -203,19 +203,19 @@ class OpenAIUpstream:
 
         match error:
             case UpstreamFailed():
-                return failed(self._redacted(error.message), error.code)
+                return UpstreamFailed(self._redacted(error.message), error.code)
             case TimeoutError():
-                return failed(NOTHING_IN_TIME, "first_token_timeout")
+                return UpstreamFailed(NOTHING_IN_TIME, "first_token_timeout")
             case openai.APIStatusError():
                 body = self._redacted(error.response.content.decode("latin-1")).encode("latin-1")
                 return from_answer(answered(error.response, body), error.response.headers.get(REDIRECT, ""))
             case openai.APIConnectionError():
                 why = self._redacted(environment.explained(error.__cause__ or error))
-                return failed(f"the upstream can't be reached: {why}", "upstream_down")
+                return UpstreamFailed(f"the upstream can't be reached: {why}", "upstream_down")
         if isinstance(error, sdk.broken):
-            return failed(BROKEN, "broken")
+            return UpstreamFailed(BROKEN, "broken")
         # of the SDK, or of what is under it: the request holds what neither can send
-        return failed(self._redacted(f"the request can't be sent: {describe(error)}"), "bad_request")
+        return UpstreamFailed(self._redacted(f"the request can't be sent: {describe(error)}"), "bad_request")
 
     def _redacted(self, text: str) -> str:
         return environment.redacted(text, self.key)

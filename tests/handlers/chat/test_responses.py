@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from app import Sidestream
-from handlers.chat import responses
+from handlers.chat import engine, responses
+from handlers.chat.items import CODES
 from handlers.chat.responses import _references
-from handlers.chat.upstream.failures import CODES
 from sidecar.settings import Settings
 from sse.testing import open_stream
-from tests.handlers.chat.test_routes import BEGUN, FAILURES
+from tests.handlers.chat.test_routes import BEGUN, FAILURES, LONG
 from tests.support import clock
 from tests.support.app import HOST, JSON, Answer, ask
 from tests.support.chat import KEY
@@ -577,8 +577,9 @@ async def test_input_items_come_in_pages() -> None:
 
 @pytest.mark.parametrize("way", ["foreground", "streamed", "background"])
 @pytest.mark.parametrize("code", FAILURES)
-async def test_a_failure_is_told_in_openais_shape(code: str, way: str) -> None:
+async def test_a_failure_is_told_in_openais_shape(code: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the answer has begun as a status, where somebody waits for it; afterwards as events, and in the object."""
+    monkeypatch.setattr(engine, "MAX_ANSWER", LONG)
     script, settings = FAILURES[code]
     async with sidecar(script, **settings) as s:
         answer = await s.post({"input": "Hi", "stream": way != "foreground", "background": way == "background"}, RESPONSES)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from handlers.chat.upstream.failures import CODES
+from handlers.chat import engine
+from handlers.chat.items import CODES
 from sidecar.functions import function
 from sse.testing import open_stream
 from tests.support.app import HOST, JSON, Answer, ask
@@ -238,6 +239,9 @@ def failed(status: int, message: str, **fields: Any) -> Script:
     return error_reply(status, {"error": {"message": message, **fields}})
 
 
+LONG = 100_000
+"""Characters of an answer, in the tests that follow."""
+
 FAILURES: dict[str, tuple[Script, dict[str, Any]]] = {
     "refused": (failed(401, f"wrong key {KEY}"), {}),
     "rate_limited": (error_reply(429, {"error": {"message": "slow down"}}, retry_after="7"), {}),
@@ -252,8 +256,9 @@ FAILURES: dict[str, tuple[Script, dict[str, Any]]] = {
     "empty": (reply(), {}),
     "not_a_stream": (reply(b"<html>", content_type="text/html"), {}),
     "bad_chunk": (reply(chunk("a"), b"data: {\n\n", HANG), {}),
+    "too_long": (reply(chunk("a"), chunk("b" * LONG), HANG), {}),
 }
-BEGUN = ("stalled", "broken", "upstream_error", "cut", "bad_chunk")
+BEGUN = ("stalled", "broken", "upstream_error", "cut", "bad_chunk", "too_long")
 """Those in whose answer a chunk had arrived."""
 
 
@@ -263,7 +268,8 @@ def test_there_is_a_failure_for_every_code() -> None:
 
 @pytest.mark.parametrize("format", ["typed", "plain", "v1"])
 @pytest.mark.parametrize("code", FAILURES)
-async def test_a_failure_is_told_and_what_had_arrived_stays(code: str, format: str) -> None:
+async def test_a_failure_is_told_and_what_had_arrived_stays(code: str, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MAX_ANSWER", LONG)
     script, settings = FAILURES[code]
     async with sidecar(script, **settings) as s:
         if format == "v1":

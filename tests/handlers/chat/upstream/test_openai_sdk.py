@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from handlers.chat.formats.openai import OpenAI, passed_on
-from handlers.chat.items import UpstreamFailed, Whole
+from handlers.chat.items import CODES, UpstreamFailed, Whole
 from handlers.chat.upstream.body import MAX_WHOLE
-from handlers.chat.upstream.failures import CODES, MAX_SAID
+from handlers.chat.upstream.failures import MAX_SAID
 from handlers.chat.upstream.incoming import Incoming
 from handlers.chat.upstream.openai_sdk import OpenAIUpstream
 from sse.budget import Budget, Charge
