@@ -17,12 +17,9 @@ if TYPE_CHECKING:
     import httpx2
     from openai import AsyncAPIResponse
 
-BROKEN: Final = "the connection to the upstream broke in the middle of the answer"
 PORTION: Final = 4 << 10
 """Bytes that are made chunks of at a time. One read of the socket may bring a thousand chunks: parsed all at once, they live
 long enough to count as old, and the garbage collector goes through all there is again and again."""
-
-NOTHING_IN_TIME: Final = "the upstream sent nothing in time"
 
 _LIMITS: Final = ("retry-after", "x-ratelimit-", "openai-")  # x-request-id is ours, and told upstream
 
@@ -30,15 +27,15 @@ _LIMITS: Final = ("retry-after", "x-ratelimit-", "openai-")  # x-request-id is o
 @dataclass(eq=False, repr=False)
 class Incoming:
     """One answer. body: what reads it. broken: what the response raises when the connection breaks; TimeoutError is among it
-    (an OSError). redacted: takes the key out of a message. claim: told the bytes that are held while the answer doesn't look
-    like an event stream, and may raise Full.
+    (an OSError). failure: makes of such an error, or of what the body says, what clients are told. claim: told the bytes that
+    are held while the answer doesn't look like an event stream, and may raise Full.
     """
 
     response: "AsyncAPIResponse[Any]"
     body: Body
     patience: Patience
     broken: tuple[type[Exception], ...]
-    redacted: Callable[[str], str]
+    failure: Callable[[Exception], UpstreamFailed]
     claim: Callable[[int], None]
 
     def __post_init__(self) -> None:
@@ -82,7 +79,9 @@ class Incoming:
             except self.broken as error:
                 if body.complete:
                     break
-                raise self._failure(error) from None
+                if self._begun and isinstance(error, TimeoutError):
+                    raise UpstreamFailed("the upstream stopped in the middle of the answer", "stalled") from None
+                raise self.failure(error) from None
             else:
                 portion = self._portion()
                 chunks = body.feed(portion)
@@ -94,7 +93,7 @@ class Incoming:
                 self._begun = True
                 return chunks
         if body.failure is not None:
-            raise UpstreamFailed(self.redacted(body.failure.message), body.failure.code)
+            raise self.failure(body.failure)
         raise StopAsyncIteration
 
     def _portion(self) -> bytes:
@@ -103,13 +102,6 @@ class Incoming:
         end = data.find(b"\n\n", begin + PORTION) + 2
         self._read = end = end if end > 2 else len(data)
         return data[begin:end]
-
-    def _failure(self, error: Exception) -> UpstreamFailed:
-        if not isinstance(error, TimeoutError):
-            return UpstreamFailed(BROKEN, "broken")
-        if self._begun:
-            return UpstreamFailed("the upstream stopped in the middle of the answer", "stalled")
-        return UpstreamFailed(NOTHING_IN_TIME, "first_token_timeout")
 
     async def aclose(self) -> None:
         self.patience.close()

@@ -21,7 +21,7 @@ from handlers.chat.items import UpstreamFailed, Whole
 from handlers.chat.upstream import environment, models
 from handlers.chat.upstream.body import MAX_WHOLE, Body
 from handlers.chat.upstream.failures import from_answer
-from handlers.chat.upstream.incoming import BROKEN, NOTHING_IN_TIME, Incoming, answered
+from handlers.chat.upstream.incoming import Incoming, answered
 from handlers.chat.upstream.patience import Patience
 from sidecar.logs import REQUEST_ID
 from sse.errors import Full, describe
@@ -41,11 +41,10 @@ _NO_KEY: Final = "none"  # what the SDK sends to an upstream that needs none
 
 
 class _SDK(NamedTuple):
-    """The SDK, loaded. broken: what reading a body raises when the connection breaks."""
+    """The SDK, loaded."""
 
     client: "AsyncOpenAI"
     retrying: "AsyncOpenAI"
-    broken: tuple[type[Exception], ...]
 
 
 @dataclass
@@ -122,7 +121,7 @@ class OpenAIUpstream:
     async def models(self, claim: Callable[[int], None] = lambda _: None) -> Whole:
         """What the upstream lists. claim: told the bytes as they come. Raises UpstreamFailed."""
         sdk, body = await self._sdk(), bytearray()
-        async with self._reported(sdk, self._deadline()):
+        async with self._reported(self._deadline()):
             response = await sdk.client.models.with_streaming_response.list().__aenter__()
             try:
                 async for data in response.iter_bytes():
@@ -138,16 +137,18 @@ class OpenAIUpstream:
         self, asked: Mapping[str, Any], retry: bool, headers: Mapping[str, str], claim: Callable[[int], None]
     ) -> Incoming:
         """Send the request as it stands, messages too: the SDK would look through its own parameters for 0.2 ms a part."""
+        from handlers.chat.upstream.http_client import BROKEN
+
         sdk, deadline = await self._sdk(), self._deadline()
         rest: Any = {name: value for name, value in asked.items() if name not in ("model", "stream")}
         create: Any = (sdk.retrying if retry else sdk.client).chat.completions.with_streaming_response.create
         headers = {**headers, "x-request-id": request_id} if (request_id := REQUEST_ID.get()) else headers
         stream = asked.get("stream", False)
-        async with self._reported(sdk, deadline):
+        async with self._reported(deadline):
             request = create(model=asked["model"], messages=(), stream=stream, extra_body=rest, extra_headers=headers)
             response = await request.__aenter__()  # closed by the Incoming
         body, patience = Body(several=(asked.get("n") or 1) > 1, one_piece=not stream), Patience(deadline, self.timeout)
-        incoming = Incoming(response, body, patience, sdk.broken, self._redacted, claim)
+        incoming = Incoming(response, body, patience, BROKEN, self._failure, claim)
         if not response.headers.get("content-type", "text/event-stream").lower().startswith("text/event-stream"):
             await incoming.begin()  # it may be an event stream all the same, or say what is wrong
         return incoming
@@ -182,10 +183,10 @@ class OpenAIUpstream:
         )
         client.chat.completions, client.models  # noqa: B018  # the SDK imports most of itself only when it is needed
         gc.freeze()  # the SDK's 65,000 objects stay: a full collection, which holds up every stream, takes 90 ms less
-        return _SDK(client, client.with_options(max_retries=RETRIES), http_client.BROKEN)
+        return _SDK(client, client.with_options(max_retries=RETRIES))
 
     @asynccontextmanager
-    async def _reported(self, sdk: _SDK, deadline: float) -> AsyncIterator[None]:
+    async def _reported(self, deadline: float) -> AsyncIterator[None]:
         """What the SDK raises in here, or the end of the time, comes out as UpstreamFailed. Full comes out as it is."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -194,26 +195,27 @@ class OpenAIUpstream:
             raise
         except Exception as error:
             error.__traceback__ = None  # since Python 3.12 it leads back to the error, over the callers of its frames
-            raise self._failure(sdk, error) from None
+            raise self._failure(error) from None
 
-    def _failure(self, sdk: _SDK, error: Exception) -> UpstreamFailed:
+    def _failure(self, error: Exception) -> UpstreamFailed:
+        """What clients are told of an error of the SDK's, or of what is under it."""
         import openai
 
-        from handlers.chat.upstream.http_client import REDIRECT
+        from handlers.chat.upstream.http_client import BROKEN, REDIRECT
 
         match error:
             case UpstreamFailed():
                 return UpstreamFailed(self._redacted(error.message), error.code)
             case TimeoutError():
-                return UpstreamFailed(NOTHING_IN_TIME, "first_token_timeout")
+                return UpstreamFailed("the upstream sent nothing in time", "first_token_timeout")
             case openai.APIStatusError():
                 body = self._redacted(error.response.content.decode("latin-1")).encode("latin-1")
                 return from_answer(answered(error.response, body), error.response.headers.get(REDIRECT, ""))
             case openai.APIConnectionError():
                 why = self._redacted(environment.explained(error.__cause__ or error))
                 return UpstreamFailed(f"the upstream can't be reached: {why}", "upstream_down")
-        if isinstance(error, sdk.broken):
-            return UpstreamFailed(BROKEN, "broken")
+        if isinstance(error, BROKEN):
+            return UpstreamFailed("the connection to the upstream broke in the middle of the answer", "broken")
         # of the SDK, or of what is under it: the request holds what neither can send
         return UpstreamFailed(self._redacted(f"the request can't be sent: {describe(error)}"), "bad_request")
 

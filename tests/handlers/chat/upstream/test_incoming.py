@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from handlers.chat.items import UpstreamFailed
 from handlers.chat.upstream.body import Body
 from handlers.chat.upstream.incoming import PORTION, Incoming
 from handlers.chat.upstream.patience import Patience
@@ -29,7 +30,7 @@ async def test_comments_that_come_together_leave_turns_to_others() -> None:
     comments = b": x\n\n" * 20_000
     response: Any = Response(comments + chunk("a") + finish() + DONE)
     patience = Patience(asyncio.get_running_loop().time() + 10, 10)
-    incoming = Incoming(response, Body(), patience, (), lambda text: text, lambda _: None)
+    incoming = Incoming(response, Body(), patience, (), lambda error: UpstreamFailed(str(error), "broken"), lambda _: None)
     begin = asyncio.create_task(incoming.begin())
     turns = 0
     while not begin.done():
