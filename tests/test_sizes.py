@@ -112,7 +112,7 @@ def answered(kind: Any, body: Callable[[int], dict[str, Any]]) -> Callable[[int]
         made = body(size)
 
         async def run() -> None:
-            format = asked(made, OFFER, [], {}) if kind is Responses else kind(made, OFFER)
+            format = asked(made, OFFER, [], made["input"]) if kind is Responses else kind(made, OFFER)
             answer = Answer(format, DemoUpstream(0), Toolbox(()))
             async for item in answer:
                 for _ in [format.item(item)]:
@@ -140,7 +140,7 @@ def called(kind: Any, deltas: Callable[[int], Iterator[dict[str, Any]]] = calls)
         body = {"messages": said, "tools": [tool]}
         if kind is UIMessages:
             body = ui(lambda _: "x")(1)
-        format = asked({"input": "x"}, OFFER, [], {}) if kind is Responses else kind(body, OFFER)
+        format = asked({}, OFFER, [], said) if kind is Responses else kind(body, OFFER)
 
         def read() -> None:
             stage = Stage()

@@ -28,7 +28,7 @@ from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.asgi import attended
 from sse.errors import Problem
-from sse.http import MAX_BODY, Response, json_response
+from sse.http import Response, json_response
 from sse.ids import ID_LENGTH, new_id
 from sse.stream import Opening, State, Stream, Trigger
 from sse.wire.payload import dumps
@@ -71,19 +71,10 @@ _TOOL: Final = ("name", "description", "parameters", "strict")
 # -- what a request asks
 
 
-def asked(
-    body: Any, offer: Offer, before: list[dict[str, Any]], known: Mapping[str, dict[str, Any]], limit: int = MAX_BODY
-) -> Responses:
-    """The response to a body that was checked. before: items of earlier responses. known: items that it may refer to, by id.
-
-    limit: bytes of all earlier items that it has. Raises Problem.
-    """
+def asked(body: Any, offer: Offer, before: list[dict[str, Any]], given: list[Any]) -> Responses:
+    """The response to a body that was checked. before: items of earlier responses. given: its own. Raises Problem."""
     id = new_id()
-    for item in (*before, *(known[reference] for reference in _references(body) if reference in known)):
-        limit -= len(dumps(item))
-        if limit < 0:
-            raise Problem(413, "The items of earlier responses are larger than a body may be.", parameter="input")
-    input = [*before, *_input(body.get("input") or [], id, known)]
+    input = [*before, *_input(given, id)]
     if not 0 < len(input) < MAX_MESSAGES:
         raise wrong("input", f"must be 1 to {MAX_MESSAGES - 1} items, with those of the responses before it")
     system = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
@@ -102,15 +93,11 @@ def _told(body: Mapping[str, Any], id: str) -> dict[str, Any]:
     return {**head, **_TOLD, **given, "tools": [{**dict.fromkeys(_TOOL), **tool} for tool in tools]}
 
 
-def _input(given: str | list[Any], id: str, known: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _input(given: list[Any], id: str) -> list[dict[str, Any]]:
     """The items, each with a type and an id."""
     items = []
-    for number, item in enumerate([{"role": "user", "content": given}] if isinstance(given, str) else given):
+    for number, item in enumerate(given):
         place = f"input[{number}]"
-        if (reference := _reference(item)) is not None:
-            if reference not in known:
-                raise wrong(f"{place}.id", f"there is no item {reference[:100]!r}, or it is kept no more")
-            item = known[reference]
         type = (item.get("type") or "message") if isinstance(item, dict) else None
         if not isinstance(type, str) or type not in PREFIXES:
             raise wrong(f"{place}.type", f"must be {', '.join(PREFIXES)} or item_reference, not {type!r}")
@@ -129,12 +116,6 @@ def _reference(item: Any) -> str | None:
     """The id of the item that this one refers to, if it is a reference."""
     refers = isinstance(item, dict) and item.get("type") in ("item_reference", None) and "role" not in item
     return item["id"] if refers and isinstance(item.get("id"), str) else None
-
-
-def _references(body: Mapping[str, Any]) -> list[str]:
-    given = body.get("input")
-    found = map(_reference, given) if isinstance(given, list) else ()
-    return [reference for reference in found if reference is not None]
 
 
 def _stream_of(id: str) -> str:
@@ -237,7 +218,7 @@ class ResponsesAPI:
         body = await request.json(limit=settings.max_body)
         try:
             check(body, _FIELDS)
-            format = asked(body, chat.offer, *await _kept(request.service, body), settings.max_body)
+            format = asked(body, chat.offer, *await _items(request.service, body))
             answer = chat.answer(request, format, len(dumps(format.input)))
             linger = body.get("linger") if format.background else 0 if format.request.stream else None
             more: Any = {"result": format.result, "kept": answer.kept, "kind": format.name, "listed": format.told["store"]}
@@ -306,20 +287,37 @@ class ResponsesAPI:
         return json_response({"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more})
 
 
-async def _kept(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The items before a request, and those that it refers to, by their ids. Raises Problem 400."""
+async def _items(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The items before a request, and its own, with those that it refers to in their place.
+
+    Raises Problem 400, 422; 413 where those of earlier responses are larger than a body may be.
+    """
     before: list[dict[str, Any]] = []
-    known: dict[str, dict[str, Any]] = {}
     if (previous := body.get("previous_response_id")) is not None:
         held = await _held(service, await service.store.find(_stream_of(previous)))
         if held is None or held["response"]["usage"] is None:
             detail = f"Previous response with id {previous[:100]!r} not found, or still running."
             raise Problem(400, detail, parameter="previous_response_id", code="previous_response_not_found")
         before = [*held["input"], *held["response"]["output"]]
-    for id in {*map(_stream_of, _references(body))}:
-        if (held := await _held(service, await service.store.find(id))) is not None:
-            known |= {item["id"]: item for item in (*held["input"], *held["response"]["output"])}
-    return before, known
+    given = body.get("input") or []
+    given = [{"role": "user", "content": given}] if isinstance(given, str) else [*given]
+    earlier, known = [*before], dict[str, dict[str, Any]]()  # by the stream: a response's items, by their ids
+    for number, item in enumerate(given):
+        if (reference := _reference(item)) is None:
+            continue
+        if (id := _stream_of(reference)) not in known:
+            held = await _held(service, await service.store.find(id))
+            known[id] = {item["id"]: item for item in (*held["input"], *held["response"]["output"])} if held else {}
+        if reference not in known[id]:
+            raise wrong(f"input[{number}].id", f"there is no item {reference[:100]!r}, or it is kept no more")
+        given[number] = known[id][reference]
+        earlier.append(given[number])
+    limit = service.settings.max_body
+    for item in earlier:
+        limit -= len(dumps(item))
+        if limit < 0:
+            raise Problem(413, "The items of earlier responses are larger than a body may be.", parameter="input")
+    return before, given
 
 
 async def _held(service: Service, stream: Stream | None) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from app import Sidestream
 from handlers.chat import engine, responses
 from handlers.chat.items import CODES
-from handlers.chat.responses import _references
+from handlers.chat.responses import _items
 from sidecar.settings import Settings
 from sse.testing import open_stream
 from tests.handlers.chat.test_routes import BEGUN, FAILURES, LONG
@@ -538,9 +538,11 @@ async def test_what_is_referred_to_is_no_larger_than_a_body_may_be(times: int) -
     assert (answer.status, answer.json["error"]["param"]) == (413, "input")
 
 
-def test_a_long_text_is_not_searched_for_references() -> None:
-    begin = time.thread_time()
-    assert _references({"input": "x" * (4 << 20)}) == []
+async def test_a_long_text_is_not_searched_for_references() -> None:
+    text = "x" * (4 << 20)
+    async with sidecar() as s:
+        begin = time.thread_time()
+        assert await _items(s.app.service, {"input": text}) == ([], [{"role": "user", "content": text}])
     assert time.thread_time() - begin < 0.05
 
 

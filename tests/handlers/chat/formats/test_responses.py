@@ -160,7 +160,7 @@ async def test_the_details_of_usage_are_the_upstreams() -> None:
 
 
 def made(**body: Any) -> Responses:
-    return asked({"input": "Hi", "model": "test", **body}, Offer(), [], {})
+    return asked({"model": "test", **body}, Offer(), [], [{"role": "user", "content": "Hi"}])
 
 
 def begun(**body: Any) -> tuple[Responses, list[Written]]:
