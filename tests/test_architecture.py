@@ -92,7 +92,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6295, "sse": 2391, "sse without its client": 1845}
+FIGURES = {"all of it": 6290, "sse": 2391, "sse without its client": 1845}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -102,7 +102,7 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.upstream.models": 23,
     "handlers.chat.upstream.transport": 91,
     "handlers.chat.upstream.addresses": 53,
-    "handlers.chat.upstream.connection": 165,
+    "handlers.chat.upstream.connection": 158,
     "handlers.chat.upstream.http_client": 47,
     "handlers.chat.formats.ag_ui": 194,
     "handlers.chat.formats.spans": 43,

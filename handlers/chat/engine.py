@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Final, Protocol
 
@@ -93,12 +93,11 @@ class Answer:
     def __post_init__(self) -> None:
         if self.format.keeps is not None:
             self.kept.claim(weight(dumps(self.format.keeps)))
-        self.request = request = self.format.request
         self.limits: Mapping[str, str] = {}
         self._charged = 0  # bytes of the stage that runs
         self._stages: list[Stage] = []
         self._operation = Operation("", "")
-        self._messages = list(request.messages)
+        self._messages = list(self.format.request.messages)
         self._call_ids: set[str] = set()
         self._pending: tuple[Call, ...] = ()
         self._finish_reason: str | None = None
@@ -119,14 +118,14 @@ class Answer:
             if self._items is not None:
                 await self._items.aclose()
         finally:
-            request = replace(self.request, messages=(), model=self.request.model[:256], parameters={}, client_tools=())
-            self._messages, self.request, self.format.request = [], request, request
+            self._messages = []
+            self.format.release()
             await self._close_chunks()  # opened, and never iterated
 
     async def open(self, *, stream: bool = True) -> ChunkStream:
         """Ask the model for the next stage, as a stream or in one piece. Raises UpstreamFailed."""
         asked = self._body() | {"stream": stream}
-        self._operation = operation = Operation(self.provider, self.request.model)
+        self._operation = operation = Operation(self.provider, self.format.request.model)
         with self._measured(operation, ends=False):
             self._chunks = chunks = await self.upstream.open(
                 asked, retry=self.format.retry, headers=self.headers, claim=self.kept.claim
@@ -148,7 +147,7 @@ class Answer:
         Raises UpstreamFailed. Cancelling it closes the upstream's connection.
         """
         async with aclosing(self):
-            answer = await self.open(stream=bool(self.request.own_tools))
+            answer = await self.open(stream=bool(self.format.request.own_tools))
             taken = 0
             async for _ in self:
                 taken += 1
@@ -164,7 +163,7 @@ class Answer:
         return Whole(200, completion(self._stages[0].head, said, self._finish_reason, self._usage()), self.limits)
 
     def _body(self) -> dict[str, Any]:
-        request = self.request
+        request = self.format.request
         body: dict[str, Any] = {"model": request.model, "messages": self._messages, **request.parameters}
         if self._stages and body.get("tool_choice") not in ("auto", "none"):
             body.pop("tool_choice", None)  # a choice that forces a call would force it in every stage
@@ -190,9 +189,9 @@ class Answer:
         return reduce(items.add_usage, (stage.usage for stage in self._stages), None)
 
     async def _run(self) -> AsyncGenerator[Item, None]:
-        final = False
+        request, final = self.format.request, False
         while not final:
-            stage = Stage(len(self._stages) + 1, {*self.request.client_names, *self.request.own_tools}, self._call_ids)
+            stage = Stage(len(self._stages) + 1, {*request.client_names, *request.own_tools}, self._call_ids)
             yield items.StageBegun(stage.number)
             stream = self._chunks or await self.open()
             self._stages.append(stage)
@@ -212,8 +211,8 @@ class Answer:
             await self._close_chunks()
             for item in stage.end():
                 yield item
-            own = [call for call in stage.calls if self.request.answers(call.name)]
-            pending = [call for call in stage.calls if not self.request.answers(call.name)]
+            own = [call for call in stage.calls if request.answers(call.name)]
+            pending = [call for call in stage.calls if not request.answers(call.name)]
             run = own if self._may_run(stage, pending) else []
             if run:
                 async with aclosing(self._run_tools(stage, run)) as results:
@@ -257,7 +256,7 @@ class Answer:
     def _may_run(self, stage: Stage, pending: list[Call]) -> bool:
         if stage.broken_off:
             return False
-        return self.format.beside_pending if pending else stage.number < self.request.max_stages
+        return self.format.beside_pending if pending else stage.number < self.format.request.max_stages
 
     async def _run_tools(self, stage: Stage, calls: list[Call]) -> AsyncGenerator[items.ToolResult, None]:
         """Run them, `AT_ONCE` at a time; yields each as it finishes, and leaves the next stage's messages behind."""
@@ -265,7 +264,7 @@ class Answer:
 
         async def run(call: Call) -> items.ToolResult:
             async with places:
-                outcome = await self.toolbox.call(call.name, call.arguments, self.request.own_tools)
+                outcome = await self.toolbox.call(call.name, call.arguments, self.format.request.own_tools)
             return items.ToolResult(stage.head, call, outcome)
 
         tasks = [asyncio.create_task(run(call)) for call in calls]

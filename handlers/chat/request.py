@@ -6,7 +6,7 @@ and the outline of messages and tools. Everything else is passed on as it is, pa
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from sidecar.conversations import MAX_KEY, Conversation
@@ -51,11 +51,7 @@ class ChatRequest:
     metadata: Any = None
     stream: bool = True
     conversation: Conversation | None = None
-    client_names: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        functions = [function for tool in self.client_tools if isinstance(function := tool.get("function"), dict)]
-        object.__setattr__(self, "client_names", frozenset(str(function.get("name")) for function in functions))
+    client_names: frozenset[str] = frozenset()
 
     def answers(self, name: str) -> bool:
         """Whether the sidecar answers a call of this name: also an unknown one, if the request has tools of the sidecar's."""
@@ -100,6 +96,7 @@ def parse_openai(body: Any, offer: Offer) -> ChatRequest:
     own_tools, client_tools = _tools(body.get("tools") or (), offer.tools)
     if own_tools and (body.get("n") or 1) > 1:
         raise wrong("n", "must be 1 here: one answer is streamed")
+    functions = [function for tool in client_tools if isinstance(function := tool.get("function"), dict)]
     passed_on = {name: value for name, value in body.items() if name not in _TAKEN}
     if passed_on.get("stream_options", ...) is None:
         del passed_on["stream_options"]
@@ -111,6 +108,7 @@ def parse_openai(body: Any, offer: Offer) -> ChatRequest:
         client_tools=client_tools,
         max_stages=min(body.get("max_stages") or offer.max_stages, offer.max_stages),
         stream=bool(body.get("stream")),
+        client_names=frozenset(str(function.get("name")) for function in functions),
     )
 
 

@@ -9,7 +9,6 @@ Without OPENAI_API_KEY and OPENAI_BASE_URL, the model `demo` answers.
 """
 
 import logging
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -116,18 +115,17 @@ class Chat:
     async def _after_status(self, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. A client that goes cancels it."""
         try:
-            if answer.request.stream:
+            if answer.format.request.stream:
                 return await answers.private(request, answer, answer.format, ready=answer.begin, kept=answer.kept)
             with request.service.store.reserve():
-                async with aclosing(answer):
-                    return passed_on(await attended(request.receive, answer.whole()))
+                return passed_on(await attended(request.receive, answer.whole()))
         except UpstreamFailed as failure:
             return refused(request, answer.format, failure)
 
 
 def opening(settings: Settings, answer: Answer, **facts: Any) -> Opening:
     """How the stream of an answer is opened."""
-    asked, result = answer.request, lambda: answer.result
+    asked, result = answer.format.request, lambda: answer.result
     linger = settings.linger if asked.linger is None else asked.linger
     return Opening(answer, answer.format, linger, settings.keep, asked.metadata, result, kept=answer.kept, **facts)
 

@@ -43,10 +43,10 @@ class Job:
         self.result: Any = None
         self._run = threads.run(function.call, params, function.timeout)
 
-    @property
-    def started(self) -> float | None:
-        """When the function was called; None while it waits for a thread or for the event loop."""
-        return self._run.started
+    def state(self) -> dict[str, Any]:
+        """What its stream has come to so far. started: None while it waits for a thread or for the event loop."""
+        times = {"created": self.created, "started": self._run.started}
+        return {"kind": self.kind, **self.report, **times, "result": self.result}
 
     def __aiter__(self) -> Self:
         return self

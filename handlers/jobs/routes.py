@@ -46,8 +46,8 @@ class Jobs:
                 job = Job(kind, params, self.threads, Charge(service.store.budget))
             except Full as full:
                 raise Problem(429, f"No room for another job: {full.what}.", headers=full.headers) from None
-            keep, result = service.settings.keep, lambda: progress_of(job)
-            return Opening(job, Progress(), None, keep, result=result, kept=job.kept, kind=KIND, **facts)
+            keep = service.settings.keep
+            return Opening(job, Progress(), None, keep, result=job.state, kept=job.kept, kind=KIND, **facts)
 
         stream = await start(request, propose, body=dumps([kind.name, params]))
         url = f"{request.base}/jobs/{stream.id}"
@@ -108,11 +108,6 @@ def describe_kind(kind: Function) -> dict[str, Any]:
         for name, schema in kind.parameters.get("properties", {}).items()
     }
     return {"kind": kind.name, "description": kind.description, "params": params}
-
-
-def progress_of(job: Job) -> dict[str, Any]:
-    """How far a job is: what its stream has come to so far."""
-    return {"kind": job.kind, **job.report, "created": job.created, "started": job.started, "result": job.result}
 
 
 async def describe(service: Service, stream: Stream) -> dict[str, Any]:

@@ -11,8 +11,8 @@ An event and a list have limits (413); JSON lines and event streams may be of an
 can't be read, Problem 422 that names a wrong member, EventTooLong.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 from sse.errors import EventTooLong, Problem, Unwritable
 from sse.stream import MAX_EVENT
@@ -28,16 +28,6 @@ MAX_LIST = 10_000
 
 RESERVED = frozenset({"connected", "item_error", "gap", "end", "cancelled", "error"})
 """Names of events that the format writes; a publisher can't use them."""
-
-
-class Reader(Protocol):
-    """A body that is read as it arrives."""
-
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The events that this chunk completes."""
-
-    def end(self) -> Iterator[bytes]:
-        """The events that the end of the body completes."""
 
 
 def from_json(value: Any) -> list[bytes]:
@@ -90,7 +80,10 @@ class EventStreamBody:
         return self.feed(b"")  # raises now for an event over the limit, which the last call held back
 
 
-READERS: Mapping[str, Callable[[], Reader]] = {
+Reader: TypeAlias = JSONLines | EventStreamBody
+"""A body that is read as it arrives. feed: the events that a chunk of it completes; end: those that its end does."""
+
+READERS: Mapping[str, type[Reader]] = {
     "application/jsonl": JSONLines,
     "application/x-ndjson": JSONLines,
     "text/event-stream": EventStreamBody,

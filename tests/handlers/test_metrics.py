@@ -168,12 +168,20 @@ async def test_what_is_measured_of_models_has_opentelemetrys_names(sidestream: S
     )
     found = await scrape(sidestream)
     labels = ("chat", "demo", "m", "demo")
-    assert found["gen_ai_client_operation_duration_seconds_count", "", *labels] == 2
-    assert found["gen_ai_client_operation_duration_seconds_count", "", "chat", "demo", "m", ""] == 1
-    assert found["gen_ai_client_operation_time_to_first_chunk_seconds_count", *labels] == 2
+    assert found["gen_ai_client_operation_duration_seconds_count", "", *labels] == 3
+    assert found["gen_ai_client_operation_time_to_first_chunk_seconds_count", *labels] == 3
     assert found["gen_ai_client_operation_time_per_output_chunk_seconds_count", *labels] > 2
-    assert found["gen_ai_client_token_usage_count", "chat", "demo", "m", "demo", "input"] == 2
+    assert found["gen_ai_client_token_usage_count", "chat", "demo", "m", "demo", "input"] == 3
     assert found["gen_ai_client_token_usage_sum", "chat", "demo", "m", "demo", "output"] > 2
+
+
+async def test_of_an_answer_that_is_passed_on_untouched_only_the_duration_is_measured() -> None:
+    async with sidecar(reply(b'{"choices": [], "usage": {"prompt_tokens": 1}}', content_type="application/json")) as s:
+        await s.post({"messages": [{"role": "user", "content": "x"}], "model": "m"}, "/v1/chat/completions")
+        found = await scrape(s.app)
+    assert found["gen_ai_client_operation_duration_seconds_count", "", "chat", "openai", "m", ""] == 1
+    told = {key[0].removesuffix("_count") for key in found if key[0].startswith("gen_ai_") and key[0].endswith("_count")}
+    assert told == {"gen_ai_client_operation_duration_seconds"}
 
 
 async def test_a_request_to_a_model_that_fails_has_the_code_of_its_failure() -> None:

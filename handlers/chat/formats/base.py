@@ -8,6 +8,7 @@ Limit: an answer in one piece has OpenAI's shape in every format whose requests 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from handlers.chat.items import Chunk, Item, UpstreamFailed
@@ -45,17 +46,12 @@ class ChatFormat(Format):
 
         limit: bytes of the body. Raises Problem.
         """
-        body, kinds = await cls.body(request, limit), {kind.name: kind for kind in (cls, *others)}
+        body, kinds = await request.json(limit=limit), {kind.name: kind for kind in (cls, *others)}
         wish = body.get("format") if others and isinstance(body, dict) else None
         kind = cls if wish is None else kinds.get(str(wish))
         if kind is None:
             raise wrong("format", f"must be one of {', '.join(kinds)}")
         return kind(body, offer), dumps(body)
-
-    @classmethod
-    async def body(cls, request: Request, limit: int) -> Any:
-        """The body that the client has sent, as a value. Raises Problem."""
-        return await request.json(limit=limit)
 
     @classmethod
     def problem(cls, problem: Problem) -> Response:
@@ -68,6 +64,11 @@ class ChatFormat(Format):
         said = failure.said.headers if failure.said is not None else {}
         headers = {name: value for name, value in said.items() if name != "content-type"}  # they say when to try again
         return cls.problem(Problem(failure.status, failure.message, headers=headers, code=failure.code))
+
+    def release(self) -> None:
+        """The answer has ended: let go of the part of the request that was for the upstream."""
+        asked = self.request
+        self.request = replace(asked, messages=(), model=asked.model[:256], parameters={}, client_tools=())
 
     def limits(self, headers: Mapping[str, str]) -> None:
         """Take what the upstream says of its limits; the answer's head, if it waits for that, tells the client."""

@@ -1,10 +1,10 @@
 """The plain format: `{"content": …}` for each piece of text, and nothing else; for a bare EventSource by GET, too."""
 
-from typing import Any
-
 from handlers.chat.formats.base import ChatFormat
+from handlers.chat.request import Offer
 from sse.errors import Problem
 from sse.http import Request
+from sse.wire.payload import dumps
 
 
 class Plain(ChatFormat):
@@ -15,7 +15,8 @@ class Asked(Plain):
     """`?prompt=&model=`, since an EventSource sends no body."""
 
     @classmethod
-    async def body(cls, request: Request, limit: int) -> Any:  # noqa: ARG003
+    async def asked(cls, request: Request, offer: Offer, limit: int, *_: type[ChatFormat]) -> tuple[ChatFormat, bytes]:  # noqa: ARG003
         if not request.query.get("prompt"):
             raise Problem(400, "prompt is missing.", parameter="prompt")
-        return {name: request.query[name] for name in ("prompt", "model") if request.query.get(name)}
+        body = {name: request.query[name] for name in ("prompt", "model") if request.query.get(name)}
+        return cls(body, offer), dumps(body)

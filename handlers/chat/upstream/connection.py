@@ -32,26 +32,25 @@ _buffer: Final = memoryview(bytearray(READ))
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A connection to `origin`. idle: called when an exchange has left it for the next one. lost: called when it has ended."""
+    """A connection to `origin`. idle: called when an exchange has left it for the next one. lost: called when it has ended.
+
+    transport: asyncio's, of the socket.
+    """
 
     def __init__(self, origin: Origin, idle: Callable[["Connection"], None], lost: Callable[["Connection"], None]) -> None:
         self.origin = origin
         self._idle = idle
         self._lost = lost
         self._exchange: Exchange | None = None
-        self._transport: asyncio.Transport
-
-    @property
-    def closing(self) -> bool:
-        return self._transport.is_closing()
+        self.transport: asyncio.Transport
 
     def ask(self, request: bytes, timeout: float | None) -> "Exchange":
         """Send a request. timeout: the longest time between two reads of the response, in seconds."""
         self._exchange = exchange = Exchange(self, timeout)
         # Limit: no write timeout. All of the request is written at once, as it is in memory anyway, and only the response is
         # waited for: it may come before an upstream has read the whole of a request that it refuses.
-        self._transport.write(request)
-        if self.closing:  # it has ended before there was anybody to be told
+        self.transport.write(request)
+        if self.transport.is_closing():  # it has ended before there was anybody to be told
             exchange.end(None)
         return exchange
 
@@ -60,24 +59,18 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange is not exchange:
             return
         self._exchange = None
-        if reusable and not self.closing and not self._transport.get_write_buffer_size():
+        if reusable and not self.transport.is_closing() and not self.transport.get_write_buffer_size():
             self._idle(self)
         else:
             self.abort()
 
     def abort(self) -> None:
-        self._transport.abort()
-
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
+        self.transport.abort()
 
     # -- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return _buffer
@@ -154,7 +147,7 @@ class Exchange(httpx2.AsyncByteStream):
         self._size = 0
         if self._paused:
             self._paused = False
-            self._connection.resume_reading()
+            self._connection.transport.resume_reading()
         return data
 
     async def _wait(self) -> None:
@@ -188,7 +181,7 @@ class Exchange(httpx2.AsyncByteStream):
             self._fail(httpx2.RemoteProtocolError, f"over {MAX_HEAD} bytes of head, chunk extensions or trailers")
         elif self._size > READ and not self._paused:
             self._paused = True
-            self._connection.pause_reading()
+            self._connection.transport.pause_reading()
         self._wake()
 
     def end(self, error: Exception | None) -> None:

@@ -92,7 +92,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     def _idle_to(self, origin: Origin) -> Connection | None:
         for connection in reversed(self._idle):
-            if connection.origin == origin and not connection.closing:
+            if connection.origin == origin and not connection.transport.is_closing():
                 return self._taken(connection)
         return None
 

@@ -73,8 +73,7 @@ async def test_progress_then_the_result(make: Make, threads: Threads) -> None:
         {"status": "completed", "progress": 100, "result": "fertig"},
     ]
     assert (job.report["progress"], job.report["step"], as_read(job.result)) == (100, "count", "fertig")
-    assert job.started is not None
-    assert job.created <= job.started
+    assert job.created <= job.state()["started"]
 
 
 @pytest.mark.parametrize(
@@ -180,9 +179,9 @@ async def test_closed_before_it_was_read_it_is_never_called(make: Make, threads:
     gate = threading.Event()
     busy = job_of(threads, lambda on_progress: gate.wait(LONG))
     job = job_of(threads, make(lambda on_progress: called.set()))
-    assert job.started is None
+    assert job.state()["started"] is None
     await job.aclose()
-    assert (await read(job), job.started) == ([], None)
+    assert (await read(job), job.state()["started"]) == ([], None)
     gate.set()
     await read(busy)
     assert not called.is_set()
