@@ -121,7 +121,7 @@ async def peer(answer: Answer, *, host: str = "127.0.0.1", tls: ssl.SSLContext |
     serving = Peer(answer)
     if tls is not None:
         tls.sni_callback = lambda _, name, __: serving.names.append(name)
-    server = await asyncio.get_running_loop().create_server(lambda: Serving(serving), host, 0, ssl=tls)
+    server = await asyncio.get_running_loop().create_server(lambda: Serving(serving), host, 0, ssl=tls, backlog=1024)
     port = server.sockets[0].getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     serving.url = f"{'https' if tls else 'http'}://{shown}:{port}"
