@@ -137,9 +137,9 @@ class OpenAIUpstream:
         self, asked: Mapping[str, Any], retry: bool, headers: Mapping[str, str], claim: Callable[[int], None]
     ) -> Incoming:
         """Send the request as it stands, messages too: the SDK would look through its own parameters for 0.2 ms a part."""
-        from handlers.chat.upstream.http_client import BROKEN
-
         sdk, deadline = await self._sdk(), self._deadline()
+        from handlers.chat.upstream.http_client import BROKEN  # before the SDK is there, the event loop would wait for it
+
         rest: Any = {name: value for name, value in asked.items() if name not in ("model", "stream")}
         create: Any = (sdk.retrying if retry else sdk.client).chat.completions.with_streaming_response.create
         headers = {**headers, "x-request-id": request_id} if (request_id := REQUEST_ID.get()) else headers
