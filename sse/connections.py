@@ -21,8 +21,8 @@ from sse.store import Link
 
 logger = logging.getLogger("sse")
 
-TASKS: Final = 4
-"""Connections of the backend's own tasks: the subscription, the lease, the writer, the reader."""
+TASKS: Final = 3
+"""Connections of the backend's own tasks: the subscription, the lease, the pipeline."""
 
 REQUESTS: Final = 8
 """Connections that all requests share."""

@@ -1,6 +1,7 @@
 """The contents of Redis: its keys, and the commands that write and read them.
 
-In:  what a stream is opened with, its events, its end. Out: keys and commands, which others send.
+In:  what a stream is opened with, its events, its end. Out: keys and commands, which others send; a stream's format as another
+process knows it (`Recorded`).
 
 Keys. Those of one stream are in one slot of a cluster. Everything that is looked up by name has a key of its own.
 
@@ -18,8 +19,8 @@ stream's key. All other entries need an existing key, so that nothing is written
 entry has the id `END`-0, the highest there is. The first process to write it decides how the stream ended, since Redis refuses
 every entry after it. Its field `end` holds that.
 
-After trouble, a write says which entry has to be there. If it isn't, nothing is written; events that are there already are left
-out. The reply is the newest entry: so a write can be repeated, and what Redis has lost is noticed and written again.
+A write leaves out the events that are there already, and its reply is the newest entry. So a write can be repeated after any
+error, and one without events asks what is there.
 """
 
 import time
@@ -28,8 +29,8 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from sse.mirror import record
-from sse.stream import Opening
+from sse.formats import LOST, Format, events_of
+from sse.stream import Opening, State, Trigger
 from sse.wire.payload import dumps
 
 Command: TypeAlias = tuple[Any, ...]
@@ -46,6 +47,9 @@ STREAMS: Final = 200
 
 LEASE: Final = 5.0
 """Seconds after its last renewal that a process counts as gone."""
+
+END: Final = 18446744073709551615
+"""2^64-1: the number of a terminal entry, above that of every event."""
 
 NEW, BURIED = -1, -2
 """A process that Redis doesn't know, since it begins or Redis has lost its data; one whose streams others have ended."""
@@ -99,19 +103,17 @@ def announce(opening: Opening, owner: str, created: float) -> list[Command]:
     ]
 
 
-def write(
-    of: Said, events: Sequence[bytes], end: Said | None, newest: int | str = 0, first: int = 0, oldest: int = 0
-) -> list[Command]:
+def write(of: Said, events: Sequence[bytes], end: Said | None = None, first: int = 0, oldest: int = 0) -> list[Command]:
     """Append events; the reply to the last command is the id of the newest entry then, None if there is no such stream.
 
-    of: the stream's `document`. end: how it ended, if it has; then the last event is the terminal one. newest: the number
-    up to which events have to be there; empty if they are. first: the first event's number. oldest: the oldest to be kept.
+    of: the stream's `document`. end: how it ended, if it has; then the last event is the terminal one. first: the first event's
+    number. oldest: the oldest to be kept.
     """
     shortest, over = int(SHORTEST * 1000), []
     ms = max(int(of["keep"] * 1000), shortest)
     if end is not None:  # its keys expire after its keep, and not before those who read it have the end
         over = [("ZADD", ENDED, _now() + ms, of["id"]), *_hold(of, "XX", "PX", ms)]
-    arguments = (newest, first, oldest, dumps(end) if end is not None else "", ms, shortest)
+    arguments = (first, oldest, dumps(end) if end is not None else "", ms, shortest)
     return [*over, ("EVALSHA", WRITE, 2, key_of(of["id"]), opening_of(of["id"]), *arguments, *events)]
 
 
@@ -162,3 +164,53 @@ def renew(process: str) -> Command:
 def bury(processes: Sequence[bytes]) -> Command:
     """Note that the streams of these processes were ended."""
     return ("ZADD", PROCESSES, *(word for process in processes for word in (-_now(), process)))
+
+
+def loss(document: Mapping[str, Any]) -> tuple[list[bytes], dict[str, Any]]:
+    """The end of a stream whose process is gone: its terminal event, and how it ended."""
+    end = {"state": State.FAILED, "reason": Trigger.SOURCE_FAILED, "ended": time.time(), "error": LOST, "result": None}
+    return [document["format"]["lost"].encode()], {**end, "last": 0}
+
+
+# -- a stream's format, elsewhere
+
+FIRST, LAST = 111111111111111, 222222222222222  # stand for the numbers in a recorded gap
+
+
+def record(opening: Opening) -> dict[str, Any]:
+    """The events that the format of a stream writes for a newcomer, for a gap, and if the process is lost; as JSON."""
+    format, head = opening.format, f"id: {opening.id}.end\n" if opening.format.ids else ""
+    said = opening.said
+    *before, terminal = map(said, events_of(format.lost()))
+    return {
+        "name": format.name,
+        "ids": format.ids,
+        "tells_opener": format.tells_opener,
+        "from_first": format.from_first,
+        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in format.headers],
+        "opening": said(format.opening(opening.id) or b"").decode(),
+        "gap": said(format.gap(FIRST, LAST)).decode(),
+        "apology": said(format.apology()).decode(),
+        "lost": b"".join(before).decode() + head + terminal.decode(),
+    }
+
+
+class Recorded(Format):
+    """The format of a stream that runs elsewhere: its events as that process has written them."""
+
+    def __init__(self, recorded: Mapping[str, Any]) -> None:
+        self.name, self.ids = recorded["name"], recorded["ids"]
+        self.tells_opener, self.from_first = recorded["tells_opener"], recorded["from_first"]
+        self.headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded["headers"])
+        self._recorded = recorded
+
+    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
+        return self._recorded["opening"].encode() or None
+
+    def gap(self, first: int, last: int) -> bytes:
+        gap: str = self._recorded["gap"]
+        return gap.replace(str(FIRST), str(first)).replace(str(LAST), str(last)).encode()
+
+    def apology(self) -> bytes:
+        apology: str = self._recorded["apology"]
+        return apology.encode()

@@ -1,6 +1,6 @@
-"""A stream that runs in another process, as an ordinary stream here: a backend fills it, and watchers follow it.
+"""A stream that runs in another process, as an ordinary stream here: it is read from Redis, and watchers follow it.
 
-In:  the stream's announcement (`record` has its format's part), and its entries as they are read. Out: a `Mirror`.
+In:  the stream's announcement, and its entries as they are read. Out: a `Mirror`.
 An entry is a number with an event's bytes, as the process that runs the stream has encoded it; the terminal event's is `END`,
 and says how the stream ended.
 
@@ -17,10 +17,10 @@ from typing import Any, Final, Self, TypeAlias
 import orjson
 
 from sse.budget import Budget
+from sse.entries import BATCH, END, Command, Recorded, after
 from sse.errors import Problem, SourceFailed
-from sse.formats import LOST, Format, events_of
 from sse.log import Watcher
-from sse.stream import Opening, State, Stream, Trigger
+from sse.stream import Opening, State, Stream
 from sse.wire.document import weight
 from sse.wire.payload import dumps
 
@@ -32,56 +32,12 @@ Ask: TypeAlias = Callable[[Stream, str, Sequence[Any]], Awaitable[Any]]
 IDLE: Final = 1.0
 """Seconds that a stream which runs elsewhere is followed while nobody watches it here."""
 
-END: Final = 18446744073709551615
-"""2^64-1: the number under which a terminal event is kept, above that of every event."""
-
-FIRST, LAST = 111111111111111, 222222222222222  # stand for the numbers in a recorded gap
-
-
-def record(opening: Opening) -> dict[str, Any]:
-    """The events that the format of a stream writes for a newcomer, for a gap, and if the process is lost; as JSON."""
-    format, head = opening.format, f"id: {opening.id}.end\n" if opening.format.ids else ""
-    said = opening.said
-    *before, terminal = map(said, events_of(format.lost()))
-    return {
-        "name": format.name,
-        "ids": format.ids,
-        "tells_opener": format.tells_opener,
-        "from_first": format.from_first,
-        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in format.headers],
-        "opening": said(format.opening(opening.id) or b"").decode(),
-        "gap": said(format.gap(FIRST, LAST)).decode(),
-        "apology": said(format.apology()).decode(),
-        "lost": b"".join(before).decode() + head + terminal.decode(),
-    }
-
-
-class Recorded(Format):
-    """The format of a stream that runs elsewhere: its events as that process has written them."""
-
-    def __init__(self, recorded: Mapping[str, Any]) -> None:
-        self.name, self.ids = recorded["name"], recorded["ids"]
-        self.tells_opener, self.from_first = recorded["tells_opener"], recorded["from_first"]
-        self.headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in recorded["headers"])
-        self._recorded = recorded
-
-    def opening(self, stream_id: str) -> bytes | None:  # noqa: ARG002
-        return self._recorded["opening"].encode() or None
-
-    def gap(self, first: int, last: int) -> bytes:
-        gap: str = self._recorded["gap"]
-        return gap.replace(str(FIRST), str(first)).replace(str(LAST), str(last)).encode()
-
-    def apology(self) -> bytes:
-        apology: str = self._recorded["apology"]
-        return apology.encode()
-
 
 class Mirror(Stream):
-    """A stream that runs elsewhere. document: its announcement. ask: asks the process that runs it (`Backend.ask`).
+    """A stream that runs elsewhere, and its part in the pipelines. document: its announcement. ask: as of `Backend.ask`.
 
     owner: the process that runs it. result: what it has come to; None while it runs. loaded: once its log has caught up.
-    seen: when it was last read. gone: nobody can find it any more: if there is no end to be read, it is lost.
+    seen: when it was last read.
     """
 
     elsewhere = True
@@ -95,7 +51,6 @@ class Mirror(Stream):
         self.owner: str = document["owner"]
         self.result: Any = None
         self.loaded = asyncio.Event()
-        self.gone = False
         self.seen = time.monotonic()
         self._ask = ask
         self._gaps: dict[Watcher, asyncio.Task[tuple[int, bytes]]] = {}
@@ -130,6 +85,20 @@ class Mirror(Stream):
         if (asked := self._gaps.pop(watcher, None)) is not None:
             asked.cancel()
         super().detach(watcher)
+
+    def commands(self) -> list[Command]:
+        """Those that read what is new."""
+        return [after(self.id, self.log.last)]
+
+    def replied(self, reply: Entries) -> bool:
+        """Returns whether there is more to read."""
+        if self.discarded or self.log.closed:
+            return False
+        self.fill(reply)
+        if len(reply) == BATCH:
+            return True
+        self.loaded.set()
+        return False
 
     def fill(self, entries: Entries) -> None:
         """Append entries that were read."""
@@ -166,9 +135,3 @@ class Mirror(Stream):
         self._set_timer(IDLE)
         self.log.close(terminal)
         self.loaded.set()
-
-
-def loss(document: Mapping[str, Any]) -> tuple[list[bytes], dict[str, Any]]:
-    """The end of a stream whose process is gone: its terminal event, and how it ended."""
-    end = {"state": State.FAILED, "reason": Trigger.SOURCE_FAILED, "ended": time.time(), "error": LOST, "result": None}
-    return [document["format"]["lost"].encode()], {**end, "last": 0}

@@ -1,36 +1,28 @@
 -- The scripts of sse/entries.py. Each is atomic, and touches the keys of one slot.
 -- KEYS and ARGV in order -> what it returns. They are cut apart at the lines of dashes.
 
--- stream, opening; the number up to which events have to be there (empty: they are), numbers of the first event and of the oldest
--- one to keep, how it ended (empty: it runs), ms to keep it, ms if it was deleted; events, at the end the terminal one
--- -> the id of the newest entry; nil: there is no such stream. Events that are there already are left out.
-local function newest()
-    local entries = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-    return entries[1] and entries[1][1]
-end
-local over, ended, first, id = '18446744073709551615-0', ARGV[4] ~= '', 1, nil
-if ARGV[1] ~= '' then
-    id = newest()
-    local number = tonumber(id and string.match(id, '%d+'))
-    if not id or id == over or number < tonumber(ARGV[1]) then return id end
-    first = math.max(1, number - ARGV[2] + 2)
-    if ended then first = math.min(first, #ARGV - 6) end
-end
-for i = first, #ARGV - 6 do
-    if ended and i == #ARGV - 6 then
-        id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', over, '', ARGV[#ARGV], 'end', ARGV[4])
+-- stream, opening; numbers of the first event and of the oldest one to keep, how it ended (empty: it runs), ms to keep it, ms if it
+-- was deleted; events, at the end the terminal one. Those that are there already are left out.
+-- -> the id of the newest entry; nil: there is no such stream
+local ended, id = ARGV[3] ~= '', nil
+for i = 6, #ARGV do
+    if ended and i == #ARGV then
+        id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', '18446744073709551615-0', '', ARGV[i], 'end', ARGV[3])
     else
-        id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', string.format('%.0f-0', ARGV[2] + i - 1), '', ARGV[6 + i])
+        id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', string.format('%.0f-0', ARGV[1] + i - 6), '', ARGV[i])
     end
-    if type(id) == 'table' and string.find(id.err, 'equal or smaller', 1, true) then return newest() end
-    if type(id) ~= 'string' then return id end
+    if type(id) == 'table' and not string.find(id.err, 'equal or smaller', 1, true) then return id end
+end
+if type(id) ~= 'string' then
+    local entries = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+    id = entries[1] and entries[1][1]
 end
 if ended then
-    local kept = redis.call('PEXPIRE', KEYS[2], ARGV[5]) == 1
-    redis.call('PEXPIRE', KEYS[1], kept and ARGV[5] or ARGV[6])
+    local kept = redis.call('PEXPIRE', KEYS[2], ARGV[4]) == 1
+    redis.call('PEXPIRE', KEYS[1], kept and ARGV[4] or ARGV[5])
 end
-if #ARGV > 6 then
-    redis.call('XTRIM', KEYS[1], 'MINID', ARGV[3])
+if #ARGV > 5 then
+    redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])
     redis.call('PUBLISH', KEYS[1], '')
 end
 return id

@@ -2,15 +2,16 @@
 
 In:  streams that run here, questions for those that run elsewhere. Out: those as ordinary streams (`Mirror`).
 
-    streams here ─► Writer ─► Redis ─► subscription ─┬─► Mirror's EventLog ──► watchers here
-                               └────── XRANGE ◄ reader ─► Mirror's EventLog ──► watchers here
+    streams that run here:    EventLog ─► Replica ─► Pipeline ─► Redis ─► a message to those who follow the stream
+    streams that run elsewhere:  EventLog ◄─ Mirror ◄─ Pipeline ◄─ Redis
 
-`sse.entries` says what Redis holds, `sse.writer` writes it, `sse.questions` has what processes ask each other, and
+`sse.entries` says what Redis holds, `sse.pipeline` writes and reads it, `sse.questions` has what processes ask each other, and
 `sse.connections` how Redis is reached.
 
 Reading. XRANGE fills a Mirror's log from its newest number on. A message on the stream's channel says that there are more
-events; it carries none of them. A stream that has been silent for a lease is read without a message. A hole in the numbers is
-a gap. A client may be ahead of a Mirror, since the owner serves before it writes; it waits, or gets the terminal event.
+events; it carries none of them. A stream that has been silent for a lease is read without a message; one that Redis no longer
+has is lost. A hole in the numbers is a gap. A client may be ahead of a Mirror, since the owner serves before it writes; it
+waits, or gets the terminal event.
 
 Leases. A process renews its lease by the clock of Redis, before it announces streams. A process that finds a lease older than
 `LEASE` writes the terminal event (`producer_lost`) of all streams of the lease's owner, and notes that, unless its own
@@ -28,23 +29,23 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from typing import Any, Final
 
 import orjson
 
 from sse import entries
 from sse.connections import TIMEOUT, TROUBLE, Connections, forever, run
-from sse.entries import BATCH, LEASE, STREAMS, key_of, opening_of
+from sse.entries import BURIED, LEASE, key_of, loss, opening_of
 from sse.errors import Full
 from sse.ids import new_id
-from sse.mirror import Mirror, loss
+from sse.mirror import Mirror
+from sse.pipeline import Pipeline
 from sse.questions import Questions
+from sse.replica import Replica
 from sse.resume import parse
 from sse.store import Backend, Holder, Link, Store
 from sse.stream import Opening, State, Stream
 from sse.wire.payload import dumps
-from sse.writer import Writer
 
 RENEWAL: Final = 0.5
 """Seconds between two renewals of the lease."""
@@ -63,12 +64,12 @@ class Redis(Backend):
         """Raises ValueError for a URL that can't be used; the message doesn't hold it."""
         self.id = new_id()
         self._connections = connections = Connections(url)
-        self._writer = Writer(self.id, connections)
+        self._pipeline = Pipeline(connections)
         self._questions = Questions(self.id, self._publish, self._say)
         self._redis = connections.tasks
+        self._announced: set[str] = set()  # streams that are about to begin here
+        self._replicas: dict[str, Replica] = {}
         self._mirrors: dict[str, Mirror] = {}
-        self._woken: dict[Mirror, None] = {}
-        self._more = asyncio.Event()
         self._pubsub = connections.tasks.pubsub()
         self._since = time.monotonic()  # when Redis was there again, or this process was
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +77,7 @@ class Redis(Backend):
 
     @property
     def link(self) -> Link:
-        return replace(self._connections.link, lag=sum(replica.lag for replica in self._writer.replicas.values()))
+        return replace(self._connections.link, lag=sum(replica.lag for replica in self._replicas.values()))
 
     def start(self, store: Store) -> None:
         self._store = store
@@ -94,17 +95,22 @@ class Redis(Backend):
         await asyncio.wait(tasks, timeout=TIMEOUT)
         with suppress(*TROUBLE):
             async with asyncio.timeout(TIMEOUT if self._connections.link.up else 0):
-                await self._writer.finish()
+                self._pipeline.wake(*self._replicas.values())  # what was under way may have been lost
+                await self._pipeline.finish()
                 await run(self._redis, [("ZREM", entries.PROCESSES, self.id)])
         await self._connections.close()
 
     # -- streams that run here
 
     async def announce(self, opening: Opening) -> None:
-        await self._writer.announce(opening)
+        self._announced.add(opening.id)
+        with suppress(Full):  # Redis gets to know it with its first events
+            async with self._connections.asking() as redis:
+                await run(redis, entries.announce(opening, self.id, time.time()))
 
     def begin(self, stream: Stream) -> None:
-        self._writer.begin(stream)
+        self._announced.discard(stream.id)
+        self._replicas[stream.id] = Replica(stream, self.id, self._pipeline)
 
     def abandon(self, stream: Stream) -> None:
         self._spawn(self._abandon(stream))
@@ -121,10 +127,14 @@ class Redis(Backend):
             stream.abandon()
 
     def forget(self, stream_id: str, claim: str) -> None:
-        if (mirror := self._mirrors.pop(stream_id, None)) is None:
-            self._writer.forget(stream_id, claim)
-        elif mirror.state is State.RUNNING:
-            self._say(mirror.owner, {"left": stream_id})
+        if (replica := self._replicas.pop(stream_id, None)) is not None:
+            replica.leave()
+        elif (mirror := self._mirrors.pop(stream_id, None)) is not None:
+            if mirror.state is State.RUNNING:
+                self._say(mirror.owner, {"left": stream_id})
+        elif stream_id in self._announced or claim:  # it never began
+            self._announced.discard(stream_id)
+            self._pipeline.send(*entries.erase(stream_id, claim))
 
     async def erase(self, stream: Stream) -> None:
         async with self._connections.asking() as redis:
@@ -154,7 +164,7 @@ class Redis(Backend):
         with suppress(*TROUBLE):  # the subscription begins anew then, with all channels
             if self._pubsub.subscribed:
                 await self._pubsub.subscribe(key_of(mirror.id))
-        self._wake(mirror)
+        self._pipeline.wake(mirror)
         return mirror
 
     def _mirror(self, document: Mapping[str, Any]) -> Mirror:
@@ -165,6 +175,7 @@ class Redis(Backend):
             self._store.forget(stream)
         elif self._mirrors.get(stream.id) is stream:
             self.forget(stream.id, "")
+            stream.discard()
 
     async def newest(self, limit: int) -> list[Stream]:
         async with self._connections.asking() as redis:
@@ -182,7 +193,7 @@ class Redis(Backend):
             await run(redis, [("PUBLISH", entries.channel_of(process), dumps(message))])
 
     def _say(self, process: str, message: Mapping[str, Any]) -> None:
-        self._writer.send(("PUBLISH", entries.channel_of(process), dumps(message)))
+        self._pipeline.send(("PUBLISH", entries.channel_of(process), dumps(message)))
 
     # -- keys
 
@@ -205,13 +216,13 @@ class Redis(Backend):
 
     async def _life(self) -> None:
         """From reaching Redis to the first trouble with it."""
-        for replica in self._writer.replicas.values():
+        for replica in self._replicas.values():
             replica.stream.log.wake_producers()  # they don't wait for a Redis that is away
         await run(self._redis, [("SCRIPT", "LOAD", script) for script in entries.SCRIPTS])
         await self._renew(first=True)
         self._connections.reached()
         async with asyncio.TaskGroup() as tasks:
-            for step in (self._lease, self._writer.step, self._read, self._listen):
+            for step in (self._lease, self._pipeline.step, self._listen):
                 tasks.create_task(forever(step))
 
     async def _lease(self) -> None:
@@ -220,10 +231,12 @@ class Redis(Backend):
         await self._renew()
         running = (mirror for mirror in self._mirrors.values() if mirror.state is State.RUNNING)
         silent = [mirror for mirror in running if time.monotonic() - mirror.seen > LEASE]
-        found = await run(self._redis, [("EXISTS", opening_of(mirror.id)) for mirror in silent])
+        found = await run(self._redis, [("EXISTS", key_of(mirror.id)) for mirror in silent])
         for mirror, there in zip(silent, found, strict=True):
-            mirror.gone = self._settled and not there
-        self._wake(*silent)
+            if self._settled and not there and mirror.state is State.RUNNING:
+                [terminal], end = loss(mirror.document)
+                mirror.over(terminal, end)
+        self._pipeline.wake(*silent)
 
     async def _renew(self, *, first: bool = False) -> None:
         """Renew the lease. If it had lapsed, or Redis was away, find out how things are; else end what others have left."""
@@ -231,8 +244,11 @@ class Redis(Backend):
             [(age, lapsed)] = await run(self._redis, [entries.renew(self.id)])
         if first or not 0 <= age < LEASE * 1000:
             self._since = time.monotonic()
-            self._writer.compare(age)
-            self._wake(*self._mirrors.values())
+            for replica in list(self._replicas.values()):
+                if age == BURIED:
+                    replica.lose()
+                replica.ask()
+            self._pipeline.wake(*self._mirrors.values())
         elif lapsed and self._settled:
             await self._bury(lapsed)
 
@@ -250,28 +266,6 @@ class Redis(Backend):
         ends = [command for document in lost for command in entries.write(document, *loss(document))]
         await run(self._redis, [*ends, entries.bury(lapsed)])
 
-    async def _read(self) -> None:
-        """Read the new events of streams that run elsewhere."""
-        await self._more.wait()
-        self._more.clear()
-        mirrors = list(islice(self._woken, STREAMS))
-        for mirror in mirrors:
-            del self._woken[mirror]
-        replies = await run(self._redis, [entries.after(mirror.id, mirror.log.last) for mirror in mirrors])
-        for mirror, read in zip(mirrors, replies, strict=True):
-            if self._mirrors.get(mirror.id) is not mirror or mirror.state is not State.RUNNING:
-                continue
-            mirror.fill(read)
-            if len(read) == BATCH:
-                self._wake(mirror)
-            elif mirror.gone and not mirror.log.closed:
-                [terminal], end = loss(mirror.document)
-                mirror.over(terminal, end)
-            else:
-                mirror.loaded.set()
-        if self._woken:
-            self._more.set()
-
     async def _listen(self) -> None:
         """Receive the messages of other processes. Leases send messages too, so silence means trouble."""
         own = entries.channel_of(self.id).encode()
@@ -281,7 +275,7 @@ class Redis(Backend):
                 await self._pubsub.subscribe(*map(key_of, self._mirrors))
             while (message := await self._pubsub.get_message(timeout=LEASE)) is not None:
                 if (mirror := self._mirrors.get(entries.id_of(message["channel"]))) is not None:
-                    self._wake(mirror)
+                    self._pipeline.wake(mirror)
                 elif message["type"] == "message" and message["data"]:
                     self._questions.hear(orjson.loads(message["data"]), self._store)
                 elif message["type"] == "message":
@@ -289,7 +283,3 @@ class Redis(Backend):
                     if left := self._pubsub.channels.keys() - followed:
                         await self._pubsub.unsubscribe(*left)
             raise TimeoutError("no message for as long as a lease lasts")
-
-    def _wake(self, *mirrors: Mirror) -> None:
-        self._woken.update(dict.fromkeys(mirrors))
-        self._more.set()

@@ -8,9 +8,10 @@ import pytest
 
 from sse import questions as module
 from sse.budget import Budget
+from sse.entries import record
 from sse.errors import Problem
 from sse.formats import Format
-from sse.mirror import Mirror, record
+from sse.mirror import Mirror
 from sse.questions import Questions
 from sse.store import Store
 from sse.stream import Opening, Stream, Trigger

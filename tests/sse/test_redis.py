@@ -20,7 +20,7 @@ from sse import entries as writing
 from sse import mirror
 from sse import redis as module
 from sse.connections import REQUESTS, TASKS, run
-from sse.entries import key_of, opening_of, write
+from sse.entries import key_of, loss, opening_of, write
 from sse.errors import Full
 from sse.formats import Format, Written
 from sse.ids import new_id
@@ -366,7 +366,7 @@ async def test_the_first_end_that_is_written_stands(pair: Pair) -> None:
     await written(pair.here)
     async with pair.server.client() as client:
         document = orjson.loads(await client.get(opening_of(stream.id)) or b"")
-        await run(client, write(document, *mirror.loss(document)))
+        await run(client, write(document, *loss(document)))
     source.put({"n": 2})
     async with asyncio.timeout(2):
         await source.closed.wait()
@@ -723,7 +723,7 @@ def test_without_the_setting_redis_is_not_imported() -> None:
         "async def main():\n"
         "    sidestream = Sidestream(Settings()); sidestream.start(); await sidestream.stop()\n"
         "asyncio.run(main())\n"
-        "ours = {f'sse.{name}' for name in ('redis', 'connections', 'entries', 'mirror', 'questions', 'writer')}\n"
+        "ours = {f'sse.{name}' for name in ('redis', 'connections', 'entries', 'mirror', 'pipeline', 'questions', 'replica')}\n"
         "assert not [name for name in sys.modules if name in ours or name.partition('.')[0] == 'redis']"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from sse.budget import Budget, Charge
+from sse.entries import record
 from sse.errors import LONGEST_MESSAGE, SourceFailed
 from sse.formats import Format, Written
 from sse.ids import new_id
 from sse.log import AHEAD
-from sse.mirror import record
 from sse.stream import ENDS as TABLE
 from sse.stream import MAX_EVENT, State, Stream, Trigger
 from sse.wire.encoder import encode_json
