@@ -110,6 +110,11 @@ class Connections:
             self.link.errors += 1
             raise Full("store") from None
 
+    async def request(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The replies to the commands of a request. Raises Full."""
+        async with self.asking() as redis:
+            return await run(redis, commands)
+
     async def again(self, life: Callable[[], Awaitable[None]]) -> None:
         """Live with Redis, from reaching it to the next trouble with it, again and again until it is `over`.
 

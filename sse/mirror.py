@@ -46,6 +46,7 @@ class Mirror(Stream):
         known = {name: document[name] for name in ("id", "identity", "metadata", "kind", "key", "claim")}
         opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: None, **known)
         super().__init__(opening, budget, on_idle=drop)
+        self._set_timer(None)  # until it is loaded
         self.created = document["created"]
         self.document = document
         self.owner: str = document["owner"]
@@ -97,7 +98,9 @@ class Mirror(Stream):
         self.fill(reply)
         if len(reply) == BATCH:
             return True
-        self.loaded.set()
+        if not self.loaded.is_set():
+            self.loaded.set()
+            self.wait(IDLE)
         return False
 
     def fill(self, entries: Entries) -> None:

@@ -13,18 +13,16 @@ for i = 6, #ARGV do
     end
     if type(id) == 'table' and not string.find(id.err, 'equal or smaller', 1, true) then return id end
 end
-if type(id) ~= 'string' then
+if type(id) ~= 'string' then -- nothing was added
     local entries = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-    id = entries[1] and entries[1][1]
+    return entries[1] and entries[1][1]
 end
 if ended then
     local kept = redis.call('PEXPIRE', KEYS[2], ARGV[4]) == 1
     redis.call('PEXPIRE', KEYS[1], kept and ARGV[4] or ARGV[5])
 end
-if #ARGV > 5 then
-    redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])
-    redis.call('PUBLISH', KEYS[1], '')
-end
+redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])
+redis.call('PUBLISH', KEYS[1], '')
 return id
 
 ------

@@ -105,8 +105,7 @@ class Redis(Backend):
     async def announce(self, opening: Opening) -> None:
         self._announced.add(opening.id)
         with suppress(Full):  # Redis gets to know it with its first events
-            async with self._connections.asking() as redis:
-                await run(redis, entries.announce(opening, self.id, time.time()))
+            await self._connections.request(entries.announce(opening, self.id, time.time()))
 
     def begin(self, stream: Stream) -> None:
         self._announced.discard(stream.id)
@@ -119,8 +118,7 @@ class Redis(Backend):
         """End it, unless it is watched elsewhere. While Redis is away, and for a lease afterwards, that isn't known."""
         watched: Any = True
         with suppress(Full):
-            async with self._connections.asking() as redis:
-                [[_, watched]] = await run(redis, [("PUBSUB", "NUMSUB", key_of(stream.id))])
+            [[_, watched]] = await self._connections.request([("PUBSUB", "NUMSUB", key_of(stream.id))])
         if watched or not self._settled:
             stream.wait(LEASE)
         elif not stream.log.watchers:
@@ -137,8 +135,7 @@ class Redis(Backend):
             self._pipeline.send(*entries.erase(stream_id, claim))
 
     async def erase(self, stream: Stream) -> None:
-        async with self._connections.asking() as redis:
-            await run(redis, entries.erase(stream.id, stream.opening.claim))
+        await self._connections.request(entries.erase(stream.id, stream.opening.claim))
         if isinstance(stream, Mirror):
             await self._publish(stream.owner, {"deleted": stream.id})
 
@@ -178,10 +175,10 @@ class Redis(Backend):
             stream.discard()
 
     async def newest(self, limit: int) -> list[Stream]:
-        async with self._connections.asking() as redis:
-            [ids] = await run(redis, [("ZREVRANGE", entries.OPENED, 0, limit - 1)])
-            others = [stream_id for stream_id in map(bytes.decode, ids) if stream_id not in self._store.streams]
-            replies = iter(await run(redis, [command for stream_id in others for command in entries.sketch(stream_id)]))
+        [ids] = await self._connections.request([("ZREVRANGE", entries.OPENED, 0, limit - 1)])
+        others = [stream_id for stream_id in map(bytes.decode, ids) if stream_id not in self._store.streams]
+        commands = [command for stream_id in others for command in entries.sketch(stream_id)]
+        replies = iter(await self._connections.request(commands))
         read = zip(replies, replies, replies, strict=True)
         return [self._mirror(orjson.loads(opening)).sketch(*ends) for opening, *ends in read if opening]
 
@@ -189,8 +186,7 @@ class Redis(Backend):
         return await self._questions.ask(stream, what, args)
 
     async def _publish(self, process: str, message: Mapping[str, Any]) -> None:
-        async with self._connections.asking() as redis:
-            await run(redis, [("PUBLISH", entries.channel_of(process), dumps(message))])
+        await self._connections.request([("PUBLISH", entries.channel_of(process), dumps(message))])
 
     def _say(self, process: str, message: Mapping[str, Any]) -> None:
         self._pipeline.send(("PUBLISH", entries.channel_of(process), dumps(message)))
@@ -208,8 +204,7 @@ class Redis(Backend):
         return holder
 
     async def holder(self, key: str) -> Holder | None:
-        async with self._connections.asking() as redis:
-            [found] = await run(redis, [("GET", entries.claim_of(key))])
+        [found] = await self._connections.request([("GET", entries.claim_of(key))])
         return Holder(*orjson.loads(found)) if found is not None else None
 
     # -- its tasks
@@ -219,7 +214,7 @@ class Redis(Backend):
         for replica in self._replicas.values():
             replica.stream.log.wake_producers()  # they don't wait for a Redis that is away
         await run(self._redis, [("SCRIPT", "LOAD", script) for script in entries.SCRIPTS])
-        await self._renew(first=True)
+        await self._renew()
         self._connections.reached()
         async with asyncio.TaskGroup() as tasks:
             for step in (self._lease, self._pipeline.step, self._listen):
@@ -238,11 +233,11 @@ class Redis(Backend):
                 mirror.over(terminal, end)
         self._pipeline.wake(*silent)
 
-    async def _renew(self, *, first: bool = False) -> None:
+    async def _renew(self) -> None:
         """Renew the lease. If it had lapsed, or Redis was away, find out how things are; else end what others have left."""
         async with asyncio.timeout(TIMEOUT):
             [(age, lapsed)] = await run(self._redis, [entries.renew(self.id)])
-        if first or not 0 <= age < LEASE * 1000:
+        if not self._connections.link.up or not 0 <= age < LEASE * 1000:
             self._since = time.monotonic()
             for replica in list(self._replicas.values()):
                 if age == BURIED:

@@ -330,6 +330,46 @@ async def test_what_was_forgotten_before_redis_had_it_is_told_as_a_gap(pair: Pai
     assert numbers_in(await reading) == [*range(1, 2001)]
 
 
+async def test_what_is_written_again_is_left_out_and_the_reply_says_what_is_there(pair: Pair) -> None:
+    """So a write can be repeated, even one that arrives late, over a connection that was given up."""
+    stream = await opened(pair.here, Hand(), keep=60)
+    of, key = writing.document(stream.opening), key_of(stream.id)
+    end = {"state": "done", "reason": "source_ended", "ended": 1.0, "error": None, "result": None, "last": 5}
+    async with pair.server.client() as client:
+        assert (await run(client, write({**of, "id": "unknown"}, [b"1"], first=1)))[-1] is None
+        assert (await run(client, write(of, [])))[-1] == b"0-1"
+        for events, first in (([b"1", b"2", b"3"], 1), ([b"2", b"3"], 2), ([b"3", b"4", b"5"], 3), ([b"1"], 1)):
+            newest = (await run(client, write(of, events, first=first)))[-1]
+        assert newest == (await run(client, write(of, [])))[-1] == b"5-0"
+        for _ in range(2):
+            assert (await run(client, write(of, [b"5", b"end"], end, first=5)))[-1] == b"%d-0" % writing.END
+            await client.pexpire(key, 1234)
+        assert await client.pttl(key) <= 1234, "the first end says how long it is kept"
+        assert (await run(client, write(of, [b"6"], first=6)))[-1] == b"%d-0" % writing.END
+        entries: Any = await client.xrange(key, "1-0")
+    assert [fields[b""] for _, fields in entries] == [b"1", b"2", b"3", b"4", b"5", b"end"]
+
+
+async def test_a_stream_is_found_although_it_takes_long_to_read(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "IDLE", 0.05)
+    stream = await opened(pair.here, numbers(50_000))
+    await eventually(lambda: stream.state is State.DONE)
+    await written(pair.here)
+    assert await Reader(await found(pair.there, stream)).whole() == body_of(stream, 50_000)
+
+
+async def test_a_stream_that_was_not_waited_for_gives_its_memory_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "IDLE", 0.05)
+    stream = await opened(pair.here, numbers(50_000))
+    await eventually(lambda: stream.state is State.DONE)
+    await written(pair.here)
+    finding = asyncio.create_task(pair.there.find(stream.id))
+    await eventually(lambda: pair.there.budget.used > 100_000)
+    assert not finding.done()
+    finding.cancel()
+    await eventually(lambda: pair.there.budget.used == 0)
+
+
 # -- ending
 
 
@@ -413,6 +453,19 @@ async def test_a_process_that_is_gone_is_noticed_by_those_that_watch_and_by_thos
                 assert 0 < await client.pttl(key) <= 60_000
     for stream in (watched, unwatched):
         stream.end(Trigger.DELETED)
+
+
+async def test_a_stream_that_redis_has_lost_with_its_process_has_an_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE", 1.0)
+    lost = Store(backend=Redis(pair.server.url))
+    await eventually(lambda: lost.backend.link is not None and lost.backend.link.up)
+    stream = await opened(lost, Hand())
+    reading = asyncio.create_task(Reader(await found(pair.there, stream)).whole())
+    await lose(lost)
+    async with pair.server.client() as client:
+        await client.flushall()
+    assert await reading == b"id: %b.end\n%b" % (stream.id.encode(), joined(Format().lost()))
+    stream.end(Trigger.DELETED)
 
 
 async def test_a_process_that_others_have_given_up_stops_also_what_redis_no_longer_has(pair: Pair) -> None:
