@@ -2,9 +2,9 @@
 
 In:  who has something to write or to read, and messages. Out: commands to Redis, and its replies to those who wait for them.
 
-    EventLog ──wake──► Replica ──┐                   ┌──► Replica: what Redis has now
-    subscription ────► Mirror ───┼──► Pipeline ◄──►  │
-    answers, farewells ──────────┘     Redis         └──► Mirror ──► EventLog
+    EventLog ──wake──► Replica ──┐
+    subscription ────► Mirror ───┼──► Pipeline ◄──► Redis
+    answers, farewells ──────────┘
 
 What is woken while a pipeline is under way takes part in the next one: so the commands are fewer the more there is to do.
 Messages are sent behind events that were written before them.

@@ -2,8 +2,8 @@
 
 In:  streams that run here, questions for those that run elsewhere. Out: those as ordinary streams (`Mirror`).
 
-    streams that run here:    EventLog ─► Replica ─► Pipeline ─► Redis ─► a message to those who follow the stream
-    streams that run elsewhere:  EventLog ◄─ Mirror ◄─ Pipeline ◄─ Redis
+    a stream that runs here         EventLog ─► Replica ─► Pipeline ─► Redis
+    a stream that runs elsewhere    EventLog ◄─ Mirror ◄─ Pipeline ◄─ Redis
 
 `sse.entries` says what Redis holds, `sse.pipeline` writes and reads it, `sse.questions` has what processes ask each other, and
 `sse.connections` how Redis is reached.
