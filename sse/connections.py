@@ -14,7 +14,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as Client
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import RedisError
 
 from sse.errors import Full
 from sse.store import Link
@@ -53,17 +53,25 @@ def client(url: str, connections: int) -> Client:
     return Client.from_pool(BlockingConnectionPool.from_url(url, max_connections=connections, **options))
 
 
-async def run(client: Client, commands: Sequence[tuple[Any, ...]], *, errors: bool = False) -> list[Any]:
+async def run(
+    client: Client, commands: Sequence[tuple[Any, ...]], *, errors: bool = False, seconds: float = PIPELINE
+) -> list[Any]:
     """Send commands in one pipeline. Returns their replies; raises the first error among them, unless `errors` are wanted.
 
-    Raises TimeoutError after `PIPELINE`.
+    Raises TimeoutError after so many seconds.
     """
     pipe: Any = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)
-    async with asyncio.timeout(PIPELINE):
+    async with asyncio.timeout(seconds):
         replies: list[Any] = await pipe.execute(raise_on_error=not errors)
     return replies
+
+
+async def close(client: Client, *, idle: bool = False) -> None:
+    """Close its connections, or only those that are not in use."""
+    with suppress(*TROUBLE):
+        await client.connection_pool.disconnect(inuse_connections=not idle)
 
 
 async def forever(step: Callable[[], Awaitable[None]]) -> None:
@@ -95,9 +103,8 @@ class Connections:
             raise ValueError(f"Redis can't be used: {self._shown(error)}") from None
 
     async def close(self) -> None:
-        for each in (self.tasks, self.requests):
-            with suppress(*TROUBLE):
-                await each.connection_pool.disconnect()
+        await close(self.tasks)
+        await close(self.requests)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Client]:
@@ -108,6 +115,7 @@ class Connections:
                 yield self.requests
         except TROUBLE:
             self.link.errors += 1
+            await close(self.requests, idle=True)
             raise Full("store") from None
 
     async def request(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -118,17 +126,18 @@ class Connections:
     async def again(self, life: Callable[[], Awaitable[None]]) -> None:
         """Live with Redis, from reaching it to the next trouble with it, again and again until it is `over`.
 
-        A cancellation alone doesn't end it for sure: a TaskGroup drops one that comes together with an error.
+        Connections from before the trouble are closed: they may lead nowhere, or to another Redis than the address does now. A
+        cancellation alone doesn't end it for sure: a TaskGroup drops one that comes together with an error.
         """
         while not self.over:
             try:
                 await life()
             except* TROUBLE as errors:
                 self._failed(errors.exceptions[0])
-                if errors.subgroup(ReadOnlyError):  # it was the primary: the address leads to another one now
-                    await self.close()
             except* Exception:
                 logger.exception("a defect of the backend")
+            await close(self.tasks)
+            await close(self.requests, idle=True)
             await asyncio.sleep(RETRY)
 
     def reached(self) -> None:

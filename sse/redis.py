@@ -213,7 +213,7 @@ class Redis(Backend):
         """From reaching Redis to the first trouble with it."""
         for replica in self._replicas.values():
             replica.stream.log.wake_producers()  # they don't wait for a Redis that is away
-        await run(self._redis, [("SCRIPT", "LOAD", script) for script in entries.SCRIPTS])
+        await run(self._redis, [("SCRIPT", "LOAD", script) for script in entries.SCRIPTS], seconds=TIMEOUT)
         await self._renew()
         self._connections.reached()
         async with asyncio.TaskGroup() as tasks:
@@ -235,8 +235,7 @@ class Redis(Backend):
 
     async def _renew(self) -> None:
         """Renew the lease. If it had lapsed, or Redis was away, find out how things are; else end what others have left."""
-        async with asyncio.timeout(TIMEOUT):
-            [(age, lapsed)] = await run(self._redis, [entries.renew(self.id)])
+        [(age, lapsed)] = await run(self._redis, [entries.renew(self.id)], seconds=TIMEOUT)
         if not self._connections.link.up or not 0 <= age < LEASE * 1000:
             self._since = time.monotonic()
             for replica in list(self._replicas.values()):

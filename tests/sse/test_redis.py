@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 import pytest
 
+from sse import connections, mirror
 from sse import entries as writing
-from sse import mirror
 from sse import redis as module
 from sse.connections import REQUESTS, TASKS, run
 from sse.entries import key_of, loss, opening_of, write
@@ -27,7 +27,7 @@ from sse.ids import new_id
 from sse.redis import Redis
 from sse.store import Holder, Limits, Store
 from sse.stream import Opening, State, Stream, Trigger
-from tests.support.redis import RedisServer, redis_server
+from tests.support.redis import RedisServer, address, redis_server
 
 pytestmark = pytest.mark.e2e
 
@@ -657,6 +657,29 @@ async def test_a_subscription_that_breaks_begins_anew(pair: Pair) -> None:
     async with pair.server.client() as client:
         await client.client_kill_filter(_type="pubsub")
     assert await reading == body_of(stream, 200)
+
+
+async def test_connections_that_lead_nowhere_are_made_anew(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, address(server) as front, store(front.url) as here:
+        link = here.backend.link
+        assert await asyncio.gather(*[here.find(new_id()) for _ in range(REQUESTS)]) == [None] * REQUESTS
+        front.forget()
+        await eventually(lambda: here.backend.link != link)
+        await eventually(lambda: here.backend.link is not None and here.backend.link.up)
+        async with asyncio.timeout(2):
+            assert await asyncio.gather(*[here.find(new_id()) for _ in range(REQUESTS)]) == [None] * REQUESTS
+
+
+async def test_a_request_over_a_connection_that_leads_nowhere_is_refused_and_the_next_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REQUEST", 0.5)
+    async with redis_server(tmp_path) as server, address(server) as front, store(front.url) as here:
+        await asyncio.gather(*[here.find(new_id()) for _ in range(REQUESTS)])
+        front.forget()
+        with pytest.raises(Full):
+            await here.find(new_id())
+        assert await here.find(new_id()) is None
 
 
 async def test_it_can_begin_before_redis_does(tmp_path: Path) -> None:

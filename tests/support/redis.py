@@ -74,11 +74,16 @@ class RedisServer:
 
 @dataclass(slots=True)
 class Address:
-    """What leads to one Redis of several. to: which new connections get. delay: seconds that bytes take, either way."""
+    """What leads to one Redis of several. to: which new connections get. delay: seconds that bytes take, either way.
+
+    forgotten: how many connections, the first ones, carry nothing any more, and aren't closed either.
+    """
 
     port: int
     to: RedisServer
     delay: float = 0.0
+    forgotten: int = 0
+    carried: int = 0
 
     @property
     def url(self) -> str:
@@ -91,7 +96,8 @@ class Address:
         except OSError:
             writer.close()
             return
-        pumps = [asyncio.create_task(self._pump(*pair)) for pair in ((reader, here), (there, writer))]
+        number, self.carried = self.carried, self.carried + 1
+        pumps = [asyncio.create_task(self._pump(number, *pair)) for pair in ((reader, here), (there, writer))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -100,9 +106,15 @@ class Address:
             for each in (here, writer):
                 each.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def forget(self) -> None:
+        """Forget all connections, as a firewall does that is started again."""
+        self.forgotten = self.carried
+
+    async def _pump(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(1 << 16):
+                if number < self.forgotten:
+                    continue
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 writer.write(data)
