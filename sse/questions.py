@@ -28,32 +28,39 @@ AGAIN: Final = 1.0
 
 
 class Questions:
-    """process: this one. publish: sends at once. say: sends after the events before it."""
+    """process: this one. publish: sends at once. say: sends after the events before it.
+
+    sketch: a stream as it is now, or None if nobody can find it any more.
+    """
 
     def __init__(
         self,
         process: str,
         publish: Callable[[str, Mapping[str, Any]], Awaitable[None]],
         say: Callable[[str, Mapping[str, Any]], None],
+        sketch: Callable[[str], Awaitable[Mirror | None]],
     ) -> None:
         self.answers: dict[tuple[str, int], asyncio.Task[dict[str, Any]]] = {}
-        self._process, self._publish, self._say = process, publish, say
+        self._process, self._publish, self._say, self._sketch = process, publish, say, sketch
         self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._numbers = count(1)
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         """The answer. If the stream ends before there is one, what this process knows of it. Raises Full, Problem."""
-        mirror, number = cast(Mirror, stream), next(self._numbers)
-        question = {"from": self._process, "number": number, "stream": mirror.id, "what": what, "args": args}
+        mirror: Mirror | None = cast(Mirror, stream)
+        number, owner = next(self._numbers), cast(Mirror, stream).owner
+        question = {"from": self._process, "number": number, "stream": stream.id, "what": what, "args": args}
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            while mirror.state is State.RUNNING and not answer.done():
-                await self._publish(mirror.owner, {**question, "oldest": next(iter(self._asked))})
+            while mirror is not None and mirror.state is State.RUNNING and not answer.done():
+                await self._publish(owner, {**question, "oldest": next(iter(self._asked))})
                 await asyncio.wait((answer,), timeout=AGAIN)
+                if mirror.discarded and not answer.done():  # it isn't followed here any more
+                    mirror = await self._sketch(stream.id)
         finally:
             del self._asked[number]
         if not answer.done():
-            return mirror.result if what == "result" else None
+            return mirror.result if mirror is not None and what == "result" else None
         said = answer.result()
         if "problem" in said:
             status, detail, headers, members = said["problem"]

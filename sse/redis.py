@@ -26,7 +26,7 @@ Limit: one Redis, or one address that leads to the primary. The owners write aga
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -65,7 +65,7 @@ class Redis(Backend):
         self.id = new_id()
         self._connections = connections = Connections(url)
         self._pipeline = Pipeline(connections)
-        self._questions = Questions(self.id, self._publish, self._say)
+        self._questions = Questions(self.id, self._publish, self._say, self._sketch)
         self._redis = connections.tasks
         self._announced: set[str] = set()  # streams that are about to begin here
         self._replicas: dict[str, Replica] = {}
@@ -176,8 +176,15 @@ class Redis(Backend):
 
     async def newest(self, limit: int) -> list[Stream]:
         [ids] = await self._connections.request([("ZREVRANGE", entries.OPENED, 0, limit - 1)])
-        others = [stream_id for stream_id in map(bytes.decode, ids) if stream_id not in self._store.streams]
-        commands = [command for stream_id in others for command in entries.sketch(stream_id)]
+        return [
+            *await self._sketches(stream_id for stream_id in map(bytes.decode, ids) if stream_id not in self._store.streams)
+        ]
+
+    async def _sketch(self, stream_id: str) -> Mirror | None:
+        return next(iter(await self._sketches([stream_id])), None)
+
+    async def _sketches(self, ids: Iterable[str]) -> list[Mirror]:
+        commands = [command for stream_id in ids for command in entries.sketch(stream_id)]
         replies = iter(await self._connections.request(commands))
         read = zip(replies, replies, replies, strict=True)
         return [self._mirror(orjson.loads(opening)).sketch(*ends) for opening, *ends in read if opening]

@@ -45,7 +45,7 @@ class Replica:
     @property
     def lag(self) -> int:
         """Events that Redis doesn't have yet."""
-        return 0 if self.done else self.stream.log.last - self.position
+        return self.stream.log.last - self.position
 
     def wake(self) -> None:
         """Called by the log."""

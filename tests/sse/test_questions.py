@@ -21,7 +21,7 @@ class Process:
     """lost: how many of its next answers get lost. asked: what its stream was asked."""
 
     def __init__(self, name: str, others: dict[str, "Process"]) -> None:
-        self.questions = Questions(name, self.publish, self.say)
+        self.questions = Questions(name, self.publish, self.say, self.sketch)
         self.store = Store()
         self.others = others
         self.lost = 0
@@ -36,6 +36,9 @@ class Process:
             self.lost -= 1
         else:
             self.others[process].questions.hear(message, self.others[process].store)
+
+    async def sketch(self, stream_id: str) -> None:
+        raise AssertionError("the stream is followed")
 
     async def answer(self, stream: Stream, what: str, *args: Any) -> Any:
         self.asked.append(args[0])

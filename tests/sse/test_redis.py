@@ -455,6 +455,30 @@ async def test_a_process_that_is_gone_is_noticed_by_those_that_watch_and_by_thos
         stream.end(Trigger.DELETED)
 
 
+async def test_a_question_is_over_when_its_process_is_gone_although_the_stream_is_not_watched_here(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "IDLE", 0.05)
+    lost = Store(backend=Redis(pair.server.url))
+    await eventually(lambda: lost.backend.link is not None and lost.backend.link.up)
+    put, over = asyncio.Event(), asyncio.Event()
+
+    async def asked(stream: Stream, what: str) -> None:
+        put.set()
+        await over.wait()
+
+    stream = await opened(lost, Hand(), asked=asked)
+    there = await found(pair.there, stream)
+    await eventually(lambda: there.discarded)
+    asking = asyncio.create_task(pair.there.ask(there, "append"))
+    await put.wait()
+    await lose(lost)
+    async with asyncio.timeout(10):
+        assert await asking is None
+    over.set()
+    stream.end(Trigger.DELETED)
+
+
 async def test_a_stream_that_redis_has_lost_with_its_process_has_an_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE", 1.0)
     lost = Store(backend=Redis(pair.server.url))
