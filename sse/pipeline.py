@@ -45,8 +45,11 @@ class Pipeline:
         self._woken.update(dict.fromkeys(parties))
         self._news.set()
 
+    def forget(self, party: Party) -> None:
+        self._woken.pop(party, None)
+
     def send(self, *commands: Command) -> None:
-        """Send these too. They are sent again after an error."""
+        """Send these too, and again after an error."""
         self._outbox += commands
         self._news.set()
 
@@ -60,9 +63,10 @@ class Pipeline:
             del self._woken[party]
             commands += party.commands()
             goals[party] = len(commands) - 1
-        outbox = len(self._outbox)
-        replies = await run(self._client, [*commands, *self._outbox], errors=True)
-        del self._outbox[:outbox]
+        outbox = list(self._outbox)
+        replies = await run(self._client, [*commands, *outbox], errors=True)
+        said = zip(outbox, replies[len(commands) :], strict=True)
+        self._outbox[: len(outbox)] = [command for command, reply in said if isinstance(reply, ResponseError)]
         for party, goal in goals.items():
             if not isinstance(replies[goal], ResponseError) and party.replied(replies[goal]):
                 self.wake(party)

@@ -95,6 +95,7 @@ class Replica:
         log = self.stream.log
         log.replica = None
         log.detach(self)
+        self._pipeline.forget(self)
         if not log.closed or self.done:
             return
         _, [terminal] = log.after(log.last - 1, 1)

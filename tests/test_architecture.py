@@ -93,7 +93,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6290, "sse": 2391, "sse without its client": 1845}
+FIGURES = {"all of it": 6288, "sse": 2391, "sse without its client": 1845}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -127,8 +127,8 @@ OWN_FIGURES: dict[str, int] = {
     "sse.redis": 204,
     "sse.entries": 107,
     "sse.mirror": 96,
-    "sse.pipeline": 46,
-    "sse.replica": 66,
+    "sse.pipeline": 49,
+    "sse.replica": 67,
     "sse.questions": 79,
     "sse.connections": 101,
     "handlers.chat.formats.responses": 212,

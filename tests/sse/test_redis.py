@@ -673,6 +673,20 @@ async def test_a_redis_that_takes_nothing_loses_nothing(pair: Pair, command: tup
     assert await reading == body_of(stream, 300)
 
 
+async def test_what_is_forgotten_while_redis_takes_nothing_has_an_end_elsewhere(pair: Pair) -> None:
+    sources = [Hand() for _ in range(20)]
+    streams = [await opened(pair.here, source, keep=0) for source in sources]
+    readings = [asyncio.create_task(Reader(await found(pair.there, stream)).whole()) for stream in streams]
+    async with pair.server.client() as client:
+        await client.config_set("maxmemory", "1")
+        for source in sources:
+            source.put(None)
+        await eventually(lambda: all(stream.discarded for stream in streams))
+        await eventually(lambda: pair.here.backend.link is not None and not pair.here.backend.link.up)
+        await client.config_set("maxmemory", "0")
+    assert await asyncio.gather(*readings) == [body_of(stream, 0) for stream in streams]
+
+
 async def test_a_subscription_that_breaks_begins_anew(pair: Pair) -> None:
     stream = await opened(pair.here, numbers(200, 0.01))
     there = Reader(await found(pair.there, stream))
