@@ -40,7 +40,10 @@ Said: TypeAlias = Mapping[str, Any]
 """What a stream is, or how it has ended."""
 
 BATCH: Final = 500
-"""Events of one stream, written or read at once."""
+"""Events of one stream, written or read at once: so many, or fewer."""
+
+PORTION: Final = 1 << 20
+"""Bytes of those, about; an event may have 8 MiB."""
 
 STREAMS: Final = 200
 """Streams that are written or read at once."""
@@ -151,9 +154,9 @@ def sketch(stream_id: str) -> list[Command]:
     return [("GET", opening_of(stream_id)), ("XRANGE", key, "1-0", "+", "COUNT", 1), ("XREVRANGE", key, "+", "1-0", "COUNT", 2)]
 
 
-def after(stream_id: str, number: int) -> Command:
-    """Read the stream's events after this number."""
-    return ("XRANGE", key_of(stream_id), f"{number + 1}-0", "+", "COUNT", BATCH)
+def after(stream_id: str, number: int, count: int) -> Command:
+    """Read so many of the stream's events after this number."""
+    return ("XRANGE", key_of(stream_id), f"{number + 1}-0", "+", "COUNT", count)
 
 
 def renew(process: str) -> Command:

@@ -10,6 +10,7 @@ the watchers that found nothing to take, and taking wakes the producer.
 """
 
 import asyncio
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import Protocol
@@ -246,11 +247,16 @@ class EventLog:
             if self._producers and not self.full:
                 self.wake_producers()
 
-    def after(self, number: int, limit: int) -> tuple[int, list[bytes]]:
-        """For the replica: at most `limit` of the events held after `number`, and the number before the first of them."""
+    def after(self, number: int, limit: int, size: int = sys.maxsize) -> tuple[int, list[bytes]]:
+        """For the replica: of the events held after `number`, at most `limit`, and `size` bytes or one event.
+
+        And the number before the first of them.
+        """
         position = max(number, self.first - 1)
         begin = position - self.last + len(self._events)
-        return position, self._events[begin : begin + limit]
+        before = self._ends[begin - 1] if begin else self._base
+        end = max(begin + 1, bisect_right(self._ends, before + size, begin))
+        return position, self._events[begin : min(end, begin + limit)]
 
     # -- forgetting
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeAlias
 import orjson
 
 from sse.budget import Budget
-from sse.entries import BATCH, END, Command, Recorded, after
+from sse.entries import BATCH, END, PORTION, Command, Recorded, after
 from sse.errors import Problem, SourceFailed
 from sse.log import Watcher
 from sse.stream import Opening, State, Stream
@@ -28,6 +28,9 @@ Entries: TypeAlias = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 """Ids `<number>-0` and fields: the event is the one without a name."""
 
 Ask: TypeAlias = Callable[[Stream, str, Sequence[Any]], Awaitable[Any]]
+
+FEW: Final = 8
+"""Events that are read at first, when their size isn't known."""
 
 IDLE: Final = 1.0
 """Seconds that a stream which runs elsewhere is followed while nobody watches it here."""
@@ -54,6 +57,7 @@ class Mirror(Stream):
         self.loaded = asyncio.Event()
         self.seen = time.monotonic()
         self._ask = ask
+        self._count = FEW  # events to be read at once
         self._gaps: dict[Watcher, asyncio.Task[tuple[int, bytes]]] = {}
 
     @property
@@ -89,14 +93,17 @@ class Mirror(Stream):
 
     def commands(self) -> list[Command]:
         """Those that read what is new."""
-        return [after(self.id, self.log.last)]
+        return [after(self.id, self.log.last, self._count)]
 
     def replied(self, reply: Entries) -> bool:
         """Returns whether there is more to read."""
         if self.discarded or self.log.closed:
             return False
         self.fill(reply)
-        if len(reply) == BATCH:
+        count, size = self._count, sum(len(fields[b""]) for _, fields in reply)
+        if size:
+            self._count = max(1, min(BATCH, 4 * count, PORTION * len(reply) // size))
+        if len(reply) == count:
             return True
         if not self.loaded.is_set():
             self.loaded.set()

@@ -13,7 +13,7 @@ If Redis lags by more than the log's bounds, the log keeps the events that Redis
 from typing import Any
 
 from sse import entries
-from sse.entries import BATCH, END, Command
+from sse.entries import BATCH, END, PORTION, Command
 from sse.errors import SourceFailed
 from sse.formats import LOST
 from sse.pipeline import Pipeline
@@ -61,7 +61,7 @@ class Replica:
         stream, log = self.stream, self.stream.log
         if self.known is None:
             return entries.write(self._of, [])
-        before, events = log.after(self.position, BATCH)
+        before, events = log.after(self.position, BATCH, PORTION)
         about = entries.announce(stream.opening, self._owner, stream.created) if not self.known else []
         end = self._end() if log.closed and events and before + len(events) == log.last else None
         return [*about, *entries.write(self._of, events, end, before + 1, log.first)]

@@ -675,3 +675,21 @@ class Model(RuleBasedStateMachine):
 
 Model.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestAgainstTheModel = Model.TestCase
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "size", "taken"),
+    [(0, 9, 99, 4), (0, 2, 99, 2), (0, 9, 30, 2), (0, 9, 29, 1), (0, 9, 1, 1), (2, 9, 30, 1), (2, 9, 70, 2), (4, 9, 99, 0)],
+)
+def test_a_replica_gets_so_many_events_or_so_many_bytes_and_one_event_at_least(
+    number: int, limit: int, size: int, taken: int
+) -> None:
+    log = log_of(10, 20, 30, 39)
+    before, events = log.after(number, limit, size)
+    assert (before, len(events)) == (number, taken)
+
+
+def test_a_replica_that_lags_gets_the_oldest_events_that_are_held() -> None:
+    log = log_of(10, 20, 30, 40)
+    log.drop(2)
+    assert log.after(0, 9, 30) == (2, [event(3, 30)])
