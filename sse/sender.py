@@ -204,11 +204,6 @@ class Sender:
         self._left()
         self._run(self._flush((message,), pending))
 
-    def complete(self) -> None:
-        """The crowd has sent the terminal event."""
-        self._left()
-        self._finish(Outcome.COMPLETE)
-
     # -- by itself
 
     @property

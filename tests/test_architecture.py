@@ -93,7 +93,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6291, "sse": 2394, "sse without its client": 1848}
+FIGURES = {"all of it": 6288, "sse": 2391, "sse without its client": 1845}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -114,7 +114,7 @@ OWN_FIGURES: dict[str, int] = {
     "sidecar.origins": 52,
     "sse.accept": 13,
     "sse.budget": 44,
-    "sse.crowd": 90,
+    "sse.crowd": 89,
     "sse.timers": 46,
     "sse.wire.document": 70,
     "handlers.chat.samples": 47,

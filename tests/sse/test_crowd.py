@@ -6,10 +6,12 @@ Each test runs twice: the message goes to the server's `send`, or as one framed 
 import asyncio
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
 from sse.asgi import Message
+from sse.crowd import AT_ONCE
 from sse.formats import Format
 from sse.log import GATHER
 from sse.sender import Outcome, Pace
@@ -276,6 +278,23 @@ async def test_a_thousand_watchers_that_come_and_go_all_get_what_is_theirs() -> 
 
     assert {tuple(data(client)) for client in clients} == {(*(str(number) for number in range(0, 1000, 10)), "[DONE]")}
     assert stream.log.watchers == {}
+
+
+async def test_the_end_of_a_stream_takes_as_many_turns_of_the_loop_as_its_watchers_need() -> None:
+    """5,000 requests that end in one turn hold up all others for half a second."""
+    stream, clients = published(), [Client() for _ in range(5 * AT_ONCE)]
+    tasks = await watching(stream, *clients)
+    emit(stream, "a")
+    told: list[int] = []
+
+    stream.end(Trigger.SOURCE_ENDED)
+    while not told or told[-1] < len(clients):
+        told.append(sum(b"[DONE]" in client.bodies[-1] for client in clients))
+        await asyncio.sleep(0)
+
+    assert max(later - before for before, later in pairwise([0, *told])) == AT_ONCE
+    await asyncio.gather(*tasks)
+    assert [client.outcomes for client in clients] == [[Outcome.COMPLETE]] * len(clients)
 
 
 async def test_a_large_event_goes_out_in_slices_and_one_that_leaves_in_the_middle_of_it_goes_on_there() -> None:
