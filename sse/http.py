@@ -21,6 +21,9 @@ from sse.wire.document import loads, steps
 from sse.wire.payload import dumps, fragment
 
 MAX_BODY = 16 << 20
+MAX_VALUES = 300_000
+"""Values and names of members in a body. A table of 1,000 rows and 20 columns, as a tool returns it to a page, has 40,000."""
+
 MAX_PARAMETERS = 100
 BODY_TIMEOUT = 30.0
 BODY_RATE = 16 << 10
@@ -190,7 +193,7 @@ class Request:
         async with self.turn or nullcontext():
             begin = time.monotonic()
             try:
-                for value in steps(body, self.charge.claim):  # noqa: B007
+                for value in steps(body, self.charge.claim, MAX_VALUES):  # noqa: B007
                     await asyncio.sleep(time.monotonic() - begin)
                     begin = time.monotonic()
             except ValueError:

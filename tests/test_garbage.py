@@ -17,7 +17,7 @@ from sidecar.settings import Settings
 from sse.asgi import attended
 from sse.errors import EventTooLong, SourceFailed
 from sse.formats import Format
-from sse.http import MAX_BODY
+from sse.http import MAX_BODY, MAX_VALUES
 from sse.merge import merge
 from sse.store import Store
 from sse.stream import Stream, Trigger
@@ -210,7 +210,7 @@ CASES: dict[str, Case] = {
     "GET /v1/models": asks("/v1/models", 200),
     "a body that is refused": asks("/chat", 422, method="POST", json={"prompt": 1, "x": ["y"] * 1000}),
     "a body that is no JSON": asks("/chat", 400, method="POST", body=b"[" * 1000, headers=TYPED),
-    "a body with too many values": asks("/chat", 400, method="POST", body=b"[" + b"[]," * 100_000 + b"[]]", headers=TYPED),
+    "a body with too many values": asks("/chat", 400, method="POST", body=b"[" + b"[]," * MAX_VALUES + b"[]]", headers=TYPED),
     "a body with too many levels": asks("/chat", 400, method="POST", body=b"[" * 300 + b"]" * 300, headers=TYPED),
     "a body that is too large": asks("/chat", 413, method="POST", body=b"x" * (MAX_BODY | 1), headers=TYPED),
     "a body that is too large, and doesn't say so": asks(

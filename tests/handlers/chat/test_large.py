@@ -93,6 +93,14 @@ async def test_an_agent_of_a_thousand_calls_is_answered() -> None:
         assert len(s.upstream.requests[0].body["messages"]) == 2001
 
 
+async def test_a_conversation_with_tables_from_tools_is_answered() -> None:
+    table = [{f"column {number}": number if number % 2 else f"value {row}" for number in range(20)} for row in range(1000)]
+    made = {"type": "tool-query", "toolCallId": "c", "state": "output-available", "input": {}, "output": table}
+    said = [{"role": "user", "parts": [{"type": "text", "text": "Go."}]}, {"role": "assistant", "parts": [made]}]
+    async with sidecar(HELLO) as s:
+        assert (await s.post({"id": "c", "messages": [*said * 5, said[0]]}, "/ui/chat")).status == 200
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "body"), [("/chat", {"prompt": "Go."}), ("/ui/chat", ui({"type": "text", "text": "Go."}))])
 async def test_a_page_that_comes_back_gets_the_longest_answer_from_its_beginning(path: str, body: Any) -> None:
