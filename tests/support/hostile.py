@@ -58,15 +58,15 @@ async def post(port: int, path: str, body: bytes, headers: dict[str, str] | None
 
 
 async def chats(port: int) -> list[int]:
-    """Pictures of 4 MB."""
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (4 * MEBIBYTE - 400)}}
+    """Pictures of 15 MiB."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (15 * MEBIBYTE)}}
     body = json.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "so?"}, picture]}]}).encode()
     return await many(4, lambda: post(port, "/chat", body, {"Accept": "application/json"}))
 
 
 async def lists(port: int) -> list[int]:
-    """Of 99,000 lists, and of too many."""
-    bodies = [b'{"prompt": "x", "stop": [%b[]]}' % (b"[]," * count) for count in (49_000, 1_300_000)]
+    """Of 148,000 lists, and of too many."""
+    bodies = [b'{"prompt": "x", "stop": [%b[]]}' % (b"[]," * count) for count in (148_000, 1_300_000)]
     return [
         status
         for body in bodies
@@ -76,7 +76,7 @@ async def lists(port: int) -> list[int]:
 
 async def refused(port: int) -> list[int]:
     """Bodies that are read whole, and wrong."""
-    bodies = [b'{"prompt": 1, "x": "%b"}' % (b"y" * (4 * MEBIBYTE - 100)), b'{"prompt": "%b' % (b"y" * (4 * MEBIBYTE - 100))]
+    bodies = [b'{"prompt": 1, "x": "%b"}' % (b"y" * (15 * MEBIBYTE)), b'{"prompt": "%b' % (b"y" * (15 * MEBIBYTE))]
     return [status for body in bodies for status in await many(3, lambda body=body: post(port, "/chat", body))]  # type: ignore[misc]
 
 
