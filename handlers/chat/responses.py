@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
+from weakref import ref
 
 from handlers.chat import request as shape
 from handlers.chat.formats.responses import PREFIXES, SILENCE, Responses
@@ -27,10 +28,12 @@ from sidecar import answers
 from sidecar.request import Reply, Request
 from sidecar.service import Service
 from sse.asgi import attended
+from sse.budget import Charge
 from sse.errors import Problem
 from sse.http import Response, json_response
 from sse.ids import ID_LENGTH, new_id
 from sse.stream import Opening, State, Stream, Trigger
+from sse.wire.document import weight
 from sse.wire.payload import dumps
 
 PREFIX: Final = "resp_"
@@ -218,7 +221,9 @@ class ResponsesAPI:
         body = await request.json(limit=settings.max_body)
         try:
             check(body, _FIELDS)
-            format = asked(body, chat.offer, *await _items(request.service, body))
+            before, given, previous = await _items(request.service, body)
+            format = asked(body, chat.offer, before, given)
+            format.charges = _charges(request.service, format.input, previous)
             answer = chat.answer(request, format, len(dumps(format.input)))
             linger = body.get("linger") if format.background else 0 if format.request.stream else None
             more: Any = {"result": format.result, "kept": answer.kept, "kind": format.name, "listed": format.told["store"]}
@@ -231,7 +236,7 @@ class ResponsesAPI:
         except Problem as problem:
             status = 400 if problem.status == 422 else problem.status  # as OpenAI's server says it
             raise Problem(status, problem.detail, headers=problem.headers, **problem.members) from None
-        asyncio.get_running_loop().call_later(QUIET, _break_silence, stream, None)
+        asyncio.get_running_loop().call_later(QUIET, _break_silence, ref(stream), None)
         if format.request.stream:
             return answers.follow(request, stream, None, seat)
         if not format.background:
@@ -287,18 +292,29 @@ class ResponsesAPI:
         return json_response({"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more})
 
 
-async def _items(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
-    """The items before a request, and its own, with those that it refers to in their place.
+def _charges(service: Service, input: list[dict[str, Any]], previous: Responses | None) -> tuple[Charge, ...]:
+    """Of the items before a response. It shares those that were before the previous one, and their charges. Raises Full."""
+    shared = () if previous is None else previous.charges
+    own = Charge(service.store.budget)
+    own.claim(weight(dumps(input[0 if previous is None else len(previous.input) :])))
+    return (*shared, own)
+
+
+async def _items(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Any], Responses | None]:
+    """The items before a request, its own with those that it refers to in their place, and the response before, if it is here.
 
     Raises Problem 400, 422; 413 where those of earlier responses are larger than a body may be.
     """
     before: list[dict[str, Any]] = []
+    format: Any = None
     if (previous := body.get("previous_response_id")) is not None:
-        held = await _held(service, await service.store.find(_stream_of(previous)))
-        if held is None or held["response"]["usage"] is None:
+        stream = await service.store.find(_stream_of(previous))
+        held = await _held(service, stream)
+        if stream is None or held is None or held["response"]["usage"] is None:
             detail = f"Previous response with id {previous[:100]!r} not found, or still running."
             raise Problem(400, detail, parameter="previous_response_id", code="previous_response_not_found")
         before = [*held["input"], *held["response"]["output"]]
+        format = None if stream.elsewhere else stream.format
     given = body.get("input") or []
     given = [{"role": "user", "content": given}] if isinstance(given, str) else [*given]
     earlier, known = [*before], dict[str, dict[str, Any]]()  # by the stream: a response's items, by their ids
@@ -317,7 +333,7 @@ async def _items(service: Service, body: Mapping[str, Any]) -> tuple[list[dict[s
         limit -= len(dumps(item))
         if limit < 0:
             raise Problem(413, "The items of earlier responses are larger than a body may be.", parameter="input")
-    return before, given
+    return before, given, format
 
 
 async def _held(service: Service, stream: Stream | None) -> Any:
@@ -335,9 +351,10 @@ async def _found(request: Request) -> tuple[Stream, Any]:
     return stream, held
 
 
-def _break_silence(stream: Stream, last: float | None) -> None:
+def _break_silence(watched: "ref[Stream]", last: float | None) -> None:
     """Write an event if the stream has written none since the last check, and check again: some clients ignore comments."""
-    if stream.state is State.RUNNING:
+    stream = watched()  # which is forgotten without waiting for this
+    if stream is not None and stream.state is State.RUNNING:
         if stream.last_event == last:
             stream.emit(SILENCE)
-        asyncio.get_running_loop().call_later(QUIET, _break_silence, stream, stream.last_event)
+        asyncio.get_running_loop().call_later(QUIET, _break_silence, watched, stream.last_event)

@@ -34,6 +34,7 @@ from handlers.chat.formats.openai import OpenAI, error_object
 from handlers.chat.formats.usage import counted
 from handlers.chat.request import ChatRequest
 from handlers.chat.texts import write
+from sse.budget import Charge
 from sse.errors import SourceFailed
 from sse.formats import LOST, Written
 from sse.stream import MAX_EVENT, Trigger
@@ -95,8 +96,8 @@ class _Growing:
 class Responses(ChatFormat):
     """id: of the stream. input: all items before, those of earlier responses first. told: what the object repeats.
 
-    background: whether the work outlives its client. output, status: the object's. running: it has not ended. failure: why it
-    has failed.
+    charges: of the memory of `input`, which responses after this one share. background: whether the work outlives its client.
+    output, status: the object's. running: it has not ended. failure: why it has failed.
     """
 
     name = "responses"
@@ -107,7 +108,8 @@ class Responses(ChatFormat):
 
     def __init__(self, id: str, request: ChatRequest, told: _JSON, input: Items) -> None:
         self.id, self.request, self.told, self.input = id, request, told, input
-        self.keeps = (told, input)
+        self.keeps = told
+        self.charges: tuple[Charge, ...] = ()
         self.background = self.retry = bool(told["background"])  # in the foreground it is the client that tries again
         self.status, self.running = "queued" if self.background else "in_progress", True
         self.output: Items = []

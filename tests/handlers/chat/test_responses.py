@@ -538,11 +538,26 @@ async def test_what_is_referred_to_is_no_larger_than_a_body_may_be(times: int) -
     assert (answer.status, answer.json["error"]["param"]) == (413, "input")
 
 
+async def test_a_conversation_is_charged_once_for_all_responses_that_hold_it() -> None:
+    """Twenty turns of 50 KB take 1 MB. Each response charged by itself would come to 10 MB."""
+    text = "x" * 50_000
+    async with sidecar(HELLO) as s:
+        budget, ids = s.app.service.store.budget, list[str]()
+        for _ in range(20):
+            ids.append((await create(s, input=text, previous_response_id=ids[-1] if ids else None))["id"])
+        assert 20 * len(text) < budget.charged < 40 * len(text)
+        for id in ids[:-1]:
+            await ask(s.app, f"{RESPONSES}/{id}", method="DELETE")
+        assert 20 * len(text) < budget.charged, "the last one has all of it"
+        await ask(s.app, f"{RESPONSES}/{ids[-1]}", method="DELETE")
+        assert budget.charged < len(text)
+
+
 async def test_a_long_text_is_not_searched_for_references() -> None:
     text = "x" * (4 << 20)
     async with sidecar() as s:
         begin = time.thread_time()
-        assert await _items(s.app.service, {"input": text}) == ([], [{"role": "user", "content": text}])
+        assert await _items(s.app.service, {"input": text}) == ([], [{"role": "user", "content": text}], None)
     assert time.thread_time() - begin < 0.05
 
 
