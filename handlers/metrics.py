@@ -21,7 +21,6 @@ from sse.stream import State
 from sse.threads import Threads
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,12 +30,11 @@ Described: TypeAlias = tuple[str, str, Sequence[str], Mapping[Any, float]]
 
 
 class Metrics:
-    """Measures once a second how late the event loop calls it. The registry is made at the first request. threads: of jobs."""
+    """Measures once a second how late the event loop calls it. threads: of jobs."""
 
     def __init__(self, service: Service, threads: Threads) -> None:
         self._service = service
         self._threads = threads
-        self._registry: CollectorRegistry | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -58,11 +56,10 @@ class Metrics:
             from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
         except ImportError:
             raise Problem(501, "Metrics need the extra `metrics`: pip install prometheus-client.", extra="metrics") from None
-        if self._registry is None:
-            self._registry = CollectorRegistry(auto_describe=False)
-            self._registry.register(self)
-            ProcessCollector(namespace="sidestream", registry=self._registry)  # memory, processor time, open files
-        return Response(200, generate_latest(self._registry), {"content-type": CONTENT_TYPE})
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        ProcessCollector(namespace="sidestream", registry=registry)  # memory, processor time, open files
+        return Response(200, generate_latest(registry), {"content-type": CONTENT_TYPE})
 
     def collect(self) -> Iterator["Metric"]:
         """All metrics; called by prometheus-client."""

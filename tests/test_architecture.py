@@ -103,7 +103,7 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.upstream.models": 23,
     "handlers.chat.upstream.transport": 91,
     "handlers.chat.upstream.addresses": 53,
-    "handlers.chat.upstream.connection": 158,
+    "handlers.chat.upstream.connection": 152,
     "handlers.chat.upstream.http_client": 47,
     "handlers.chat.formats.ag_ui": 194,
     "handlers.chat.formats.spans": 43,

@@ -80,8 +80,7 @@ class Publication:
             await asyncio.wait((task,))
         finally:
             self._publishers.discard(task)
-            if not self._publishers and not self._over.done():
-                self._timer = self._loop.call_later(self._ttl, self._lapse)
+            self._renew()
             await stopped(task)
         try:
             return not task.cancelled() and task.result() is None
@@ -97,9 +96,7 @@ class Publication:
     async def _append(self, stream: Stream, events: Sequence[bytes | str], number: int | None) -> dict[str, Any]:
         """first: the number of the first event added. last: the newest one's. hole: the number that would leave one."""
         log, first, added, skipped, hole = stream.log, None, 0, 0, None
-        if not self._publishers and not self._over.done():  # somebody publishes through another process
-            self._timer.cancel()
-            self._timer = self._loop.call_later(self._ttl, self._lapse)
+        self._renew()  # somebody may publish through another process
         for event in events:
             if stream.state is not State.RUNNING:
                 break
@@ -115,6 +112,12 @@ class Publication:
                     await log.room()
             number = number and number + 1
         return {"first": first, "last": stream.newest, "events": added, "skipped": skipped, "hole": hole}
+
+    def _renew(self) -> None:
+        """The ttl begins anew, unless it stands still because somebody publishes here."""
+        if not self._publishers and not self._over.done():
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._ttl, self._lapse)
 
     def _lapse(self) -> None:
         if not self._over.done():

@@ -44,11 +44,11 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange: Exchange | None = None
         self.transport: asyncio.Transport
 
-    def ask(self, request: bytes, timeout: float | None) -> "Exchange":
-        """Send a request. timeout: the longest time between two reads of the response, in seconds."""
-        self._exchange = exchange = Exchange(self, timeout)
-        # Limit: no write timeout. All of the request is written at once, as it is in memory anyway, and only the response is
-        # waited for: it may come before an upstream has read the whole of a request that it refuses.
+    def ask(self, request: bytes) -> "Exchange":
+        """Send a request."""
+        self._exchange = exchange = Exchange(self)
+        # All of the request is written at once, as it is in memory anyway, and only the response is waited for: it may come
+        # before an upstream has read the whole of a request that it refuses.
         self.transport.write(request)
         if self.transport.is_closing():  # it has ended before there was anybody to be told
             exchange.end(None)
@@ -97,12 +97,11 @@ class Exchange(httpx2.AsyncByteStream):
     status, headers: of the response, once `head` has returned. begun: whether a byte of it has come.
     """
 
-    def __init__(self, connection: Connection, timeout: float | None) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.begun = False
         self._connection = connection
-        self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         # A parser for each response: a trailer that is left in it would become a header of the next one.
         self._parser: Any = HttpResponseParser(self)
@@ -156,15 +155,10 @@ class Exchange(httpx2.AsyncByteStream):
             kind, message = self._failure
             raise kind(message)
         self._waiter = self._loop.create_future()
-        timer = None
-        if self._timeout is not None:
-            timer = self._loop.call_later(self._timeout, self._fail, httpx2.ReadTimeout, "nothing came in time")
         try:
             await self._waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
 
     # -- the connection's side
 

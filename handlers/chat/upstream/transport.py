@@ -6,6 +6,7 @@ That one reads an answer through h11, which takes 40 µs a chunk.
 Nothing waits for a connection: how many answers run at once is decided by the store, and a wait in here would be blamed on the
 upstream. Redirects and cookies are httpx2's, retries of what failed are the SDK's.
 
+Limit: of a request's timeouts only that of connecting is kept: `openai_sdk` and `patience` have their own for what follows.
 Limit: HTTP/2 and proxies are left to httpx2's own transport (`client`); HEAD, CONNECT and bodies of unknown length to nobody,
 since the SDK sends none.
 """
@@ -44,11 +45,11 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         origin, sent = _origin(request.url), _written(request, await request.aread())
-        timeouts = request.extensions.get("timeout", {})
+        timeout = request.extensions.get("timeout", {}).get("connect")
         loop = asyncio.get_running_loop()
         for idle in (self._idle_to(origin), None):
-            connection = idle or await self._connected(origin, timeouts.get("connect"))
-            exchange, asked = connection.ask(sent, timeouts.get("read")), loop.time()
+            connection = idle or await self._connected(origin, timeout)
+            exchange, asked = connection.ask(sent), loop.time()
             try:
                 await exchange.head()
             except (httpx2.ReadError, httpx2.RemoteProtocolError):
