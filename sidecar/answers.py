@@ -40,7 +40,7 @@ PASSING = ("shutting down", "store")
 Propose = Callable[..., Opening]
 """Returns what a handler would open, with the members that it is given. Called only when there is room for one more stream."""
 
-Ready = Callable[[], Coroutine[Any, Any, None]]
+Ready = Callable[[], Coroutine[Any, Any, object]]
 """What has to be done before a stream is opened. It is cancelled if the client leaves meanwhile."""
 
 

@@ -123,23 +123,20 @@ class Answer:
             await self._close_chunks()  # opened, and never iterated
 
     async def open(self, *, stream: bool = True) -> ChunkStream:
-        """Ask the model for the next stage, as a stream or in one piece. Raises UpstreamFailed."""
+        """Ask the model for the next stage, as a stream or in one piece; the first one may be asked for before the iteration.
+
+        Raises UpstreamFailed.
+        """
         asked = self._body() | {"stream": stream}
         self._operation = operation = Operation(self.provider, self.format.request.model)
         with self._measured(operation, ends=False):
             self._chunks = chunks = await self.upstream.open(
-                asked, retry=self.format.retry, headers=self.headers, claim=self.kept.claim
+                asked, retry=not self.format.after_status, headers=self.headers, claim=self.kept.claim
             )
         self.limits = chunks.limits
+        if self.format.after_status:
+            self.format.limits(self.limits)
         return chunks
-
-    async def begin(self) -> None:
-        """Ask the model, and tell the format of the upstream's limits: for a caller that needs its status before it iterates.
-
-        Raises UpstreamFailed.
-        """
-        await self.open()
-        self.format.limits(self.limits)
 
     async def whole(self) -> Whole:
         """The answer in one piece, instead of an iteration: the upstream's own, untouched; with tools, all stages as one.

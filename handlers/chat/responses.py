@@ -228,7 +228,7 @@ class ResponsesAPI:
             linger = body.get("linger") if format.background else 0 if format.request.stream else None
             more: Any = {"result": format.result, "kept": answer.kept, "kind": format.name, "listed": format.told["store"]}
             propose = partial(Opening, answer, format, linger, settings.keep if format.told["store"] else 0, **more)
-            ready = None if format.background else answer.begin
+            ready = answer.open if format.after_status else None
             seat = request.service.store.seat() if format.request.stream else None
             stream = await answers.begin(request, propose, format.id, ready=ready)
         except UpstreamFailed as failure:

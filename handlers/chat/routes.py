@@ -113,10 +113,10 @@ class Chat:
         return Answer(format, self.upstream, self.toolbox, service.counts.asked, trace(request), kept, self.upstream.name)
 
     async def _after_status(self, request: Request, answer: Answer) -> Reply:
-        """The answer, once the upstream's status is known. A client that goes cancels it."""
+        """The answer, once the upstream's status is known. It isn't kept or listed, and ends with its client."""
         try:
             if answer.format.request.stream:
-                return await answers.private(request, answer, answer.format, ready=answer.begin, kept=answer.kept)
+                return await answers.private(request, answer, answer.format, ready=answer.open, kept=answer.kept)
             with request.service.store.reserve():
                 return passed_on(await attended(request.receive, answer.whole()))
         except UpstreamFailed as failure:

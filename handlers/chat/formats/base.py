@@ -25,16 +25,14 @@ class ChatFormat(Format):
     """Made for one answer, of the body that asks for it. request: what the body asks for. keeps: the part of
     the body that is needed when the answer has ended, as JSON can hold it.
 
-    after_status: whether the answer's head waits for the upstream's status, so that a failure has a status of its own; such an
-    answer can't be resumed, isn't kept or listed, and ends with its client. beside_pending: whether the sidecar's tools run in
-    a stage that calls tools of the client's too. retry: whether a request that fails upstream is sent again, where that makes
-    sense.
+    after_status: whether the answer's head waits for the upstream's status, so that a failure has a status of its own and the
+    client tries again; otherwise a request that fails upstream is sent again, where that makes sense. beside_pending: whether
+    the sidecar's tools run in a stage that calls tools of the client's too.
     """
 
     keeps: Any = None
     after_status = False
     beside_pending = True
-    retry = True
 
     def __init__(self, body: Any, offer: Offer) -> None:
         """Raises Problem for a body that can't be used."""
@@ -71,7 +69,7 @@ class ChatFormat(Format):
         self.request = replace(asked, messages=(), model=asked.model[:256], parameters={}, client_tools=())
 
     def limits(self, headers: Mapping[str, str]) -> None:
-        """Take what the upstream says of its limits; the answer's head, if it waits for that, tells the client."""
+        """Take what the upstream says of its limits, for the answer's head, which waits for that."""
         self.headers = tuple((name.encode(), value.encode()) for name, value in headers.items())
 
     def item(self, item: Item) -> Written:

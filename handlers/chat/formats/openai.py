@@ -34,7 +34,6 @@ class OpenAI(ChatFormat):
     greets = False
     after_status = True
     beside_pending = False
-    retry = False
 
     def __init__(self, body: Any, offer: Offer) -> None:
         request = parse_openai(body, offer)

@@ -110,7 +110,8 @@ class Responses(ChatFormat):
         self.id, self.request, self.told, self.input = id, request, told, input
         self.keeps = told
         self.charges: tuple[Charge, ...] = ()
-        self.background = self.retry = bool(told["background"])  # in the foreground it is the client that tries again
+        self.background = bool(told["background"])
+        self.after_status = not self.background
         self.status, self.running = "queued" if self.background else "in_progress", True
         self.output: Items = []
         self._model = ""
