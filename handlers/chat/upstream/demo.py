@@ -11,7 +11,8 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from handlers.chat.items import Chunk, Whole
@@ -22,6 +23,21 @@ MODEL = "demo"
 
 LONGEST = 20_000
 """Characters of a prompt that are read."""
+
+
+@dataclass
+class Speaking:
+    """An answer on its way (`engine.ChunkStream`)."""
+
+    chunks: AsyncGenerator[list[Chunk], None]
+    limits: Mapping[str, str] = field(default_factory=dict)
+    whole: Whole | None = None
+
+    def __aiter__(self) -> AsyncIterator[list[Chunk]]:
+        return self.chunks
+
+    async def aclose(self) -> None:
+        await self.chunks.aclose()
 
 
 class DemoUpstream:
@@ -41,24 +57,10 @@ class DemoUpstream:
         model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "sidestream"}
         return Whole(200, write({"object": "list", "data": [model]}))
 
-    async def open(self, asked: Mapping[str, Any], **_: Any) -> "Speaking":
-        return Speaking(asked, self._interval)
+    async def open(self, asked: Mapping[str, Any], **_: Any) -> Speaking:
+        return Speaking(self._stream(asked))
 
-
-class Speaking:
-    """An answer on its way (`engine.ChunkStream`)."""
-
-    def __init__(self, asked: Mapping[str, Any], interval: float) -> None:
-        self.limits: Mapping[str, str] = {}
-        self.whole: Whole | None = None
-        self._asked = asked
-        self._interval = interval
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-    async def __aiter__(self) -> AsyncIterator[list[Chunk]]:
-        body = self._asked
+    async def _stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Chunk], None]:
         head: dict[str, Any] = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion.chunk"}
         head, words, call = head | {"created": int(time.time()), "model": MODEL}, _words(body), _call(body)
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
