@@ -94,14 +94,12 @@ class Answer:
         if self.format.keeps is not None:
             self.kept.claim(weight(dumps(self.format.keeps)))
         self.limits: Mapping[str, str] = {}
-        self._charged = 0  # bytes of the stage that runs
         self._stages: list[Stage] = []
-        self._operation = Operation("", "")
         self._messages = list(self.format.request.messages)
         self._call_ids: set[str] = set()
         self._pending: tuple[Call, ...] = ()
         self._finish_reason: str | None = None
-        self._chunks: ChunkStream | None = None
+        self._opened: tuple[ChunkStream, Operation] | None = None
         self._items: AsyncGenerator[Item, None] | None = None
 
     def __aiter__(self) -> AsyncIterator[Item]:
@@ -122,21 +120,19 @@ class Answer:
             self.format.release()
             await self._close_chunks()  # opened, and never iterated
 
-    async def open(self, *, stream: bool = True) -> ChunkStream:
+    async def open(self, *, stream: bool = True) -> tuple[ChunkStream, Operation]:
         """Ask the model for the next stage, as a stream or in one piece; the first one may be asked for before the iteration.
 
-        Raises UpstreamFailed.
+        Returns its answer, and what is measured of the request. Raises UpstreamFailed.
         """
         asked = self._body() | {"stream": stream}
-        self._operation = operation = Operation(self.provider, self.format.request.model)
+        operation, again = Operation(self.provider, self.format.request.model), not self.format.after_status
         with self._measured(operation, ends=False):
-            self._chunks = chunks = await self.upstream.open(
-                asked, retry=not self.format.after_status, headers=self.headers, claim=self.kept.claim
-            )
-        self.limits = chunks.limits
+            chunks = await self.upstream.open(asked, retry=again, headers=self.headers, claim=self.kept.claim)
+        self._opened, self.limits = (chunks, operation), chunks.limits
         if self.format.after_status:
             self.format.limits(self.limits)
-        return chunks
+        return self._opened
 
     async def whole(self) -> Whole:
         """The answer in one piece, instead of an iteration: the upstream's own, untouched; with tools, all stages as one.
@@ -144,7 +140,7 @@ class Answer:
         Raises UpstreamFailed. Cancelling it closes the upstream's connection.
         """
         async with aclosing(self):
-            answer = await self.open(stream=bool(self.format.request.own_tools))
+            answer, _ = await self.open(stream=bool(self.format.request.own_tools))
             taken = 0
             async for _ in self:
                 taken += 1
@@ -190,10 +186,8 @@ class Answer:
         while not final:
             stage = Stage(len(self._stages) + 1, {*request.client_names, *request.own_tools}, self._call_ids)
             yield items.StageBegun(stage.number)
-            stream = self._chunks or await self.open()
+            stream, operation = self._opened or await self.open()
             self._stages.append(stage)
-            self._charged = 0
-            operation = self._operation
             with self._measured(operation):
                 async for chunks in stream:
                     operation.chunks += len(chunks)
@@ -242,10 +236,10 @@ class Answer:
 
     def _claim(self, stage: Stage, least: int = 0) -> None:
         """Charge what a stage has grown by, if that is `least` bytes; it may have shrunk. Raises Full, UpstreamFailed."""
-        grown = stage.size - self._charged
+        grown = stage.size - stage.charged
         if abs(grown) < least:
             return
-        self._charged += grown
+        stage.charged += grown
         self.kept.claim(grown)
         if sum(stage.length for stage in self._stages) > MAX_ANSWER:
             raise UpstreamFailed(f"the answer has over {MAX_ANSWER} characters", "too_long")
@@ -277,6 +271,6 @@ class Answer:
         self._messages += stage.messages()
 
     async def _close_chunks(self) -> None:
-        chunks, self._chunks = self._chunks, None
-        if chunks is not None:
-            await chunks.aclose()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened[0].aclose()

@@ -28,7 +28,7 @@ class Stage:
     """number: from 1. tools: names that the model may call. taken: ids of the calls of stages before.
 
     head: `id`, `created` and `model`, of the first chunk with a choice. fields: what the message holds besides text and calls.
-    usage: the last that came. results: of the sidecar's tools, once all have run.
+    usage: the last that came. results: of the sidecar's tools, once all have run. charged: bytes of its `size`, by the engine.
     """
 
     def __init__(self, number: int = 1, tools: Collection[str] = (), taken: set[str] | None = None) -> None:
@@ -42,6 +42,7 @@ class Stage:
         self.results: tuple[ToolResult, ...] = ()
         self._growing = Calls(f"call_{number}_", tools, taken)
         self._content: Pieces | None = None  # the same as `text`, since a list of parts has come
+        self.charged = 0
         self._size = self._length = 0
 
     @property
