@@ -37,7 +37,6 @@ class Operation:
     """One request to a model. model: as asked for. response_model: as answered. began, first, last: monotonic seconds; of the
     request, the first chunk and the last. chunks: how many came. error: the code of a failure, or `cancelled`."""
 
-    provider: str
     model: str
     response_model: str = ""
     began: float = field(default_factory=time.monotonic)
@@ -106,9 +105,9 @@ class Counts:
         self.loop_lag = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
         self._models: set[str] = set()
 
-    def asked(self, operation: Operation) -> None:
-        """A request to a model has ended."""
-        labels = ("chat", operation.provider, self._told(operation.model[:100]), self._told(operation.response_model[:100]))
+    def asked(self, provider: str, operation: Operation) -> None:
+        """A request to a model of the provider's has ended."""
+        labels = ("chat", provider, self._told(operation.model[:100]), self._told(operation.response_model[:100]))
         for name, value, label, times in _measured(operation):
             bounds, extra = OPERATIONS[name]
             key = (*labels, label) if extra else labels

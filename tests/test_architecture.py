@@ -93,7 +93,7 @@ LONGEST_FUNCTION = 60
 
 CLIENT_HALF = {"sse.__main__", "sse.client", "sse.probe", "sse.testing"}
 
-FIGURES = {"all of it": 6281, "sse": 2392, "sse without its client": 1846}
+FIGURES = {"all of it": 6280, "sse": 2392, "sse without its client": 1846}
 """Lines of code that have been reached. They only go down; new work that needs more makes room for itself."""
 
 OWN_FIGURES: dict[str, int] = {
@@ -105,10 +105,10 @@ OWN_FIGURES: dict[str, int] = {
     "handlers.chat.upstream.addresses": 53,
     "handlers.chat.upstream.connection": 152,
     "handlers.chat.upstream.http_client": 47,
-    "handlers.chat.formats.ag_ui": 194,
+    "handlers.chat.formats.ag_ui": 192,
     "handlers.chat.formats.spans": 43,
     "handlers.chat.formats.usage": 17,
-    "handlers.chat.formats.ui_messages": 231,
+    "handlers.chat.formats.ui_messages": 229,
     "sidecar.connection": 217,
     "sidecar.conversations": 34,
     "sidecar.origins": 52,

@@ -77,9 +77,9 @@ class Upstream(Protocol):
 class Answer:
     """One answer: an async iterator of items, for the task that also closes it. `result` can be read at any time.
 
-    format: of the client that asks. headers: sent with every request. measure: called with each request that has ended;
-    provider: whose they are. limits: what the upstream says of its limits, as headers, once it has been asked. kept: the memory
-    of what `result` and the format keep, which raises Full when there is no room for more, here too.
+    format: of the client that asks. headers: sent with every request. measure: called with each request that has ended.
+    limits: what the upstream says of its limits, as headers, once it has been asked. kept: the memory of what `result` and the
+    format keep, which raises Full when there is no room for more, here too.
     """
 
     format: ChatFormat
@@ -88,7 +88,6 @@ class Answer:
     measure: Callable[[Operation], None] = lambda _: None
     headers: Mapping[str, str] = field(default_factory=dict)
     kept: Charge = field(default_factory=lambda: Charge(Budget()))
-    provider: str = ""
 
     def __post_init__(self) -> None:
         if self.format.keeps is not None:
@@ -126,7 +125,7 @@ class Answer:
         Returns its answer, and what is measured of the request. Raises UpstreamFailed.
         """
         asked = self._body() | {"stream": stream}
-        operation, again = Operation(self.provider, self.format.request.model), not self.format.after_status
+        operation, again = Operation(self.format.request.model), not self.format.after_status
         with self._measured(operation, ends=False):
             chunks = await self.upstream.open(asked, retry=again, headers=self.headers, claim=self.kept.claim)
         self._opened, self.limits = (chunks, operation), chunks.limits

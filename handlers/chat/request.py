@@ -22,7 +22,7 @@ ASK_FOR_USAGE: Final = {"stream_options": {"include_usage": True}}
 
 
 class Offer(NamedTuple):
-    """What the sidecar adds to a request. tools: names of its own. system: the text before a prompt. max_stages: the limit.
+    """What the sidecar adds to a request. tools: names of its own. system: its system message. max_stages: the limit.
 
     limit: the upstream's name for the parameter that bounds an answer's tokens.
     """
@@ -31,6 +31,11 @@ class Offer(NamedTuple):
     system: str = ""
     max_stages: int = 8
     limit: str = "max_tokens"
+
+    def introduced(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The messages, behind the sidecar's own system message unless they have one."""
+        has_one = any(message["role"] == "system" for message in messages)
+        return messages if has_one or not self.system else [{"role": "system", "content": self.system}, *messages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +127,7 @@ def parse_own(body: Any, offer: Offer) -> ChatRequest:
     if (prompt := body.get("prompt")) is not None:
         if body.get("messages") is not None:
             raise wrong("messages", "can't stand beside `prompt`")
-        system = [{"role": "system", "content": offer.system}] if offer.system else []
-        rest["messages"] = [*system, {"role": "user", "content": prompt}]
+        rest["messages"] = offer.introduced([{"role": "user", "content": prompt}])
     request = parse_openai(ASK_FOR_USAGE | rest, offer)
     if request.parameters.get("n", 1) not in (1, None):
         raise wrong("n", "must be 1 here: one answer is streamed")

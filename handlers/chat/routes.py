@@ -56,7 +56,7 @@ class Chat:
 
     def answering(self, first: type[ChatFormat], *others: type[ChatFormat]) -> Handler:
         """A handler that answers in a format; of several, in the one that the body's `format` names, or else in the first."""
-        self.samples.formats |= {kind.name: kind for kind in (first, *others)}
+        self.samples.formats.update((kind.name, kind) for kind in (first, *others))
 
         async def handle(request: Request) -> Reply:
             settings = request.service.settings
@@ -108,9 +108,8 @@ class Chat:
     def answer(self, request: Request, format: ChatFormat, size: int) -> Answer:
         """The answer to a request whose body has `size` bytes. Raises Full."""
         request.charge.claim(size)  # the upstream's client keeps what it has sent until the answer has ended
-        service = request.service
-        kept = Charge(service.store.budget)
-        return Answer(format, self.upstream, self.toolbox, service.counts.asked, trace(request), kept, self.upstream.name)
+        measure, kept = partial(request.service.counts.asked, self.upstream.name), Charge(request.service.store.budget)
+        return Answer(format, self.upstream, self.toolbox, measure, trace(request), kept)
 
     async def _after_status(self, request: Request, answer: Answer) -> Reply:
         """The answer, once the upstream's status is known. It isn't kept or listed, and ends with its client."""

@@ -198,7 +198,7 @@ async def test_a_request_to_a_model_that_fails_has_the_code_of_its_failure() -> 
 def test_models_that_clients_make_up_are_not_told_apart_for_ever() -> None:
     counts = Counts()
     for number in range(2 * MODELS):
-        counts.asked(Operation("p", str(number)))
+        counts.asked("p", Operation(str(number)))
     (histograms,) = (found for found in counts.operations.values() if found)
     assert len(histograms) == MODELS
     assert {labels[2] for labels in histograms} > {"other", "0"}
@@ -207,7 +207,7 @@ def test_models_that_clients_make_up_are_not_told_apart_for_ever() -> None:
 def test_the_name_of_a_model_is_told_up_to_a_length() -> None:
     counts = Counts()
     for _ in range(2):
-        counts.asked(Operation("p", "m" * 1000))
+        counts.asked("p", Operation("m" * 1000))
     (histograms,) = (found for found in counts.operations.values() if found)
     assert {labels[2] for labels in histograms} == {"m" * 100}
 

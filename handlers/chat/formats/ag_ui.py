@@ -52,7 +52,7 @@ class AGUI(ChatFormat):
     from_first = True
 
     def __init__(self, body: Any, offer: Offer) -> None:
-        said, props, tools = _checked(body, offer.system)
+        said, props, tools = _checked(body, offer)
         own = {**props, "conversation": body["threadId"], "messages": said, "tools": [*(props.get("tools") or ()), *tools]}
         request = parse_own(own, offer)
         assert request.conversation is not None
@@ -200,14 +200,12 @@ _FIELDS: Final[Mapping[str, Check]] = {
 }
 
 
-def _checked(body: Any, system: str) -> tuple[list[dict[str, Any]], Mapping[str, Any], list[dict[str, Any]]]:
+def _checked(body: Any, offer: Offer) -> tuple[list[dict[str, Any]], Mapping[str, Any], list[dict[str, Any]]]:
     """The messages of a chat, the forwarded properties, the client's tools. Raises Problem."""
     check(body, _FIELDS, "threadId", "runId")
     messages, context, props = body.get("messages") or [], body.get("context") or [], body.get("forwardedProps") or {}
     answered = {message.get("toolCallId") for message in messages if message.get("role") == "tool"}
-    said = [given for number, message in enumerate(messages) for given in _message(message, number, answered)]
-    if system and not any(message["role"] == "system" for message in said):
-        said.insert(0, {"role": "system", "content": system})
+    said = offer.introduced([given for number, message in enumerate(messages) for given in _message(message, number, answered)])
     if context:
         told = "\n".join(f"{entry.get('description')}: {entry.get('value')}" for entry in context)
         at = sum(1 for message in said if message["role"] == "system")

@@ -69,9 +69,7 @@ class UIMessages(ChatFormat):
 
     def __init__(self, body: Any, offer: Offer) -> None:
         messages = _checked(body)
-        said = [message for each in messages for message in _from_ui(each)]
-        if offer.system and messages[0]["role"] != "system":
-            said.insert(0, {"role": "system", "content": offer.system})
+        said = offer.introduced([message for each in messages for message in _from_ui(each)])
         rest = {name: value for name, value in body.items() if name not in _TRANSPORT}
         self.request = parse_own({"conversation": body.get("id"), **rest, "messages": said}, offer)
         self.keeps = self._earlier = messages[-1] if messages[-1]["role"] == "assistant" else {}
