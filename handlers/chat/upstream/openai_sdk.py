@@ -41,10 +41,11 @@ _NO_KEY: Final = "none"  # what the SDK sends to an upstream that needs none
 
 
 class _SDK(NamedTuple):
-    """The SDK, loaded."""
+    """The SDK, loaded. broken: what reading a body raises when the connection breaks."""
 
     client: "AsyncOpenAI"
     retrying: "AsyncOpenAI"
+    broken: tuple[type[Exception], ...]
 
 
 @dataclass
@@ -138,8 +139,6 @@ class OpenAIUpstream:
     ) -> Incoming:
         """Send the request as it stands, messages too: the SDK would look through its own parameters for 0.2 ms a part."""
         sdk, deadline = await self._sdk(), self._deadline()
-        from handlers.chat.upstream.http_client import BROKEN  # before the SDK is there, the event loop would wait for it
-
         rest: Any = {name: value for name, value in asked.items() if name not in ("model", "stream")}
         create: Any = (sdk.retrying if retry else sdk.client).chat.completions.with_streaming_response.create
         headers = {**headers, "x-request-id": request_id} if (request_id := REQUEST_ID.get()) else headers
@@ -148,7 +147,7 @@ class OpenAIUpstream:
             request = create(model=asked["model"], messages=(), stream=stream, extra_body=rest, extra_headers=headers)
             response = await request.__aenter__()  # closed by the Incoming
         body, patience = Body(several=(asked.get("n") or 1) > 1, one_piece=not stream), Patience(deadline, self.timeout)
-        incoming = Incoming(response, body, patience, BROKEN, self._failure, claim)
+        incoming = Incoming(response, body, patience, sdk.broken, self._failure, claim)
         if not response.headers.get("content-type", "text/event-stream").lower().startswith("text/event-stream"):
             await incoming.begin()  # it may be an event stream all the same, or say what is wrong
         return incoming
@@ -183,7 +182,7 @@ class OpenAIUpstream:
         )
         client.chat.completions, client.models  # noqa: B018  # the SDK imports most of itself only when it is needed
         gc.freeze()  # the SDK's 65,000 objects stay: a full collection, which holds up every stream, takes 90 ms less
-        return _SDK(client, client.with_options(max_retries=RETRIES))
+        return _SDK(client, client.with_options(max_retries=RETRIES), http_client.BROKEN)
 
     @asynccontextmanager
     async def _reported(self, deadline: float) -> AsyncIterator[None]:

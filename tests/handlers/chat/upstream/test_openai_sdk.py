@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -687,3 +689,34 @@ async def test_a_type_that_no_header_can_say_is_not_passed_on() -> None:
             await opened(client)
     assert caught.value.said is not None
     assert caught.value.said.headers == {"content-type": "application/json"}
+
+
+LOADING = """
+import asyncio, sys, threading
+from handlers.chat.upstream.openai_sdk import OpenAIUpstream
+
+class Noticing:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("openai", "httpx2", "anyio"):
+            in_loop.setdefault(name, threading.current_thread() is threading.main_thread())
+
+async def main():
+    upstream = OpenAIUpstream("http://127.0.0.1:1/v1")
+    try:
+        await upstream.open({"model": "m", "messages": []}, retry=False, headers={}, claim=lambda _: None)
+    finally:
+        await upstream.aclose()
+
+in_loop = {}
+sys.meta_path.insert(0, Noticing())
+try:
+    asyncio.run(main())
+except Exception as error:
+    print(type(error).__name__, sorted(in_loop.items()))
+"""
+
+
+def test_what_is_loaded_with_the_sdk_is_imported_on_a_thread() -> None:
+    """An answer that is asked for before that has begun held up the event loop for half a second."""
+    run = subprocess.run([sys.executable, "-c", LOADING], check=True, timeout=60, capture_output=True, text=True)
+    assert run.stdout.strip() == "UpstreamFailed [('anyio', False), ('httpx2', False), ('openai', False)]"
