@@ -66,7 +66,7 @@ class Crowd:
         if member.position != last:
             return False
         if not self._members:
-            self.position, self.heartbeat = last, heartbeat
+            self.position, self.offset, self.heartbeat = last, 0, heartbeat
             if not self._gathering:
                 self._log.ready(self)
             self._beat = self._timers[heartbeat]

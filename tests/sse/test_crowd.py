@@ -4,6 +4,7 @@ Each test runs twice: the message goes to the server's `send`, or as one framed 
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from itertools import pairwise
@@ -326,3 +327,20 @@ async def test_a_large_event_goes_out_in_slices_and_one_that_leaves_in_the_middl
         slow.go_on_reading()
         await idle()
     assert slow.body == reader.body
+
+
+async def test_one_that_was_alone_and_left_in_the_middle_of_a_large_event_gets_the_next_one_from_its_beginning() -> None:
+    stream, client = published(), Client()
+    (task,) = await watching(stream, client)
+    emit(stream, "x" * GATHER * 3)
+    client.stop_reading()
+    await idle()
+    client.go_on_reading()
+    await idle()
+    assert stream.log.last == next(iter(stream.log.watchers)).position
+
+    emit(stream, "y" * GATHER * 3)
+    await idle()
+    stream.end(Trigger.SOURCE_ENDED)
+    await task
+    assert [json.loads(said) for said in data(client)[:2]] == ["x" * GATHER * 3, "y" * GATHER * 3]
