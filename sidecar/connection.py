@@ -25,6 +25,8 @@ What else this changes in uvicorn, and why:
                     follow one whose stream is open: uvicorn would stop reading, and so would not see the disconnect. Many
                     clients get a chunk that is framed once (`sse.crowd`)
 
+Limit: a client that closes its own side of the connection behind its request is taken for one that has left (RFC 9112, 9.6,
+lets it wait for the answer): an event stream could not tell the one from the other.
 Limit: a target in absolute form is served by its path, and the Host header counts instead of the target's host (3.2.2).
 """
 

@@ -49,8 +49,8 @@ class Followed(Protocol):
     def position(self, from_now: bool) -> int:
         """Where a newcomer starts: at the oldest event held, or at the live end."""
 
-    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
-        """The bytes before the first event."""
+    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> tuple[bytes, ...]:
+        """The bytes before the first event, a slice of a body message each."""
 
     def attach(self, watcher: Watcher) -> None:
         """`watcher` follows from its position on, and is woken when there is something to take."""
@@ -114,7 +114,7 @@ class Sender:
         self._sent = 0
         self._crowd: Crowd | None = None  # where it stands
         self._head: Message | None = None  # until it is sent
-        self._ahead = b""  # the bytes before the first event, until they are sent
+        self._ahead: tuple[bytes, ...] = ()  # the bytes before the first event, until they are sent
         self._before = 0  # what the crowd had been sent when this one joined
         self.send = send
         self.write = write
@@ -145,7 +145,7 @@ class Sender:
         """How many events it has taken, including those that a gap replaced."""
         return self.position - self._begin
 
-    async def follow(self, receive: Receive, start: Message, first: bytes) -> Outcome:
+    async def follow(self, receive: Receive, start: Message, first: tuple[bytes, ...]) -> Outcome:
         """Send all there is and will be, until the end, or until the client goes. No await before the watcher is attached."""
         self._attendance = Attendance(receive)
         self.stream.attach(self)
@@ -221,8 +221,13 @@ class Sender:
         head, self._head = self._head, None
         if head is not None:
             yield head
-        taken = self.stream.take(self)
-        body, self._ahead = self._ahead + taken, b""
+        while len(self._ahead) > 1:
+            body, *rest = self._ahead
+            self._ahead = tuple(rest)
+            yield {"type": "http.response.body", "body": body, "more_body": True}
+        body = self.stream.take(self)
+        if self._ahead:
+            body, self._ahead = self._ahead[0] + body, ()
         dropped = self._dropped and not self.offset
         if body or dropped or head is not None:
             more = not dropped and not self.stream.finished(self)
@@ -276,7 +281,7 @@ class Sender:
     async def _apologise(self) -> None:
         """Send a defect as an event, since the answer has begun; inside an event, nothing. The client may come back."""
         try:
-            told = b"" if self.offset else self._ahead + self.stream.apology()
+            told = b"" if self.offset else b"".join((*self._ahead, self.stream.apology()))
             await self._send_one({"type": "http.response.body", "body": told})
         except Exception as error:
             logger.warning("and could not be told: %r", error)

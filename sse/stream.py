@@ -25,7 +25,7 @@ from sse.crowd import Crowd
 from sse.errors import Full, SourceFailed, describe
 from sse.formats import Format, Written, events_of, internal
 from sse.ids import new_id
-from sse.log import EventLog, Watcher
+from sse.log import GATHER, EventLog, Watcher
 from sse.timers import Timers
 from sse.wire.ascii import to_ascii
 from sse.wire.document import weight
@@ -136,9 +136,9 @@ class Stream:
     elsewhere = False
 
     # 2 KiB less for each stream: a class whose instances have more than 30 attributes shares no keys between their dicts.
-    __slots__ = ("__weakref__", "_crowd", "_id", "_iterating", "_loop", "_numbered", "_on_end", "_on_idle", "_said", "_task",
-                 "_waits", "created", "discarded", "ended", "failure", "format", "gap", "id", "kept", "key", "last_event",
-                 "log", "opening", "reason", "resumes", "state", "timers")  # fmt: skip
+    __slots__ = ("__weakref__", "_crowd", "_id", "_iterating", "_large", "_loop", "_numbered", "_on_end", "_on_idle",
+                 "_said", "_task", "_waits", "created", "discarded", "ended", "failure", "format", "gap", "id", "kept",
+                 "key", "last_event", "log", "opening", "reason", "resumes", "state", "timers")  # fmt: skip
 
     def __init__(
         self,
@@ -173,6 +173,7 @@ class Stream:
         self._crowd: Crowd | None = None
         self._waits: float | None = None  # how long, for the end of its linger or its keep
         self._iterating = False
+        self._large: tuple[bytes, ...] = ()
 
         self.gap = partial(_gap, format, self._numbered, said)  # 160 bytes less than a closure
         self.log = EventLog(self.gap, budget, start=opening.start, replay=opening.listed)
@@ -325,16 +326,27 @@ class Stream:
         elif self._waits is None:  # its keep ran out while it was watched
             self._on_idle(self)
 
-    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:
+    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> tuple[bytes, ...]:
         """The bytes before a watcher's first event: they hold its position, so that it can resume if the connection breaks now.
 
         A block with an id and no data dispatches nothing and still moves the last event ID (HTML 9.2.6).
         """
-        opening = self._said(self.format.opening(self.id) or b"") if newcomer else b""
+        opening, *more = self._slices() if newcomer else (b"",)
         if not self._id:
-            return opening or b":\n"
+            return opening or b":\n", *more
         reconnection = b"" if retry is None else b"retry: %d\n" % retry
-        return b"%b%d\n%b%b" % (self._id, position, reconnection, opening or b"\n")
+        return b"%b%d\n%b%b" % (self._id, position, reconnection, opening or b"\n"), *more
+
+    def _slices(self) -> tuple[bytes, ...]:
+        """The format's opening. A large one is made once, for all newcomers."""
+        if self._large:
+            return self._large
+        opening = self._said(self.format.opening(self.id) or b"")
+        if len(opening) <= GATHER:
+            return (opening,)
+        self.kept.add(len(opening))
+        self._large = tuple(opening[begin : begin + GATHER] for begin in range(0, len(opening), GATHER))
+        return self._large
 
     def discard(self) -> None:
         """Give back what it was charged: the stream has ended, and nobody can find it any more."""

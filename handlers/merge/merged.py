@@ -123,8 +123,8 @@ class Merged:
             part.place(from_now)
         return 0
 
-    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> bytes:  # noqa: ARG002
-        return encode(Event(id=self._id().decode(), retry=retry))
+    def preamble(self, position: int, retry: int | None, *, newcomer: bool) -> tuple[bytes]:  # noqa: ARG002
+        return (encode(Event(id=self._id().decode(), retry=retry)),)
 
     def attach(self, watcher: Watcher) -> None:
         for part in self._parts:

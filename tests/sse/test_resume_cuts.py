@@ -175,12 +175,12 @@ async def test_cut_after_every_event_while_the_work_goes_on() -> None:
     work = Work()
     stream = stream_of(work(), Format(), linger=30, keep=300)
     reader = Reader(stream)
-    reader.read(await Cut(stream, reader.after(), len(stream.preamble(0, 2000, newcomer=True)))())
+    reader.read(await Cut(stream, reader.after(), len(b"".join(stream.preamble(0, 2000, newcomer=True))))())
     for number in range(1, COUNT + 1):
         text = Format().item({"number": number, "text": TEXTS[number % len(TEXTS)]})
         assert isinstance(text, bytes)
         event = b"id: %b.%d\n%b" % (stream.id.encode(), number, text)
-        preamble = stream.preamble(number - 1, 2000, newcomer=False)
+        preamble = b"".join(stream.preamble(number - 1, 2000, newcomer=False))
         reader.read(await Cut(stream, reader.after(), len(preamble) + len(event))())
         assert len(reader.events) == number + 1
     reader.read((await answered(stream, reader.after())).body)

@@ -105,6 +105,25 @@ async def test_one_that_stalls_is_not_felt_by_the_others() -> None:
     await tasks[0]
 
 
+async def test_a_large_opening_goes_out_in_slices_as_the_client_takes_them() -> None:
+    class Large(Format):
+        def opening(self, stream_id: str) -> bytes | None:
+            return b"data: %b\n\n" % (b"x" * 100_000)
+
+    stream, client = stream_of(None, Large(), id="s", linger=None), Client()
+    client.stop_reading()
+    task = client.watch(stream)
+    emit(stream, 1)
+    await idle()
+    assert sum(map(len, client.bodies)) <= GATHER + 100
+    client.go_on_reading()
+    stream.end(Trigger.SOURCE_ENDED)
+    await task
+
+    assert max(map(len, client.bodies)) <= GATHER + 100
+    assert data(client) == ["x" * 100_000, "1", "[DONE]"]
+
+
 async def test_what_is_ready_goes_out_in_messages_of_up_to_16_kib_and_others_have_their_turn() -> None:
     stream, client = published(keep=9), Client()
     emit(stream, *["x" * 1000] * 100)
@@ -261,7 +280,7 @@ async def test_a_heartbeat_never_goes_before_the_start(anyio_backend: Any) -> No
     client = Slow()
     watcher = Sender(published(), 0, client.send, Pace(heartbeat=0.001, send_timeout=30))
     begin: Message = {"type": "http.response.start", "status": 200, "headers": []}
-    task = asyncio.create_task(watcher.follow(client.receive, begin, b":first\n"))
+    task = asyncio.create_task(watcher.follow(client.receive, begin, (b":first\n",)))
     await asyncio.sleep(0)  # it has begun, and its sender has not
     time.sleep(0.01)
     for _ in range(3):

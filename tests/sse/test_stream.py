@@ -16,7 +16,7 @@ from sse.entries import record
 from sse.errors import LONGEST_MESSAGE, SourceFailed
 from sse.formats import Format, Written
 from sse.ids import new_id
-from sse.log import AHEAD
+from sse.log import AHEAD, GATHER
 from sse.stream import ENDS as TABLE
 from sse.stream import MAX_EVENT, State, Stream, Trigger
 from sse.wire.encoder import encode_json
@@ -648,7 +648,7 @@ CONNECTED = b'event: connected\ndata: {"status":"ok","stream":"s"}\n\n'
 async def test_the_preamble(format: Format, retry: int | None, newcomer: bool, expected: bytes) -> None:
     stream = stream_of(None, format, id="s", linger=None)
 
-    assert stream.preamble(7, retry, newcomer=newcomer) == expected
+    assert stream.preamble(7, retry, newcomer=newcomer) == (expected,)
 
 
 async def test_an_opening_goes_out_without_ids_too() -> None:
@@ -658,7 +658,7 @@ async def test_an_opening_goes_out_without_ids_too() -> None:
 
     stream = stream_of(None, Opening(), id="s", linger=None)
 
-    assert stream.preamble(0, 2000, newcomer=True) == CONNECTED
+    assert stream.preamble(0, 2000, newcomer=True) == (CONNECTED,)
 
 
 # -- in ASCII
@@ -717,6 +717,24 @@ def said_of_an_item(item: Any) -> Callable[[Stream], bytes]:
     return say
 
 
+async def test_a_large_opening_is_made_once_charged_and_goes_out_in_slices() -> None:
+    made = []
+
+    class Large(Format):
+        def opening(self, stream_id: str) -> bytes | None:
+            made.append(stream_id)
+            return b"data: %b\n\n" % (b"x" * 100_000)
+
+    stream = stream_of(None, Large(), id="s", linger=None)
+    before = stream.kept.size
+    first, other = stream.preamble(0, None, newcomer=True), stream.preamble(7, None, newcomer=True)
+    assert b"".join(first) == b"id: s.0\ndata: %b\n\n" % (b"x" * 100_000)
+    assert max(map(len, first)) <= GATHER + len(b"id: s.0\n")
+    assert all(one is another for one, another in zip(first[1:], other[1:], strict=True))
+    assert (made, stream.kept.size - before) == (["s"], 100_008)
+    assert stream.preamble(7, None, newcomer=False) == (b"id: s.7\n\n",)
+
+
 def said_of_a_gap(stream: Stream) -> bytes:
     stream.emit(1)
     stream.log.drop(1)
@@ -724,7 +742,7 @@ def said_of_a_gap(stream: Stream) -> bytes:
 
 
 EVERYTHING: dict[str, Callable[[Stream], bytes]] = {
-    "opening": lambda stream: stream.preamble(0, None, newcomer=True),
+    "opening": lambda stream: b"".join(stream.preamble(0, None, newcomer=True)),
     "item": said_of_an_item(1),
     "item_error": said_of_an_item(None),
     "item_error of one too long": said_of_an_item("x" * MAX_EVENT),
@@ -771,7 +789,7 @@ async def test_a_failure_in_ascii() -> None:
 
 async def test_a_format_without_an_opening_has_none_in_ascii_either() -> None:
     pytest.importorskip("anyascii")
-    assert stream_of(None, WithoutIds(), linger=None, ascii=True).preamble(0, None, newcomer=True) == b":\n"
+    assert stream_of(None, WithoutIds(), linger=None, ascii=True).preamble(0, None, newcomer=True) == (b":\n",)
 
 
 async def test_without_the_extra_no_stream_in_ascii_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
