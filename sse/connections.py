@@ -71,7 +71,12 @@ async def run(
 async def close(client: Client, *, idle: bool = False) -> None:
     """Close its connections, or only those that are not in use."""
     with suppress(*TROUBLE):
-        await client.connection_pool.disconnect(inuse_connections=not idle)
+        if not idle:
+            await client.connection_pool.disconnect()
+            return
+        for connection in [*client.connection_pool._available_connections]:
+            # In one turn of the event loop: the pool waits in between, and others get a connection that is half closed.
+            await connection.disconnect(nowait=True)
 
 
 async def forever(step: Callable[[], Awaitable[None]]) -> None:
@@ -136,6 +141,8 @@ class Connections:
                 self._failed(errors.exceptions[0])
             except* Exception:
                 logger.exception("a defect of the backend")
+            self.link.up = False  # in a defect too, what was under way is lost, and has to be asked for
+            self.up.clear()
             await close(self.tasks)
             await close(self.requests, idle=True)
             await asyncio.sleep(RETRY)
@@ -151,8 +158,6 @@ class Connections:
         self.link.errors += 1
         if self.link.up or self.link.errors == 1:
             logger.warning("the store does not answer: %s", self._shown(error))
-        self.link.up = False
-        self.up.clear()
 
     def _shown(self, error: BaseException) -> str:
         """An error without the credentials, and without the command, which names a stream."""

@@ -130,7 +130,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.pipeline": 49,
     "sse.replica": 67,
     "sse.questions": 79,
-    "sse.connections": 101,
+    "sse.connections": 105,
     "handlers.chat.formats.responses": 215,
     "handlers.chat.responses": 265,
 }

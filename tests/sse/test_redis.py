@@ -720,6 +720,38 @@ async def test_a_request_over_a_connection_that_leads_nowhere_is_refused_and_the
         assert await here.find(new_id()) is None
 
 
+async def test_no_request_gets_a_connection_that_is_being_closed(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server:
+        client = connections.client(server.url, 1)
+        for turns in range(8):  # of the event loop, between the two
+            await run(client, [("PING",)])
+            closing = asyncio.create_task(connections.close(client, idle=True))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            assert await run(client, [("PING",)]) == [True]
+            await closing
+        await connections.close(client)
+
+
+async def test_what_was_under_way_in_a_defect_of_the_backend_is_written_after_it(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, address(server) as front, store(front.url) as here, server.client() as client:
+        source = Hand()
+        stream = await opened(here, source)
+        await written(here)
+        front.delay = 0.1  # the message is here while the event is on its way to Redis, or its reply on the way back
+        source.put({"n": 1})
+        await eventually(lambda: stream.log.last == 1)
+        [[process]] = await run(client, [("ZRANGE", writing.PROCESSES, 0, -1)])
+        await client.publish(writing.channel_of(process.decode()), "not JSON")
+        await asyncio.sleep(0.5)
+        front.delay = 0.0
+        source.put({"n": 2})
+        await eventually(lambda: stream.log.last == 2)
+        await written(here)
+        [entries] = await run(client, [("XRANGE", key_of(stream.id), "1-0", "+")])
+        assert [entry_id for entry_id, _ in entries] == [b"1-0", b"2-0"]
+
+
 async def test_it_can_begin_before_redis_does(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server:
         await server.kill()
