@@ -156,7 +156,10 @@ class OpenAIUpstream:
         return asyncio.get_running_loop().time() + self.first_token_timeout
 
     async def _sdk(self) -> _SDK:
-        return await asyncio.shield(self.start())  # others wait for it too
+        try:
+            return await asyncio.shield(self.start())  # others wait for it too
+        except UpstreamFailed as failure:  # a copy: the task keeps the failure, and its traceback would keep who waits
+            raise UpstreamFailed(failure.message, failure.code) from None
 
     async def _load(self) -> _SDK:
         """Raises UpstreamFailed, which says what the SDK can't do with the environment."""

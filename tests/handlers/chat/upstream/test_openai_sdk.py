@@ -1,6 +1,7 @@
 """The openai SDK as the sidecar's client, against a real server that fails in every way there is."""
 
 import asyncio
+import gc
 import json
 import re
 import subprocess
@@ -637,6 +638,23 @@ async def test_what_the_sdk_can_not_do_with_the_environment_is_named(
     assert any(re.search(named, record.getMessage()) for record in caplog.records)
     assert not [record for record in caplog.records if record.exc_info]
     assert "secret" not in caplog.text + str(caught.value)
+
+
+async def test_an_sdk_that_cant_be_loaded_keeps_nothing_of_who_waited_for_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    budget, upstream = Budget(), OpenAIUpstream("https://upstream.example/v1", KEY)
+
+    async def wait(_held: Charge) -> None:
+        await upstream.default_model()
+
+    with pytest.raises(UpstreamFailed, match=r"/nowhere\.pem"):
+        charge = Charge(budget)
+        charge.add(1)
+        await wait(charge)
+    del charge
+    gc.collect()
+    assert budget.used == 0
+    await upstream.aclose()
 
 
 @both_ways
