@@ -31,7 +31,8 @@ TIMEOUT: Final = 2.0
 """Seconds within which Redis answers a single command."""
 
 PIPELINE: Final = 10.0
-"""Seconds that a pipeline may take: a full one may have 20 MiB. That Redis is away is noticed sooner, by the lease."""
+"""Seconds that a pipeline may take: a full one has 20 MiB of small events, and 200 MiB of large ones. That Redis is away is
+noticed sooner, by the lease."""
 
 REQUEST: Final = 5.0
 """Seconds that a request waits for its result, while Redis answers."""

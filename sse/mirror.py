@@ -50,6 +50,7 @@ class Mirror(Stream):
         opening = Opening(None, Recorded(document["format"]), linger=IDLE, keep=IDLE, result=lambda: None, **known)
         super().__init__(opening, budget, on_idle=drop)
         self._set_timer(None)  # until it is loaded
+        self.kept.add(len(document["format"]["opening"]))  # the rest of the document is small
         self.created = document["created"]
         self.document = document
         self.owner: str = document["owner"]

@@ -126,7 +126,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.probe": 146,
     "sse.redis": 204,
     "sse.entries": 108,
-    "sse.mirror": 101,
+    "sse.mirror": 102,
     "sse.pipeline": 49,
     "sse.replica": 67,
     "sse.questions": 79,

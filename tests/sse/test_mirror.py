@@ -1,4 +1,4 @@
-"""How much of a stream that runs elsewhere is read at once."""
+"""How much of a stream that runs elsewhere is read at once, and what it is charged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,8 @@ async def nobody(stream: Stream, what: str, args: Sequence[Any]) -> Any:
     raise AssertionError("nothing is asked")
 
 
-def mirrored() -> Mirror:
-    opening = Opening(None, Format())
+def mirrored(format: Format | None = None) -> Mirror:
+    opening = Opening(None, format or Format())
     known = {name: getattr(opening, name) for name in ("id", "identity", "metadata", "kind", "key", "claim")}
     return Mirror({**known, "owner": "there", "created": 0.0, "format": record(opening)}, lambda _: None, Budget(), nobody)
 
@@ -57,3 +57,14 @@ async def test_reading_goes_on_where_it_has_ended() -> None:
     read(mirror, [100] * 3)
     assert read(mirror, [100] * 5) == [2]
     assert mirror.log.last == 5
+
+
+async def test_a_large_opening_is_charged_also_where_nobody_has_got_it_yet() -> None:
+    class Large(Format):
+        def opening(self, stream_id: str) -> bytes | None:
+            return b"data: %b\n\n" % (b"x" * 100_000)
+
+    mirror = mirrored(Large())
+    assert mirror.kept.size - mirrored().kept.size > 99_000
+    mirror.discard()
+    assert mirror.kept.size == 0
