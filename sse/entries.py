@@ -63,7 +63,7 @@ SHORTEST: Final = 5.0
 SCRIPTS: Final = Path(__file__).with_name("redis.lua").read_text().split("\n------\n")
 """To be loaded before commands are sent that use them."""
 
-WRITE, CLAIM, RENEW = (sha1(script.encode()).hexdigest() for script in SCRIPTS)
+WRITE, CLAIM, RENEW, SKETCH = (sha1(script.encode()).hexdigest() for script in SCRIPTS)
 PREFIX: Final = "sidestream:"
 PROCESSES, OPENED, ENDED = (f"{PREFIX}{{all}}:{name}" for name in ("processes", "streams", "ended"))
 
@@ -149,9 +149,8 @@ def _now() -> int:
 
 
 def sketch(stream_id: str) -> list[Command]:
-    """Read the stream's opening, its oldest event, and its two newest."""
-    key = key_of(stream_id)
-    return [("GET", opening_of(stream_id)), ("XRANGE", key, "1-0", "+", "COUNT", 1), ("XREVRANGE", key, "+", "1-0", "COUNT", 2)]
+    """Read the stream's opening; and of its oldest event and its two newest ones all but what they say, which may be large."""
+    return [("GET", opening_of(stream_id)), ("EVALSHA", SKETCH, 1, key_of(stream_id))]
 
 
 def after(stream_id: str, number: int, count: int) -> Command:

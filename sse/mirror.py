@@ -129,9 +129,9 @@ class Mirror(Stream):
             self.log.append(fields[b""])
             self.last_event = self._loop.time()
 
-    def sketch(self, oldest: Entries, newest: Entries) -> Self:
-        """Fill it with its oldest event and its two newest ones, newest first: to be described, not to be watched."""
-        self.fill(newest[::-1])
+    def sketch(self, oldest: Sequence[Any], newest: Sequence[Any]) -> Self:
+        """Fill it with its oldest event and its two newest ones (`entries.sketch`): to be described, not to be watched."""
+        self.fill([(entry_id, dict(zip(words[::2], words[1::2], strict=True))) for entry_id, words in newest[::-1]])
         self.discard()
         self.log.first = int(oldest[0][0].partition(b"-")[0]) if oldest else 1
         return self

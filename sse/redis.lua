@@ -47,3 +47,15 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 24 * 3600 * 1000 - now, 0)
 redis.call('PUBLISH', ARGV[2], '')
 return {before < 0 and -2 or now - before, redis.call('ZRANGEBYSCORE', KEYS[1], 0, now - ARGV[3])}
+
+------
+
+-- stream -> its oldest event, and its two newest ones, newest first, as XRANGE has them, but for the events themselves
+local function without(entries)
+    for _, entry in ipairs(entries) do entry[2][2] = '' end
+    return entries
+end
+return {
+    without(redis.call('XRANGE', KEYS[1], '1-0', '+', 'COUNT', 1)),
+    without(redis.call('XREVRANGE', KEYS[1], '+', '1-0', 'COUNT', 2)),
+}

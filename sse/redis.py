@@ -186,8 +186,8 @@ class Redis(Backend):
     async def _sketches(self, ids: Iterable[str]) -> list[Mirror]:
         commands = [command for stream_id in ids for command in entries.sketch(stream_id)]
         replies = iter(await self._connections.request(commands))
-        read = zip(replies, replies, replies, strict=True)
-        return [self._mirror(orjson.loads(opening)).sketch(*ends) for opening, *ends in read if opening]
+        read = zip(replies, replies, strict=True)
+        return [self._mirror(orjson.loads(opening)).sketch(*ends) for opening, ends in read if opening]
 
     async def ask(self, stream: Stream, what: str, args: Sequence[Any]) -> Any:
         return await self._questions.ask(stream, what, args)

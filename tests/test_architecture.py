@@ -125,7 +125,7 @@ OWN_FIGURES: dict[str, int] = {
     "sse.chunks": 20,
     "sse.probe": 146,
     "sse.redis": 204,
-    "sse.entries": 108,
+    "sse.entries": 107,
     "sse.mirror": 102,
     "sse.pipeline": 49,
     "sse.replica": 67,

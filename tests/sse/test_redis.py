@@ -88,6 +88,16 @@ class Hand:
             self.items.put_nowait(item)
 
 
+class Named(Format):
+    """Its terminal event says this."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def done(self) -> bytes:
+        return b"data: %b\n\n" % self.text.encode()
+
+
 def joined(written: Written) -> bytes:
     return written if isinstance(written, bytes) else b"".join(written)
 
@@ -845,6 +855,22 @@ async def test_the_list_is_the_list_of_all(pair: Pair) -> None:
     [listed] = await pair.here.backend.newest(10)
     assert (listed.id, listed.state, listed.opening.metadata) == (theirs.id, State.RUNNING, 1)
     assert pair.here.streams.keys() == {ours.id}
+
+
+async def test_the_list_takes_none_of_the_events(pair: Pair) -> None:
+    source = Hand()
+    stream, ended = await opened(pair.here, source), await opened(pair.here, numbers(1), format=Named("x" * (1 << 20)))
+    source.put({"x": "y" * (1 << 20)}, {"x": "y" * (1 << 20)})
+    await eventually(lambda: (stream.log.last, ended.log.closed) == (2, True))
+    await written(pair.here)
+    async with pair.server.client() as client:
+        before = (await client.info("stats"))["total_net_output_bytes"]
+        listed = await pair.there.backend.newest(10)
+        assert (await client.info("stats"))["total_net_output_bytes"] - before < 100_000
+    assert [(one.id, one.newest, one.state, one.log.first) for one in listed] == [
+        (ended.id, 1, State.DONE, 1),
+        (stream.id, writing.END, State.RUNNING, 1),
+    ]
 
 
 def test_a_url_that_cant_be_used_is_not_shown() -> None:
