@@ -23,6 +23,9 @@ MANY: Final = 64
 """Pieces that are put together, the first time. Each further time they are a sixteenth more, or twice as many if that saved
 little: so the work grows as the pieces do."""
 
+SLOT: Final = 8
+"""Bytes of memory that a piece takes in its list."""
+
 FIELD: Final = 256
 """Bytes of memory that a field takes, beside its name and its pieces."""
 
@@ -57,7 +60,7 @@ class Pieces:
             self._most += self._most if little else self._most // 16
             self._together = self.size = size
         self.held.append(piece)
-        self.size += getsizeof(piece) if type(piece) is str else footprint(piece)
+        self.size += SLOT + (getsizeof(piece) if type(piece) is str else footprint(piece))
 
     def whole(self) -> Any:
         """The value so far; a text that is empty if there are no pieces."""

@@ -94,8 +94,8 @@ class _Growing:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that its arguments and fields take."""
-        return self.arguments.size + self.fields.size
+        """Bytes of memory that its name, arguments and fields take."""
+        return 4 * len(self.name) + self.arguments.size + self.fields.size
 
     def add(self, arguments: str) -> None:
         if self.arguments.held == ["{}"] and self.begun is None and arguments.lstrip().startswith("{"):
@@ -159,7 +159,7 @@ class Calls:
         deltas: list[CallBegun | CallDelta] = []
         for fragment in map(_Fragment.of, fragments):
             call = self._find(fragment)
-            self.size += 4 * (len(fragment.id) + len(fragment.name)) - call.size
+            self.size -= call.size
             self.length += len(fragment.arguments)
             if call.begun is None and fragment.name != call.name:
                 whole = call.name + fragment.name
@@ -223,8 +223,9 @@ class Calls:
         if call is None:
             call = last[index, None] = last[None, None] = _Growing(len(self._growing), name=name)
             self._growing.append(call)
-            self.size += CALL
+            self.size += CALL + call.size
         if id and not call.id:
             call.id = id
+            self.size += 4 * len(id)
             last[index, id] = last[None, id] = call
         return call

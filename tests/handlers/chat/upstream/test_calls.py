@@ -270,3 +270,13 @@ def test_twice_as_many_fragments_take_twice_as_long(kind: Any) -> None:
     seconds(100)
     small = min(seconds(2_000) for _ in range(3))
     assert min(seconds(16_000) for _ in range(3)) < 30 * small  # 8 times as many; 64 times as long if it were quadratic
+
+
+def test_an_id_and_a_name_that_come_with_every_piece_are_charged_once() -> None:
+    """Some upstreams put a signature of kilobytes into the id."""
+    sizes = []
+    for id, name in ((None, None), ("i" * MAX_ID, "f")):
+        calls = Calls("made_")
+        calls.feed([fragment(0, "i" * MAX_ID, "f", "{"), *[fragment(0, id, name, "word")] * 1000])
+        sizes.append(calls.size)
+    assert MAX_ID < sizes[0] == sizes[1]
