@@ -190,12 +190,12 @@ class Answer:
             with self._measured(operation):
                 async for chunks in stream:
                     operation.chunks += len(chunks)
-                    operation.first = operation.first or time.monotonic()
+                    operation.last = time.monotonic()
+                    operation.first = operation.first or operation.last
                     for chunk in chunks:
                         for item in stage.add(chunk):
                             yield item
                     self._claim(stage, CLAIM)
-                operation.last = time.monotonic()
                 operation.usage, operation.response_model = stage.usage, stage.head.get("model", "")
             self._claim(stage)
             await self._close_chunks()

@@ -21,7 +21,7 @@ from tests.support.asgi import http_scope
 from tests.support.chatting import sidecar
 from tests.support.clock import block, idle
 from tests.support.streams import open_in
-from tests.support.upstream import chunk, error_reply, reply
+from tests.support.upstream import BREAK, chunk, error_reply, reply
 
 Samples = dict[tuple[str, ...], float]
 
@@ -173,6 +173,15 @@ async def test_what_is_measured_of_models_has_opentelemetrys_names(sidestream: S
     assert found["gen_ai_client_operation_time_per_output_chunk_seconds_count", *labels] > 2
     assert found["gen_ai_client_token_usage_count", "chat", "demo", "m", "demo", "input"] == 3
     assert found["gen_ai_client_token_usage_sum", "chat", "demo", "m", "demo", "output"] > 2
+
+
+async def test_the_time_between_chunks_is_measured_of_an_answer_that_breaks_off_too() -> None:
+    async with sidecar(reply(*[chunk("a")] * 3, BREAK)) as s:
+        await s.post({"prompt": "x", "model": "m"})
+        found = await scrape(s.app)
+    name = "gen_ai_client_operation_time_per_output_chunk_seconds"
+    assert found[f"{name}_count", "chat", "openai", "m", ""] == 2
+    assert 0 <= found[f"{name}_sum", "chat", "openai", "m", ""] < 10
 
 
 async def test_of_an_answer_that_is_passed_on_untouched_only_the_duration_is_measured() -> None:
