@@ -154,7 +154,10 @@ class Sidestream:
 
     async def drain(self) -> None:
         """Let the streams that run finish, and end those that take longer than `SIDESTREAM_DRAIN`."""
-        await self.service.store.drain(self.service.settings.drain)
+        running, seconds = len(self.service.store.running), self.service.settings.drain
+        if running:
+            logger.info("draining: %d running streams have %g s to end", running, seconds)
+        await self.service.store.drain(seconds)
 
     async def stop(self) -> None:
         """End the streams that still run. Our own server has called `drain` before; another server calls only this."""

@@ -62,8 +62,10 @@ class Application(Protocol):
 class Server(uvicorn.Server):
     """uvicorn's server with a drain before its shutdown."""
 
-    def __init__(self, config: uvicorn.Config, app: Application) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, *, guarded: bool = False) -> None:
+        """guarded: whether clients need a token."""
         super().__init__(config)
+        self._curl = "curl -N -H 'Authorization: Bearer <token>'" if guarded else "curl -N"
         self._app = app
         self.refusal = ""  # why the application has refused to start
         self._drain: asyncio.Task[None] | None = None
@@ -98,7 +100,8 @@ class Server(uvicorn.Server):
         if self.started and not self.should_exit:
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            logger.info("serving on http://%s:%d - a first stream: curl -N http://%s:%d/stream", host, port, host, port)
+            url = f"http://{host}:{port}"
+            logger.info("serving on %s - a first stream: %s '%s/chat?prompt=Hello'", url, self._curl, url)
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second. Once a second, try whether a file can be opened.
@@ -158,7 +161,7 @@ def main(make: Callable[[Settings], Application]) -> int:
         return 2
     return_memory()
     app = make(settings)
-    server = Server(configuration(app, settings), app)
+    server = Server(configuration(app, settings), app, guarded=settings.guarded)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
         signal.signal(signal.SIGHUP, server.handle_exit)
     try:

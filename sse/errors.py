@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 LONGEST_MESSAGE: Final = 2000
@@ -60,10 +61,12 @@ class Problem(SSEError):
 
 
 class Full(Problem):
-    """No room for another stream, watcher or job: 503, with a Retry-After. what: the limit that is reached."""
+    """No room for another stream, watcher or job: 503, with a Retry-After. what: the limit that is reached, or why else."""
+
+    _other = MappingProxyType({"store": "The store doesn't answer.", "shutting down": "The server is shutting down."})
 
     def __init__(self, what: str) -> None:
-        super().__init__(503, f"No room: {what}.", headers={"retry-after": "5"}, limit=what)
+        super().__init__(503, self._other.get(what, f"No room: {what}."), headers={"retry-after": "5"}, limit=what)
         self.what = what
 
 

@@ -93,8 +93,8 @@ READERS: Mapping[str, type[Reader]] = {
 def _event(value: Any, where: str) -> bytes:
     """One posted event. where: is put before the name of a wrong member."""
     if not isinstance(value, dict):
-        place = where.rstrip(".: ") or "The body"
-        raise Problem(422, f"{place} must be an object with event and data.", parameter=place)
+        place = where.rstrip(".: ") or "body"
+        raise Problem(422, f"{place} must be an object: event and data are its members, both optional.", parameter=place)
     for member in value.keys() - {"event", "data", "id", "retry"}:
         raise Problem(422, f"{where}{member} is not known here.", parameter=f"{where}{member}")
     data, name = value.get("data"), value.get("event")

@@ -129,6 +129,12 @@ async def test_a_refusal_says_what_is_needed() -> None:
     assert (answer.status, answer.json["detail"]) == (401, "This needs its key (Stream-Key) or a token.")
 
 
+@pytest.mark.parametrize("sent", [{"authorization": "Bearer wrong"}, {"stream-key": "wrong"}], ids=["token", "key"])
+async def test_a_refusal_says_that_what_was_sent_is_wrong(sent: dict[str, str]) -> None:
+    answer = await ask(Guard(GUARDED), "/streams/unknown", method="DELETE", headers=sent)
+    assert answer.json["detail"] == "This needs its key (Stream-Key) or a token; what came with it is wrong."
+
+
 # -- Host
 
 HOSTS = Settings(hosts=("app.example", "other.example:8443"))

@@ -272,7 +272,8 @@ async def test_a_connection_that_is_gone_can_be_aborted_all_the_same(
     sidestream.offered[0]["abort"]()
 
 
-async def test_the_drain_comes_before_the_listener_closes(runs: Runs) -> None:
+async def test_the_drain_comes_before_the_listener_closes(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     settings = Settings(drain=60)
     sidestream = Extended(settings, *runs.routes())
     async with serving(sidestream, settings) as (served, port), Client(port) as client:
@@ -288,3 +289,13 @@ async def test_the_drain_comes_before_the_listener_closes(runs: Runs) -> None:
         async with Client(port) as other:
             assert (await other.request("DELETE", answer.headers["location"])).status == 204
         assert (await answer.events())[-1].data == '{"reason":"deleted"}'
+    assert "draining: 1 running streams have 60 s to end" in caplog.messages
+
+
+@pytest.mark.parametrize(("guarded", "curl"), [(False, "curl -N"), (True, "curl -N -H 'Authorization: Bearer <token>'")])
+async def test_the_log_has_a_command_to_begin_with(guarded: bool, curl: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    settings = Settings(token=("secret",) if guarded else ())
+    async with serving(Sidestream(settings), settings) as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        assert f"serving on {url} - a first stream: {curl} '{url}/chat?prompt=Hello'" in caplog.messages

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sse.errors import LONGEST_MESSAGE, describe
+from sse.errors import LONGEST_MESSAGE, Full, describe
 
 
 class Raising(Exception):
@@ -35,3 +35,16 @@ class Raising(Exception):
 )
 def test_an_error_is_told_by_its_type_and_what_it_says(error: BaseException, text: str) -> None:
     assert describe(error) == text
+
+
+@pytest.mark.parametrize(
+    ("what", "detail"),
+    [
+        ("streams", "No room: streams."),
+        ("store", "The store doesn't answer."),
+        ("shutting down", "The server is shutting down."),
+    ],
+)
+def test_who_finds_no_room_is_told_why_and_when_to_come_back(what: str, detail: str) -> None:
+    full = Full(what)
+    assert (full.status, full.detail, full.headers, full.members) == (503, detail, {"retry-after": "5"}, {"limit": what})

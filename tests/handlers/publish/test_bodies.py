@@ -54,8 +54,8 @@ def test_a_list_is_its_events_in_order() -> None:
 @pytest.mark.parametrize(
     ("value", "parameter"),
     [
-        ("text", "The body"),
-        (None, "The body"),
+        ("text", "body"),
+        (None, "body"),
         ({"event": 1}, "event"),
         ({"event": "a\nb"}, "event"),
         ({"event": "end"}, "event"),
