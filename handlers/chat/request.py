@@ -70,7 +70,7 @@ COUNT: Final[Check] = (lambda value: type(value) is int and value >= 1, "an inte
 OBJECT: Final[Check] = (lambda value: isinstance(value, dict), "an object")
 LIST: Final[Check] = (lambda value: isinstance(value, list), "a list")
 
-_FIELDS: Final[Mapping[str, Check]] = {
+FIELDS: Final[Mapping[str, Check]] = {
     "model": TEXT,
     "messages": (lambda value: isinstance(value, list) and 0 < len(value) <= MAX_MESSAGES, f"a list of 1 to {MAX_MESSAGES}"),
     "tools": LIST,
@@ -95,7 +95,7 @@ _TAKEN: Final = ("model", "messages", "tools", "max_stages", "stream")
 
 def parse_openai(body: Any, offer: Offer) -> ChatRequest:
     """A body as OpenAI's API takes it. Raises Problem: 400 if it is no object, otherwise 422 with the member `parameter`."""
-    check(body, _FIELDS, "messages")
+    check(body, FIELDS, "messages")
     for number, message in enumerate(body["messages"]):
         _check_message(message, f"messages[{number}]")
     own_tools, client_tools = _tools(body.get("tools") or (), offer.tools)
