@@ -23,6 +23,19 @@ def test_the_paths_are_routes() -> None:
     assert {re.sub(r"{\w+}", "{}", path) for path in paths} <= known
 
 
+def test_the_pages_are_built_as_the_tests_build_them() -> None:
+    tests = {
+        name: (ROOT / "tests" / name).read_text() for name in ("support/npm.py", "e2e/test_use_chat.py", "e2e/test_ag_ui.py")
+    }
+    commands = PAGE.replace("\\\n", " ")
+    packages = set(re.findall(r"\S+@\d\S+", " ".join(re.findall(r"npm install (.*)", commands))))
+    assert len(packages) == 7
+    assert [package for package in packages if f'"{package}"' not in "".join(tests.values())] == []
+    options = set(re.findall(r"--\S+", " ".join(re.findall(r"npx --prefix build (.*)", commands))))
+    given = {re.sub(r"=build/.*", "=", option.rstrip("'")) for option in options}
+    assert [option for option in given if option not in tests["support/npm.py"]] == []
+
+
 def test_the_examples_that_it_names_are_there() -> None:
     named = re.findall(r"\]\(\.\./([^)]+)\)", PAGE)
     assert [name for name in named if not (ROOT / name).exists()] == []
