@@ -67,6 +67,12 @@ def test_the_links_lead_somewhere(page: str) -> None:
         assert not anchor or anchor in [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads], anchor
 
 
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())}
+    assert links >= {f"docs/{name}.md" for name in PAGES}
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
 def test_the_paths_are_routes(page: str) -> None:
     shown = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?]*)`", page))
