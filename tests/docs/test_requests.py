@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+from argparse import ArgumentParser
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,18 @@ from tests.support.app import EVENT_STREAM, ROUTES, Answer, ask
 
 ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("chat", "publishing", "jobs")}
+README = (ROOT / "README.md").read_text()
 CHAT, PUBLISHING, JOBS = PAGES.values()
 
 FAILURE = SourceFailed("m", "c")
+
+CURL = ArgumentParser()
+"""As much of curl's as the pages use."""
+CURL.add_argument("-N", action="store_true")
+CURL.add_argument("-H", action="append", default=[])
+for option in ("-X", "-T", "-d", "--json"):
+    CURL.add_argument(option)
+CURL.add_argument("url")
 
 
 @pytest.fixture
@@ -68,7 +79,7 @@ def test_the_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:
-    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())}
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", README)}
     assert links >= {f"docs/{name}.md" for name in PAGES}
     assert [link for link in links if not (ROOT / link).exists()] == []
 
@@ -112,7 +123,36 @@ def test_the_events_are_those_of_the_formats() -> None:
     assert told(JOBS, "event") | {("connected", ("status", "stream"))} == written(Progress(), REPORT, RESULT)
 
 
+def commands(page: str) -> list[str]:
+    """The lines that have curl ask the sidecar, with what is piped into it."""
+    whole = page.replace("\\\n", " ")
+    return re.findall(r"^ {4}((?:printf .*\| )?curl .*127\.0\.0\.1:8090.*)$", whole, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [command for page in (*PAGES.values(), README) for command in commands(page)])
+async def test_the_commands_are_answered(command: str, sidestream: Sidestream) -> None:
+    """With a stream that is there, in place of the one that is named."""
+    stream = (await post(sidestream, "/streams", {})).json["stream_id"]
+    piped, _, curl = command.rpartition("| ")
+    given = CURL.parse_args(shlex.split(curl)[1:])
+    path = re.sub(r"(?<=/streams/)[^/]+", stream, given.url.removeprefix("http://127.0.0.1:8090"))
+    headers = {name.lower(): value for name, value in (one.split(": ") for one in given.H) if value.isascii()}
+    if given.json:
+        headers |= {"content-type": "application/json", "accept": "application/json"}
+    body = given.d or given.json or "".join(shlex.split(piped)[1:]).replace("\\n", "\n")
+    method = given.X or ("PUT" if given.T else "POST" if body else "GET")
+    answer = await ask(sidestream, path, method=method, headers=headers, body=body.encode())
+    assert answer.status in (200, 201, 202, 204), answer.body
+
+
 # -- chat
+
+
+def test_the_stream_that_is_shown_has_events_of_the_table() -> None:
+    (shown,) = re.findall(r"^```event-stream\n(.*?)^```", CHAT, re.MULTILINE | re.DOTALL)
+    events = Parser().feed(shown.encode())
+    assert len(events) > 3
+    assert {shape(event.type, event.data) for event in events} <= told(CHAT, "event")
 
 
 def test_every_field_that_a_chat_reads_is_there_and_no_other() -> None:
