@@ -65,7 +65,7 @@ async def admit(settings: Settings, request: Request, right: Right, find: Find) 
     """
     check(settings, request, right)
     stream = await find()
-    keyed = right is Right.KEY and settings.guarded and not has_token(settings, request)
+    keyed = right is Right.KEY and guarded(settings) and not has_token(settings, request)
     if keyed and (stream is None or not has_key(request, stream)):
         raise _refused(request, right)
     return stream
@@ -79,7 +79,7 @@ def check(settings: Settings, request: Request, right: Right) -> None:
     _check_host(settings, request)
     if _from_elsewhere(settings, request, right):
         raise Problem(403, "A page of another origin may have sent this; SIDESTREAM_ORIGINS names those that may.")
-    if right is Right.CAPABILITY or not settings.guarded or has_token(settings, request):
+    if right is Right.CAPABILITY or not guarded(settings) or has_token(settings, request):
         return
     if right is not Right.KEY or request.header(b"stream-key") is None:
         raise _refused(request, right)
@@ -91,10 +91,15 @@ def _refused(request: Request, right: Right) -> Problem:
     return Problem(401, f"This needs {needed}{wrong}.", headers={"www-authenticate": "Bearer"})
 
 
+def guarded(settings: Settings) -> bool:
+    """Whether a token is set; `off` is not one."""
+    return settings.token not in ((), ("off",))
+
+
 def has_token(settings: Settings, request: Request) -> bool:
     scheme, _, given = (request.header(b"authorization") or "").partition(" ")
     matches = [hmac.compare_digest(given.strip().encode(), token.encode()) for token in settings.token]
-    return scheme.lower() == "bearer" and settings.guarded and any(matches)
+    return scheme.lower() == "bearer" and guarded(settings) and any(matches)
 
 
 def has_key(request: Request, stream: Stream) -> bool:
@@ -134,7 +139,7 @@ def _from_elsewhere(settings: Settings, request: Request, right: Right) -> bool:
         return not _is_ours(settings, request, origin)
     if (site := request.header(b"sec-fetch-site")) is not None:
         return site not in ("none", "same-origin")
-    if right is not Right.TOKEN or settings.guarded:  # a page can start nothing, or lacks the token
+    if right is not Right.TOKEN or guarded(settings):  # a page can start nothing, or lacks the token
         return False
     if (referer := request.header(b"referer")) is not None:
         return not _is_ours(settings, request, _REFERRING.sub(r"\1", referer))

@@ -161,7 +161,7 @@ def main(make: Callable[[Settings], Application]) -> int:
         return 2
     return_memory()
     app = make(settings)
-    server = Server(configuration(app, settings), app, guarded=settings.guarded)
+    server = Server(configuration(app, settings), app, guarded=settings.token not in ((), ("off",)))
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
         signal.signal(signal.SIGHUP, server.handle_exit)
     try:

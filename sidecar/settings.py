@@ -157,11 +157,6 @@ class Settings:
     ascii: bool = knob(False, flag)
     log_level: str = knob("info", level)
 
-    @property
-    def guarded(self) -> bool:
-        """Whether a token is set; `off` is not one."""
-        return self.token not in ((), ("off",))
-
 
 def warn_of_unknown(environ: Mapping[str, str] = os.environ) -> None:
     """Log the variables that are named like a setting and are none: a name that is misspelt would have no effect in silence."""

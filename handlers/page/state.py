@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sidecar import answers
+from sidecar import access, answers
 from sidecar.request import Reply, Request
 from sidecar.routes import Handler
 from sidecar.service import Service
@@ -44,7 +44,7 @@ def describe(service: Service, upstream: str) -> dict[str, Any]:
     return {
         "version": __version__,
         "upstream": upstream,
-        "token": service.settings.guarded,
+        "token": access.guarded(service.settings),
         "running": sum(1 for stream_id in store.running if stream_id in store.streams),
         "held": len(store.streams),
         "watchers": store.watchers,
