@@ -110,7 +110,7 @@ def leaving(server: Running, contender: Contender, upstream: Running | None) -> 
 # -- what has rounds of its own
 
 
-def starting(rounds: int = 4) -> Results:
+def starting(rounds: int = 10) -> Results:
     """Milliseconds from the start of the process to the first byte of a stream. In a first round, modules are compiled."""
     results, others = Results(), Others()
     for number in range(rounds + 1):
@@ -177,16 +177,16 @@ SCENARIOS = {
         "One event a send, 50 streams", turns(Scenario(bursts(streams.NO_WAIT), STREAMING, 25)), "events/s", higher=True
     ),
     "short": Entry(
-        "1,500 streams of 20 events", turns(Scenario(each_round(streams.short), STREAMING, 30)), "events/s", higher=True
+        "1,500 streams of 20 events", turns(Scenario(each_round(streams.short), STREAMING, 60)), "events/s", higher=True
     ),
     "connect": Entry(
         "Streams of one event, 50 open at a time",
-        turns(Scenario(each_round(streams.connecting), STREAMING, 15)),
+        turns(Scenario(each_round(streams.connecting), STREAMING, 30)),
         "streams/s",
         higher=True,
     ),
     "opening": Entry(
-        "1,000 streams opened at once", turns(Scenario(each_round(streams.opening), STREAMING, 20)), "first p50 ms"
+        "1,000 streams opened at once", turns(Scenario(each_round(streams.opening), STREAMING, 40)), "first p50 ms"
     ),
     "paced-100": Entry("100 streams of 50 events/s", turns(Scenario(PACED_FEW, STREAMING, 100)), "p50 µs"),
     "paced-1000": Entry(
@@ -217,7 +217,7 @@ SCENARIOS = {
     ),
     "cancel": Entry(
         "Client gone to upstream closed, beside a thousand answers",
-        turns(Scenario(leaving, (OPENAI, PROXIES[1], DIRECT), 15, upstream=True)),
+        turns(Scenario(leaving, (OPENAI, PROXIES[1], DIRECT), 60, upstream=True)),
         "p99 ms",
         base=FASTAPI_PROXY.name,
     ),
