@@ -158,7 +158,8 @@ class OpenAIUpstream:
     async def _sdk(self) -> _SDK:
         try:
             return await asyncio.shield(self.start())  # others wait for it too
-        except UpstreamFailed as failure:  # a copy: the task keeps the failure, and its traceback would keep who waits
+        except UpstreamFailed as failure:
+            failure.__traceback__ = None  # the task keeps it, and that would keep who waits; since Python 3.12 the callers too
             raise UpstreamFailed(failure.message, failure.code) from None
 
     async def _load(self) -> _SDK:
