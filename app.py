@@ -152,6 +152,11 @@ class Sidestream:
         """The route table. A subclass may add routes to it."""
         return routes(features)
 
+    def example(self, url: str) -> str:
+        """A command that gets a first stream. url: where this is served."""
+        token = " -H 'Authorization: Bearer <token>'" if access.guarded(self.service.settings) else ""
+        return f"curl -N{token} '{url}/chat?prompt=Hello'"
+
     async def drain(self) -> None:
         """Let the streams that run finish, and end those that take longer than `SIDESTREAM_DRAIN`."""
         running, seconds = len(self.service.store.running), self.service.settings.drain

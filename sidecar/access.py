@@ -86,8 +86,10 @@ def check(settings: Settings, request: Request, right: Right) -> None:
 
 
 def _refused(request: Request, right: Right) -> Problem:
-    needed = "its key (Stream-Key) or a token" if right is Right.KEY else "a token (Authorization: Bearer)"
-    wrong = "; what came with it is wrong" if request.header(b"authorization") or request.header(b"stream-key") else ""
+    keyed = right is Right.KEY
+    needed = "its key (Stream-Key) or a token" if keyed else "a token (Authorization: Bearer)"
+    came = request.header(b"authorization") or (keyed and request.header(b"stream-key"))
+    wrong = "; what came with it is wrong" if came else ""
     return Problem(401, f"This needs {needed}{wrong}.", headers={"www-authenticate": "Bearer"})
 
 

@@ -55,6 +55,9 @@ class Application(Protocol):
     def start(self) -> None:
         """Called in the event loop that serves it. Raises ValueError for a wrong setting."""
 
+    def example(self, url: str) -> str:
+        """A command that gets a first stream. url: where it is served."""
+
     async def drain(self) -> None:
         """Let the streams that run finish, and end those that take too long."""
 
@@ -62,10 +65,8 @@ class Application(Protocol):
 class Server(uvicorn.Server):
     """uvicorn's server with a drain before its shutdown."""
 
-    def __init__(self, config: uvicorn.Config, app: Application, *, guarded: bool = False) -> None:
-        """guarded: whether clients need a token."""
+    def __init__(self, config: uvicorn.Config, app: Application) -> None:
         super().__init__(config)
-        self._curl = "curl -N -H 'Authorization: Bearer <token>'" if guarded else "curl -N"
         self._app = app
         self.refusal = ""  # why the application has refused to start
         self._drain: asyncio.Task[None] | None = None
@@ -101,7 +102,7 @@ class Server(uvicorn.Server):
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             url = f"http://{host}:{port}"
-            logger.info("serving on %s - a first stream: %s '%s/chat?prompt=Hello'", url, self._curl, url)
+            logger.info("serving on %s - a first stream: %s", url, self._app.example(url))
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second. Once a second, try whether a file can be opened.
@@ -161,7 +162,7 @@ def main(make: Callable[[Settings], Application]) -> int:
         return 2
     return_memory()
     app = make(settings)
-    server = Server(configuration(app, settings), app, guarded=settings.token not in ((), ("off",)))
+    server = Server(configuration(app, settings), app)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
         signal.signal(signal.SIGHUP, server.handle_exit)
     try:

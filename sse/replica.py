@@ -99,8 +99,11 @@ class Replica:
         if not log.closed or self.done:
             return
         _, [terminal] = log.after(log.last - 1, 1)
-        # While Redis is away, its events would be kept for as long as that lasts.
-        before, events = log.after(self.position, min(BATCH, log.last - 1 - self.position)) if self.awaited else (0, [])
+        # As many of its events as a write has, since they are held beside the account: while Redis is away, for as long as that
+        # lasts, and so none. Readers are told of a gap.
+        before, events = (
+            log.after(self.position, min(BATCH, log.last - 1 - self.position), PORTION) if self.awaited else (0, [])
+        )
         self._pipeline.send(*entries.write(self._of, [*events, terminal], self._end(), before + 1))
 
     def _end(self) -> dict[str, Any]:

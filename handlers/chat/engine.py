@@ -42,7 +42,6 @@ CLAIM: Final = 4096
 AT_ONCE: Final = 16
 """Calls of one answer that run at once. A model may make a thousand: to begin all of them holds up the event loop for 0.5 s."""
 
-
 TURN: Final = 100
 """Items of an answer in one piece that are taken in one turn of the event loop: 6 MB of small chunks take 0.35 s."""
 

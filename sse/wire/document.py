@@ -41,7 +41,7 @@ def loads(document: bytes, charge: Callable[[int], object] = lambda _: None) -> 
 def steps(document: bytes, charge: Callable[[int], object] = lambda _: None, limit: int = MAX_VALUES) -> Iterator[Any]:
     """The same in steps, between which others may work; the last one yields the value. limit: values that it may have.
 
-    A step takes 3 to 8 ms of 4 MiB in which there is little but text, and 30 ms at the most.
+    Of 16 MiB in which there is little but text a step takes 24 ms; the longest one that was found takes 60 (10 MiB of emoji).
     """
     count = _marks(document)
     if count > limit:

@@ -135,6 +135,11 @@ async def test_a_refusal_says_that_what_was_sent_is_wrong(sent: dict[str, str]) 
     assert answer.json["detail"] == "This needs its key (Stream-Key) or a token; what came with it is wrong."
 
 
+async def test_a_key_is_not_wrong_where_none_is_asked_for() -> None:
+    answer = await ask(Guard(GUARDED), "/streams", headers={"stream-key": "some"})
+    assert (answer.status, answer.json["detail"]) == (401, "This needs a token (Authorization: Bearer).")
+
+
 # -- Host
 
 HOSTS = Settings(hosts=("app.example", "other.example:8443"))

@@ -71,6 +71,9 @@ class Echo:
     def start(self) -> None:
         pass
 
+    def example(self, url: str) -> str:
+        return url
+
     async def drain(self) -> None:
         self.proceed.set()
 

@@ -58,7 +58,7 @@ class Extended(Sidestream):
 async def serving(served: Application, settings: Settings) -> AsyncIterator[tuple[Server, int]]:
     """Our server in this process and loop, on a free port; it drains at the end."""
     sock = listener(replace(settings, port=0))
-    server = Server(configuration(served, settings), served, guarded=bool(settings.token))
+    server = Server(configuration(served, settings), served)
     serve = asyncio.ensure_future(server.serve([sock]))
     while not server.started:
         await asyncio.sleep(0)

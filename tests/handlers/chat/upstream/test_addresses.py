@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from handlers.chat.upstream.addresses import Address, connected, first, in_turn
+from sidecar.listener import KEEPALIVE
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 WINS, FAILS, HANGS = "wins", "fails", "hangs"
@@ -107,3 +108,6 @@ async def test_a_socket_is_connected_and_does_not_block() -> None:
         assert sock.getpeername() == server.getsockname()
         assert sock.gettimeout() == 0.0
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for name, value in KEEPALIVE.items():
+            assert sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
